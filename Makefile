@@ -1,0 +1,39 @@
+# The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lab pod lint lock clean
+
+# The trainer's launchers call torchrun and accelerate by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is needed into .venv and .venv-server (minutes; a second when nothing changed)
+	@requirements/setup.sh
+
+demo: setup ## the whole course in small: make data, train, serve, evaluate, report, on this machine
+	.venv/bin/elle run nano
+
+test: setup ## every test, with the real trainer and the real server
+	.venv/bin/python -m pytest
+
+test-fast: setup ## the tests that take seconds
+	.venv/bin/python -m pytest -m "not real"
+
+lab: setup ## JupyterLab, at the first notebook
+	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
+
+pod: ## set up a rented GPU machine: checks it, keeps models and runs on ELLE_VOLUME (/workspace/data)
+	@requirements/setup.sh pod
+
+lint: setup ## style
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+lock: ## resolve requirements/*.in anew, keeping what is pinned (ARGS=--upgrade: the newest of everything)
+	@requirements/setup.sh lock $(ARGS)
+
+clean: ## remove caches; runs, data and environments stay
+	find $(wildcard src tests notebooks benchmarks) -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .hypothesis build last_run_prepared

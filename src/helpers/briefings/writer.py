@@ -1,0 +1,75 @@
+"""Metrics → answer: the prose of a briefing, every number of it printed in the prompt or derived from printed ones.
+
+A metric is cited as the prompt prints it (`political 40`, `UKR 74%`), so that a checker, and a model, can tell which
+number is which. Each sentence has several wordings, all of which cite the same figures.
+"""
+
+import json
+
+import numpy as np
+
+from helpers.briefings.metrics import TRENDS, Metrics, render, risk_words, signal_density
+from helpers.briefings.schema import CATEGORIES, Briefing
+
+SYSTEM_PROMPT = (
+    "Turn pipeline metrics into an analyst's briefing. Cite figures as printed; do not fabricate events. "
+    "Answer with one JSON object: a text for each category, summary, nsm."
+)
+
+_OPENINGS = {
+    "political": ("Political risk is {word}", "Political pressure is {word}"),
+    "economic": ("Economic risk is {word}", "Economic strain is {word}"),
+    "security": ("Security risk is {word}", "Security pressure is {word}"),
+    "military": ("Military risk is {word}", "Military tension is {word}"),
+    "financial": ("Financial risk is {word}", "Financial strain is {word}"),
+    "cyber": ("Cyber risk is {word}", "Cyber exposure is {word}"),
+}
+
+
+def compose(metrics: Metrics, rng: np.random.Generator) -> Briefing:
+    """Write the briefing of `metrics`; `rng` chooses the wording only, never a figure."""
+    picks = iter(rng.random(32))
+
+    def pick(options: tuple[str, ...]) -> str:
+        return options[int(next(picks) * len(options))]
+
+    texts = {}
+    for name in CATEGORIES:
+        value, arrow = metrics.categories[name]
+        trend = TRENDS[arrow]
+        opening = pick(_OPENINGS[name]).format(word=pick(risk_words(value, trend)))
+        text = pick(("{0}: {1} {2}, {3}.", "{0}, {3}: {1} {2}.")).format(opening, name, value, trend)
+        if name == "security" and metrics.alerts is not None:
+            text += f" Active alerts {metrics.alerts}."
+        if name == "financial":
+            text += f" Stability index {100 - value}, {'under stress' if value > 60 else 'no stress'}."
+        texts[name] = text
+
+    if metrics.nations:
+        half = metrics.above_half
+        count = len(metrics.nations)
+        summary = f"Of {count} nation{'s' * (count > 1)} listed, {len(half)} exceed{'s' * (len(half) == 1)} 50%"
+        if half:
+            summary += pick((", led by ", ", key concerns ")) + ", ".join(f"{c} {risk}%" for c, risk in half[:3])
+        summary += f". Overall risk is {pick(risk_words(metrics.mean))}: mean {metrics.mean}%."
+    else:
+        summary = "No nations are listed."
+    if metrics.articles is not None:
+        summary += f" Signal density is {signal_density(metrics.articles)}: articles {metrics.articles}."
+    if metrics.tone is not None:
+        summary += f" Average tone {metrics.tone}."
+
+    focus = " and ".join(code for code, _ in metrics.nations[:2]) or "data collection"
+    steps = pick((f"Focus on {focus}", f"Prioritise {focus}"))
+    steps += "; review contingency plans." if (metrics.mean or 0) > 50 else "; keep routine monitoring."
+    return Briefing(**texts, summary=summary, nsm=steps)
+
+
+def conversation(metrics: Metrics, rng: np.random.Generator) -> list[dict[str, str]]:
+    """One example in ShareGPT form: system, human (the metrics), gpt (the briefing as compact JSON)."""
+    answer = json.dumps(compose(metrics, rng).model_dump(), ensure_ascii=False, separators=(",", ":"))
+    return [
+        {"from": "system", "value": SYSTEM_PROMPT},
+        {"from": "human", "value": render(metrics)},
+        {"from": "gpt", "value": answer},
+    ]

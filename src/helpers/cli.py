@@ -1,0 +1,178 @@
+"""The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from helpers import __version__, paths
+from helpers.errors import ElleError
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+
+
+def show(value: dict, as_json: bool) -> None:
+    """A result: one JSON object for programs, `name  value` lines for people."""
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False))
+        return
+    width = max(map(len, value), default=0)
+    for name, entry in value.items():
+        click.echo(f"{name:<{width}}  {entry}")
+
+
+def counter(label: str, quiet: bool):
+    """A progress callback(done, total) that rewrites one line on a terminal; silent for programs."""
+    began = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - began, 1e-9)
+        left = (total - done) / rate if rate else 0
+        click.echo(f"\r{label}: {done}/{total}, {rate:.0f}/s, {left:.0f} s left   ", nl=done == total, err=True)
+
+    return None if quiet or not sys.stderr.isatty() else update
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="elle")
+def cli() -> None:
+    """Elle, an intelligence-briefing model: metrics in, one checked JSON briefing out."""
+
+
+@cli.command()
+@click.argument("profile")
+@click.option("--only", help="The notebooks to run, by number or name: 03,07.")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Override a parameter.")
+@click.option("--run-id", help="The run's name (default: the profile's, with the time).")
+@click.option("--resume", is_flag=True, help="Skip what is done and unchanged in the newest run, or in --run-id's.")
+@as_json
+def run(profile, only, parameters, run_id, resume, as_json) -> None:
+    """Run a profile's notebooks into runs/<id>/, ending with report.html and report.json."""
+    from helpers import pipeline
+
+    folder = pipeline.run(
+        profile,
+        only=[part.strip() for part in only.split(",") if part.strip()] if only else None,
+        given=dict(parameters),
+        run_id=run_id,
+        resume=resume,
+        say=lambda text: click.echo(text, err=as_json),
+    )
+    if as_json:
+        show({"run": folder.name, "report": paths.shown(folder / "report.json")}, True)
+
+
+@cli.command()
+@as_json
+def profiles(as_json) -> None:
+    """List the profiles that `elle run` takes."""
+    from helpers import profile
+
+    show({name: profile.load(name).summary for name in profile.names()}, as_json)
+
+
+@cli.command()
+@click.argument("kind")
+@click.option("--count", default=3000, show_default=True, help="Examples, all splits together.")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder (default: data/generated/KIND-COUNT-SEED).")
+@as_json
+def data(kind, count, seed, out, as_json) -> None:
+    """Make a data set: train, validation and test files with a manifest. KIND: basic."""
+    from helpers.briefings import dataset
+
+    out = out or paths.root() / "data" / "generated" / f"{kind}-{count}-{seed}"
+    manifest = dataset.build(kind, count, seed, out, progress=counter("examples", as_json))
+    show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
+@click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of training runs (default: runs/lab/train).")
+@as_json
+def train(recipe, folder, base, out, as_json) -> None:
+    """Train a recipe by Axolotl. Interrupted, it continues from its last checkpoint when it is called again."""
+    from helpers.briefings import dataset
+    from helpers.training import launch, nano
+
+    out = out or paths.runs() / "lab" / "train"
+    files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
+    base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
+    prepared = launch.prepare(
+        recipe, out, base_model=base_model, train=files.get("train"), validation=files.get("validation")
+    )
+    click.echo(f"command    {' '.join(prepared.command)}\nprecision  {prepared.precision}", err=True)
+
+    def progress(history: list[dict]) -> None:
+        if history:
+            log = history[-1]
+            loss = f"eval loss {log['eval_loss']:.4f}" if "eval_loss" in log else f"loss {log['loss']:.4f}"
+            click.echo(f"step {log['step']}/{log['of']}  {loss}  {log['seconds']:.0f} s", err=True)
+
+    trained = launch.follow(prepared, launch.start(prepared), progress)
+    show({"weights": paths.shown(trained.weights), "steps": trained.steps, "seconds": trained.seconds}, as_json)
+
+
+@cli.command()
+@click.option("--data", "rows", required=True, type=click.Path(path_type=Path), help="Rows (JSONL) with references.")
+@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="JSONL of {id, output}.")
+@as_json
+def evaluate(rows, outputs, as_json) -> None:
+    """Score a model's outputs: JSON and schema compliance, and every number."""
+    from helpers import jsonl
+    from helpers.evaluation.answers import read_outputs
+    from helpers.evaluation.scorecard import score
+
+    card = score(jsonl.read(rows), read_outputs(outputs)).to_json()
+    if as_json:
+        click.echo(json.dumps(card, ensure_ascii=False))
+        return
+    for name, metric in card["metrics"].items():
+        value = "undefined" if metric["value"] is None else f"{metric['value']:.4f}"
+        interval = "" if metric["low"] is None else f"  [{metric['low']:.4f}, {metric['high']:.4f}]"
+        click.echo(f"{name:<18}  {value}{interval}  n = {metric['n']}")
+    click.echo(f"coverage            {card['coverage']['outputs']} of {card['coverage']['rows']} rows have an output")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--port", type=int, help="Default: a free one.")
+@click.option("--name", default="elle", show_default=True, help="The model's name in requests.")
+@click.option("--max-model-len", default=1024, show_default=True, help="Longest prompt and answer, in tokens.")
+def serve(model, port, name, max_model_len) -> None:
+    """Serve a model folder with vLLM on 127.0.0.1 until Ctrl-C."""
+    from helpers.serving.server import start_server
+
+    folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
+    with start_server(
+        model, folder, port=port, name=name, max_model_len=max_model_len, progress=lambda text: click.echo(text, err=True)
+    ) as server:
+        click.echo(f"serving {server.name!r} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        while server.job.running:
+            time.sleep(0.5)
+        raise ElleError("the server ended by itself", where=str(server.job.log), fix="its log says why")
+
+
+def main() -> None:
+    """Entry point: an ElleError ends in its message and exit code 1, Ctrl-C in 130."""
+    try:
+        cli(standalone_mode=False)
+    except ElleError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from helpers import jsonl, notebook, paths, profile, report
+from helpers.errors import ElleError, unknown
+from helpers.training.launch import OWNER
+
+
+def select(chosen: profile.Profile, only: list[str]) -> list[str]:
+    """The profile's notebooks, or those of them that `only` names, by number ("03") or in full.
+
+    Raises:
+        ElleError: a name that none of them has.
+    """
+    if not only:
+        return chosen.notebooks
+    by_name = {name: name for name in chosen.notebooks} | {name[:2]: name for name in chosen.notebooks}
+    for name in only:
+        if name not in by_name:
+            raise unknown("notebook", name, by_name, where=f"profile {chosen.name}")
+    wanted = {by_name[name] for name in only}
+    return [name for name in chosen.notebooks if name in wanted]
+
+
+def plan(chosen: profile.Profile, steps: list[str], given: Mapping[str, object]) -> dict[str, dict]:
+    """The parameters of each step: the profile's, overridden by `given`, for those that declare them.
+
+    Raises:
+        ElleError: a parameter that no step of the profile declares, or of the wrong type.
+    """
+    values = chosen.parameters | given
+    declared = {step: notebook.parameters(notebook.file_of(step)) for step in chosen.notebooks}
+    everything = {name for names in declared.values() for name in names} - {"run_id"}
+    for name in values:
+        if name not in everything:
+            raise unknown("parameter", name, everything, where=f"profile {chosen.name}")
+    return {
+        step: notebook.check_parameters(step, {n: v for n, v in values.items() if n in declared[step]})
+        for step in steps
+    }
+
+
+def latest(name: str) -> str:
+    """The newest run of a profile.
+
+    Raises:
+        ElleError: there is none.
+    """
+    found = [path.parent for path in paths.runs().glob("*/run.json") if jsonl.read_json(path)["profile"] == name]
+    if not found:
+        raise ElleError(
+            f"there is no run of profile {name!r} to resume", where=paths.shown(paths.runs()), fix=f"elle run {name}"
+        )
+    return max(found, key=lambda folder: jsonl.read_json(folder / "run.json")["created"]).name
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the run's lock, and turn SIGTERM into the same clean end as Ctrl-C."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ElleError(
+            "another `elle run` is at work on this run", where=paths.shown(folder), fix="wait for it, or stop it"
+        ) from error
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        lock.release()
+
+
+def run(
+    name: str,
+    *,
+    only: list[str] | None = None,
+    given: Mapping[str, object] | None = None,
+    run_id: str | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run a profile's notebooks; return the run's folder, with `report.html` and `report.json`.
+
+    Args:
+        only: the notebooks to run (numbers or names); the others' results are taken as they are.
+        given: parameters that override the profile's.
+        run_id: the run's name; by default the profile's with the time, or with `resume` the newest of the profile.
+        resume: skip the steps that are done and unchanged (code, parameters, inputs and outputs).
+
+    Raises:
+        ElleError: an unknown profile, notebook or parameter, before anything runs; a notebook that failed, with its
+            cell, the reason, and how to continue.
+    """
+    chosen = profile.load(name)
+    steps = select(chosen, only or [])
+    parameters = plan(chosen, steps, given or {})
+    run_id = run_id or (latest(name) if resume or only else f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = paths.runs() / run_id
+    # What the notebooks start in the background ends with this process, however it ends.
+    os.environ[OWNER] = str(os.getpid())
+    # Compiled modules are kept: without that each kernel and server would compile thousands of them again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with _alone(folder):
+        if not (folder / "run.json").exists():
+            created = datetime.now().astimezone().isoformat(timespec="seconds")
+            jsonl.write_json(folder / "run.json", {"profile": name, "created": created})
+        say(f"run {paths.shown(folder)}: {chosen.summary}")
+        began = time.monotonic()
+        for number, step in enumerate(steps, 1):
+            title = f"[{number}/{len(steps)}] {step}"
+            if resume and notebook.is_current(step, folder, parameters[step] | {"run_id": run_id}):
+                say(f"{title}: done and unchanged, skipped")
+                continue
+            say(f"{title} ...")
+            start = time.monotonic()
+            _execute(step, folder, parameters[step] | {"run_id": run_id}, name)
+            say(f"{title}: {time.monotonic() - start:.0f} s")
+        made = report.build(folder, total_seconds=time.monotonic() - began)
+        say(f"report   {paths.shown(made)}")
+    return folder
+
+
+def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_name: str) -> None:
+    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder.
+
+    While it runs, and where it fails, the copy is `<step>.partial.ipynb`: a finished name means a finished notebook.
+    """
+    import papermill
+
+    output = folder / "notebooks" / f"{step}.ipynb"
+    partial = output.with_suffix(".partial.ipynb")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            notebook.file_of(step),
+            partial,
+            parameters=dict(parameters),
+            cwd=paths.root(),
+            kernel_name="python3",
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue)
+        raise ElleError(
+            f"notebook {step} failed in cell [{error.exec_count}]: "
+            + (reason if error.ename == "ElleError" else f"{error.ename}: {reason}"),
+            where=f"{paths.shown(partial)}; logs are under {paths.shown(folder)}",
+            fix=f"correct the cause, then `elle run {profile_name} --resume --run-id {folder.name}`",
+        ) from error
+    if not (folder / "manifests" / f"{step}.json").exists():
+        raise ElleError(
+            f"notebook {step} ran but wrote no manifest", where=paths.shown(partial), fix="end it with run.finish()"
+        )
+    partial.replace(output)

@@ -1,0 +1,173 @@
+"""The figures of the notebooks and the report: one style, axes with units, readable without the text.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; the background is white, so that a
+figure is legible in a dark notebook too. Each function returns a matplotlib Figure and shows nothing by itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from helpers.briefings.metrics import RISK_WORDS, Metrics
+from helpers.briefings.schema import CATEGORIES
+
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+RISK_MAP = "YlOrRd"  # lightness grows with the risk: it survives printing in grey
+
+_STYLE = {
+    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.axisbelow": True, "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "legend.frameon": False, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def _axes(columns: int = 1, width: float = 9, height: float = 3.6, **options) -> tuple[Figure, np.ndarray]:
+    """A figure that notebooks show once: pyplot does not keep it open."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
+        plt.close(figure)
+    return figure, axes[0]
+
+
+def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
+    """Countries by scenario, coloured by risk: which nations a prompt lists, and how the same one varies."""
+    shown = metrics[:limit]
+    codes = sorted(
+        {code for m in shown for code, _ in m.nations},
+        key=lambda code: -np.mean([risk for m in shown for c, risk in m.nations if c == code]),
+    )
+    grid = np.full((len(codes), len(shown)), np.nan)
+    for column, m in enumerate(shown):
+        for code, risk in m.nations:
+            grid[codes.index(code), column] = risk
+    figure, (axes,) = _axes(height=0.24 * len(codes) + 1.2)
+    image = axes.imshow(grid, cmap=RISK_MAP, vmin=0, vmax=100, aspect="auto")
+    axes.grid(False)
+    axes.set(title="Country risk by scenario (blank: not listed)", xlabel="scenario", ylabel="country")
+    axes.set_yticks(range(len(codes)), codes, fontsize=8)
+    axes.set_xticks(range(0, len(shown), 2), range(1, len(shown) + 1, 2))
+    figure.colorbar(image, ax=axes, label="risk (%)")
+    return figure
+
+
+def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str) -> Figure:
+    """What the set holds: category risks, with the risk words' bands, and the length of its examples in `unit`."""
+    figure, (left, right) = _axes(2)
+    values = np.array([[m.categories[name][0] for name in CATEGORIES] for m in metrics])
+    boxes = left.boxplot(values, tick_labels=CATEGORIES, patch_artist=True, medianprops={"color": "black"}, sym="")
+    for patch in boxes["boxes"]:
+        patch.set(facecolor=BLUE, alpha=0.35)
+    for bound, _ in RISK_WORDS[:-1]:
+        left.axhline(bound, color=RED, linewidth=0.9, linestyle="--")
+    left.set(title="Category risk (dashed: where the risk words change)", ylabel="risk (0–100)", ylim=(0, 100))
+    left.tick_params(axis="x", rotation=30)
+    right.hist(lengths, bins=30, color=BLUE)
+    right.axvline(np.mean(lengths), color=RED, label=f"mean {np.mean(lengths):.0f}")
+    right.set(title="Length of an example", xlabel=unit, ylabel="examples")
+    right.legend()
+    return figure
+
+
+def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = None) -> Figure:
+    """Loss by step, and beside it the share of digits predicted right, with the step at which copying is learned."""
+    figure, (left, right) = _axes(2)
+    train = [(log["step"], log["loss"]) for log in history if "loss" in log]
+    valid = [(log["step"], log["eval_loss"]) for log in history if "eval_loss" in log]
+    digits = [(log["step"], log["digit_accuracy"]) for log in history if "digit_accuracy" in log]
+    for points, label, colour, marker in ((train, "training", BLUE, ""), (valid, "validation", RED, "o")):
+        if points:
+            left.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=4)
+    left.set(title="The words are learned at once …", xlabel="step", ylabel="loss (nats a token, log scale)")
+    left.set_yscale("log")
+    left.legend()
+    if digits:
+        right.plot(*zip(*digits, strict=True), color=GREEN, marker="o", markersize=4)
+    right.axhline(0.1, color=GREY, linestyle=":", label="guessing")
+    right.set(title="… the figures later, and suddenly", xlabel="step", ylabel="digits predicted right", ylim=(0, 1.05))
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    if learned_at is not None:
+        for axes in (left, right):
+            axes.axvline(learned_at, color=ORANGE, linewidth=1.5)
+        right.plot([], [], color=ORANGE, label=f"copying learned: step {learned_at}")
+    right.legend(loc="center right")
+    return figure
+
+
+def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], metrics: Sequence[str]) -> Figure:
+    """Models side by side: each metric's value with its 95 % interval. scores: model → metric → value, low, high."""
+    figure, (axes,) = _axes(height=3.9)
+    colours = (GREY, BLUE, GREEN, ORANGE, PURPLE)
+    width = 0.8 / max(len(scores), 1)
+    for place, (model, figures) in enumerate(scores.items()):
+        for column, name in enumerate(metrics):
+            value, low, high = (figures[name].get(key) for key in ("value", "low", "high"))
+            x = column + (place - (len(scores) - 1) / 2) * width
+            label = model if column == 0 else None
+            bar = axes.bar(x, value or 0, width * 0.92, color=colours[place % len(colours)], label=label)
+            if value is None:
+                axes.annotate("none", (x, 0.01), ha="center", fontsize=8, color=GREY)
+                continue
+            axes.errorbar(x, value, [[value - low], [high - value]], color="black", capsize=3, linewidth=1)
+            text = f"{100 * value:.0f}" if value in (0, 1) else f"{100 * value:.1f}"
+            axes.annotate(text, (x, high + 0.015), ha="center", fontsize=8, color=bar.patches[0].get_facecolor())
+    axes.set_xticks(range(len(metrics)), [name.replace("_", "\n") for name in metrics])
+    axes.set(title="What comes out, before and after training (95 % intervals)", ylabel="share", ylim=(0, 1.12))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left", ncols=len(scores), bbox_to_anchor=(0, -0.14))
+    return figure
+
+
+def load(points: Sequence[Mapping[str, float]]) -> Figure:
+    """Throughput and latency by concurrency. points: concurrency, tokens_per_second, p50, p95 (seconds), constrained
+    (whether the server held the output to the schema)."""
+    figure, (left, right) = _axes(2)
+    for constrained, colour, name in ((False, BLUE, "free"), (True, ORANGE, "json_schema")):
+        rows = [point for point in points if bool(point["constrained"]) == constrained]
+        if not rows:
+            continue
+        x = [row["concurrency"] for row in rows]
+        left.plot(x, [row["tokens_per_second"] for row in rows], color=colour, marker="o", label=name)
+        right.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
+        right.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
+    left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second")
+    right.set(title="Latency of a whole briefing", xlabel="requests at once", ylabel="seconds")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        ticks = sorted({point["concurrency"] for point in points})
+        axes.set_xticks(ticks, ticks)
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    return figure
+
+
+def steps(seconds: Mapping[str, float]) -> Figure:
+    """Where a run's time went: one bar a step."""
+    figure, (axes,) = _axes(height=0.34 * len(seconds) + 1)
+    names = list(seconds)[::-1]
+    bars = axes.barh(names, [seconds[name] for name in names], color=BLUE)
+    axes.bar_label(bars, [f"{seconds[name]:.0f} s" for name in names], padding=4)
+    axes.set(title="Where the time went", xlabel="seconds")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def course_map(stations: Sequence[tuple[str, str, str]]) -> Figure:
+    """The way through the notebooks. stations: (number, what it makes, "done" or "open") in order."""
+    figure, (axes,) = _axes(height=1.9)
+    axes.axis("off")
+    axes.grid(False)
+    for place, (number, makes, state) in enumerate(stations):
+        colour = GREEN if state == "done" else "white"
+        if place:
+            axes.annotate("", (place - 0.22, 0), (place - 0.78, 0), arrowprops={"arrowstyle": "->", "color": GREY})
+        axes.scatter(place, 0, s=900, color=colour, edgecolor=GREEN, linewidth=2, zorder=3)
+        axes.text(place, 0, number, ha="center", va="center", color="white" if state == "done" else GREEN, weight="bold")
+        axes.text(place, -0.62, makes, ha="center", va="top", fontsize=9)
+    axes.set(xlim=(-0.6, len(stations) - 0.4), ylim=(-1.5, 0.9), title="The way (filled: done in this run)")
+    return figure

