@@ -1,7 +1,7 @@
 # The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lab pod lint lock clean
+.PHONY: help setup demo test test-fast notebooks lab pod lint lock clean
 
 # The trainer's launchers call torchrun and accelerate by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -12,7 +12,7 @@ help: ## this list
 setup: ## install what is needed into .venv and .venv-server (minutes; a second when nothing changed)
 	@requirements/setup.sh
 
-demo: setup ## the whole course in small: make data, train, serve, evaluate, report, on this machine
+demo: setup ## the whole path on this machine: data, training, evaluation, serving, report
 	.venv/bin/elle run nano
 
 test: setup ## every test, with the real trainer and the real server
@@ -20,6 +20,9 @@ test: setup ## every test, with the real trainer and the real server
 
 test-fast: setup ## the tests that take seconds
 	.venv/bin/python -m pytest -m "not real"
+
+notebooks: setup ## run all notebooks and keep their outputs in notebooks/, to commit them
+	.venv/bin/elle run nano --run-id lab && .venv/bin/elle publish lab
 
 lab: setup ## JupyterLab, at the first notebook
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb

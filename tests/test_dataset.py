@@ -1,6 +1,7 @@
 """The briefing data: prompts that read back, examples that depend on nothing but (seed, index), sets on disk."""
 
 import json
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -49,11 +50,20 @@ def test_any_other_text_is_refused_with_a_reason(text):
 
 def test_a_faulty_prompt_names_its_line():
     prompt = metrics.render(scenario.draw(scenario.generator(1, 1)))
-    political = next(line for line in prompt.splitlines() if line.startswith("political"))
-    for wrong in ("political 101 ↑", "political x ↑", f"{political}\n{political}"):
+    political = re.search(r"political \d+ .", prompt)[0]
+    for right, wrong in (
+        (political, "political 101 ↑"),
+        (political, "political x ↑"),
+        (political, f"{political}, {political}"),
+        (f"{political}, ", ""),
+    ):
         with pytest.raises(ElleError) as caught:
-            metrics.parse(prompt.replace(political, wrong))
-        assert "political" in caught.value.where
+            metrics.parse(prompt.replace(right, wrong))
+        assert "CATEGORIES" in caught.value.where
+    with pytest.raises(ElleError, match="the mean of these nations"):
+        metrics.parse(re.sub(r"mean \d+", "mean 100", prompt))
+    with pytest.raises(ElleError, match="it needs the lines"):
+        metrics.parse(prompt.replace("SIGNALS", "SIGNS"))
 
 
 def test_risk_words_do_not_contradict_the_trend():

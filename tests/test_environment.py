@@ -324,3 +324,24 @@ def test_the_command(nvidia_smi, tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["machine"]["device"] == "cuda"
     assert any("too old" in finding["message"] for finding in answer["findings"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/troubleshooting.md", "docs/measured.md", "data/README.md"])
+def test_links_and_files_named_in_the_docs_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+    for named in re.findall(r"(?:notebooks|configs|docs|src|tests|requirements)/[\w./-]*\w", text):
+        assert (ROOT / named).exists(), named
+
+
+def test_every_make_target_and_elle_verb_in_the_readme_exists():
+    from helpers import cli
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)$", text, re.MULTILINE))
+    for found in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
+        assert found in targets, found
+    for verb in re.findall(r"(?:`|^)elle ([a-z]+)", text, re.MULTILINE):
+        assert verb in cli.cli.commands, verb

@@ -36,7 +36,12 @@ def test_nan_is_refused_rather_than_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "what"),
-    [('{"a": ', "not valid JSON"), ("[1]", "a JSON list"), ("null", "a JSON NoneType"), (b"\xff\xfe", "not valid JSON")],
+    [
+        ('{"a": ', "not valid JSON"),
+        ("[1]", "a JSON list"),
+        ("null", "a JSON NoneType"),
+        (b"\xff\xfe", "not valid JSON"),
+    ],
 )
 def test_a_faulty_line_is_named(tmp_path, line, what):
     path = tmp_path / "x.jsonl"

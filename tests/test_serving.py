@@ -135,7 +135,7 @@ def test_the_reason_is_the_cause_and_not_its_consequence(tmp_path, log, expected
     (tmp_path / "log.txt").write_text(log)
     (tmp_path / "exit.json").write_text('{"code": 1, "seconds": 1}')
     job = Job(tmp_path, {"pid": 2**22 + 1, "create_time": 0.0, "command": []})
-    assert expected in server.reason(job)
+    assert expected in job.reason()
 
 
 def test_a_missing_server_environment_names_the_set_up(model, tmp_path, stand_in, monkeypatch):

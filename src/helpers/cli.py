@@ -66,6 +66,16 @@ def run(profile, only, parameters, run_id, resume, as_json) -> None:
 
 
 @cli.command()
+@click.argument("run_id")
+def publish(run_id) -> None:
+    """Copy a run's executed notebooks over the project's own, to commit them with their outputs."""
+    from helpers import pipeline
+
+    for name in pipeline.publish(run_id):
+        click.echo(name)
+
+
+@cli.command()
 @as_json
 def profiles(as_json) -> None:
     """List the profiles that `elle run` takes."""
@@ -150,9 +160,16 @@ def serve(model, port, name, max_model_len) -> None:
 
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
     with start_server(
-        model, folder, port=port, name=name, max_model_len=max_model_len, progress=lambda text: click.echo(text, err=True)
+        model,
+        folder,
+        port=port,
+        name=name,
+        max_model_len=max_model_len,
+        progress=lambda text: click.echo(text, err=True),
     ) as server:
-        click.echo(f"serving {server.name!r} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
+        click.echo(
+            f"serving {server.name!r} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it"
+        )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         while server.job.running:
             time.sleep(0.5)

@@ -8,6 +8,7 @@ import ast
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -150,6 +151,11 @@ class Run:
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
 
+    def relative(self, path: Path | str | None) -> str:
+        """A path as manifests hold it: relative to the run's folder where it lies in it (`path` reads it back)."""
+        inside = path is not None and Path(path).resolve().is_relative_to(self.folder.resolve())
+        return str(Path(path).resolve().relative_to(self.folder.resolve())) if inside else str(path or "")
+
     def need(self, step: str) -> dict:
         """The metrics of an earlier step of this run.
 
@@ -248,6 +254,8 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     Raises:
         ElleError: a parameter that it does not declare or of the wrong type; a run_id that is no plain name.
     """
+    # Progress bars fall back to text without Jupyter's widgets, which is what a committed notebook wants.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     declared = parameters(file_of(step))
     for name in _injected(namespace):
         if name not in declared:
@@ -339,14 +347,19 @@ class TrainingView(Line):
         super().__init__()
 
     def __call__(self, history: list[dict]) -> None:
+        from IPython.display import HTML
+
         from helpers import plots
 
         if not history:
             return
         log = history[-1]
         pace = log["seconds"] / max(log["step"], 1)
+        if log["step"] >= log["of"]:  # the notebook shows the finished curve itself, with what to see in it
+            self._figure.update(HTML(""))
+        else:
+            self._figure.update(plots.loss_curve(history))
         losses = [entry["loss"] for entry in history if "loss" in entry]
         loss = f"loss {losses[-1]:.4f}, " if losses else ""
         left = pace * (log["of"] - log["step"])
         self.say(f"step {log['step']} of {log['of']}, {loss}{pace:.2f} s a step, {left:.0f} s left")
-        self._figure.update(plots.loss_curve(history))

@@ -143,6 +143,7 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
     While it runs, and where it fails, the copy is `<step>.partial.ipynb`: a finished name means a finished notebook.
     """
     import papermill
+    from traitlets.config import Config
 
     output = folder / "notebooks" / f"{step}.ipynb"
     partial = output.with_suffix(".partial.ipynb")
@@ -155,6 +156,12 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
             cwd=paths.root(),
             kernel_name="python3",
             progress_bar=False,
+            # Local sockets: a kernel on TCP ports of this machine could be reached, and read, by its other users.
+            # And no word from a kernel that is being shut down: what a notebook says is in the notebook.
+            config=Config(
+                KernelManager={"transport": "ipc"},
+                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=50"]},
+            ),
         )
     except papermill.PapermillExecutionError as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue)
@@ -169,3 +176,40 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
             f"notebook {step} ran but wrote no manifest", where=paths.shown(partial), fix="end it with run.finish()"
         )
     partial.replace(output)
+
+
+def publish(run_id: str) -> list[str]:
+    """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs.
+
+    What papermill added (the injected cell, times, paths) is left out; a stamp of the code and the profile's name are
+    put in, so that a test can tell when the outputs are no longer those of the code.
+
+    Returns:
+        The names of the notebooks.
+
+    Raises:
+        ElleError: no such run, a notebook that it has not executed, or one that has changed since.
+    """
+    import nbformat
+
+    folder = paths.runs() / run_id
+    if not (folder / "run.json").exists():
+        raise unknown("run", run_id, [path.parent.name for path in paths.runs().glob("*/run.json")])
+    chosen = profile.load(jsonl.read_json(folder / "run.json")["profile"])
+    for step in chosen.notebooks:
+        executed, own = folder / "notebooks" / f"{step}.ipynb", notebook.file_of(step)
+        if not executed.exists() or jsonl.read_json(folder / "manifests" / f"{step}.json")["code"] != notebook.stamp(own):
+            raise ElleError(
+                f"notebook {step} has not been executed in this run as it now stands",
+                where=paths.shown(folder),
+                fix=f"elle run {chosen.name} --resume --run-id {run_id}",
+            )
+        book = nbformat.read(executed, as_version=4)
+        book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for cell in book.cells:
+            cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+        kept = {name: book.metadata[name] for name in ("kernelspec", "language_info")}
+        kept["language_info"] = {"name": "python"}
+        book.metadata = kept | {"elle": {"profile": chosen.name, "stamp": notebook.stamp(own)}}
+        jsonl.write_text(own, nbformat.writes(book) + "\n")
+    return chosen.notebooks

@@ -4,7 +4,8 @@ Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; t
 figure is legible in a dark notebook too. Each function returns a matplotlib Figure and shows nothing by itself.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,14 +26,25 @@ _STYLE = {
 }  # fmt: skip
 
 
+def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the project's style, whatever the caller's is."""
+
+    @functools.wraps(function)
+    def draw(*arguments, **options) -> Figure:
+        with plt.rc_context(_STYLE):
+            return function(*arguments, **options)
+
+    return draw
+
+
 def _axes(columns: int = 1, width: float = 9, height: float = 3.6, **options) -> tuple[Figure, np.ndarray]:
     """A figure that notebooks show once: pyplot does not keep it open."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
-        plt.close(figure)
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
+    plt.close(figure)
     return figure, axes[0]
 
 
+@_styled
 def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
     """Countries by scenario, coloured by risk: which nations a prompt lists, and how the same one varies."""
     shown = metrics[:limit]
@@ -54,6 +66,7 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
     return figure
 
 
+@_styled
 def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str) -> Figure:
     """What the set holds: category risks, with the risk words' bands, and the length of its examples in `unit`."""
     figure, (left, right) = _axes(2)
@@ -62,8 +75,11 @@ def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str)
     for patch in boxes["boxes"]:
         patch.set(facecolor=BLUE, alpha=0.35)
     for bound, _ in RISK_WORDS[:-1]:
-        left.axhline(bound, color=RED, linewidth=0.9, linestyle="--")
-    left.set(title="Category risk (dashed: where the risk words change)", ylabel="risk (0–100)", ylim=(0, 100))
+        left.axhline(
+            bound, color=RED, linewidth=0.9, linestyle="--", label="the risk word changes" if bound == 30 else None
+        )
+    left.set(title="Category risk", ylabel="risk (0–100)", ylim=(0, 118), yticks=range(0, 101, 20))
+    left.legend(loc="upper right")
     left.tick_params(axis="x", rotation=30)
     right.hist(lengths, bins=30, color=BLUE)
     right.axvline(np.mean(lengths), color=RED, label=f"mean {np.mean(lengths):.0f}")
@@ -72,6 +88,7 @@ def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str)
     return figure
 
 
+@_styled
 def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = None) -> Figure:
     """Loss by step, and beside it the share of digits predicted right, with the step at which copying is learned."""
     figure, (left, right) = _axes(2)
@@ -97,6 +114,7 @@ def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = 
     return figure
 
 
+@_styled
 def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], metrics: Sequence[str]) -> Figure:
     """Models side by side: each metric's value with its 95 % interval. scores: model → metric → value, low, high."""
     figure, (axes,) = _axes(height=3.9)
@@ -122,6 +140,7 @@ def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], m
     return figure
 
 
+@_styled
 def load(points: Sequence[Mapping[str, float]]) -> Figure:
     """Throughput and latency by concurrency. points: concurrency, tokens_per_second, p50, p95 (seconds), constrained
     (whether the server held the output to the schema)."""
@@ -146,6 +165,7 @@ def load(points: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
+@_styled
 def steps(seconds: Mapping[str, float]) -> Figure:
     """Where a run's time went: one bar a step."""
     figure, (axes,) = _axes(height=0.34 * len(seconds) + 1)
@@ -157,6 +177,7 @@ def steps(seconds: Mapping[str, float]) -> Figure:
     return figure
 
 
+@_styled
 def course_map(stations: Sequence[tuple[str, str, str]]) -> Figure:
     """The way through the notebooks. stations: (number, what it makes, "done" or "open") in order."""
     figure, (axes,) = _axes(height=1.9)
@@ -167,7 +188,9 @@ def course_map(stations: Sequence[tuple[str, str, str]]) -> Figure:
         if place:
             axes.annotate("", (place - 0.22, 0), (place - 0.78, 0), arrowprops={"arrowstyle": "->", "color": GREY})
         axes.scatter(place, 0, s=900, color=colour, edgecolor=GREEN, linewidth=2, zorder=3)
-        axes.text(place, 0, number, ha="center", va="center", color="white" if state == "done" else GREEN, weight="bold")
+        axes.text(
+            place, 0, number, ha="center", va="center", color="white" if state == "done" else GREEN, weight="bold"
+        )
         axes.text(place, -0.62, makes, ha="center", va="top", fontsize=9)
-    axes.set(xlim=(-0.6, len(stations) - 0.4), ylim=(-1.5, 0.9), title="The way (filled: done in this run)")
+    axes.set(xlim=(-0.6, len(stations) - 0.4), ylim=(-1.2, 0.8), title="The way (filled: done in this run)")
     return figure

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,21 @@ class Job:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1000 * lines))
             text = file.read().decode("utf-8", errors="replace")
         return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")[-lines:])
+
+    def reason(self) -> str:
+        """Why it ended, in its log's own words: the last exception that is a cause and not a consequence."""
+        # "(EngineCore pid=12) ERROR 11-22 10:54:44 [core.py:123] " stands before each line of vLLM's own log.
+        prefix = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ \S+ (\[\S+\] )?)?")
+        lines = [prefix.sub("", line).rstrip() for line in self.log.read_text(errors="replace").splitlines()]
+        raised = re.compile(r"^([\w.]*(Error|Exception|Interrupt)\b.*|\S+: error: .*|.*No module named .*)$")
+        found = [number for number, line in enumerate(lines) if raised.match(line)]
+        causes = [number for number in found if "Engine core initialization failed" not in lines[number]]
+        if not found:
+            return f"exit code {self.returncode}; the log ends: {self.tail(3) or '(empty)'}"
+        number = (causes or found)[-1]
+        # pydantic's first line says only how many errors there are; the next ones say which.
+        more = lines[number + 1 : number + 3] if "validation error" in lines[number] else []
+        return " ".join([lines[number], *map(str.strip, more)])
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the job has ended, at most `timeout` seconds; its return code, or None if it still runs."""

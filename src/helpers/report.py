@@ -36,7 +36,8 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
     if not manifests:
         raise ElleError("no step of this run has finished", where=str(folder), fix="run its notebooks first")
     training, evaluation, serving = (
-        manifests[step]["metrics"] if step in manifests else None for step in ("05_train", "07_evaluate", "08_serve_vllm")
+        manifests[step]["metrics"] if step in manifests else None
+        for step in ("05_train", "07_evaluate", "08_serve_vllm")
     )
     cards = evaluation["scorecards"] if evaluation else {}
     seconds = {step: manifest["seconds"] for step, manifest in manifests.items()}

@@ -22,6 +22,7 @@ RISK_WORDS = (
     (101, ("critical", "severe", "extreme", "crisis-level")),
 )
 
+SECTIONS = ("NATIONS", "SIGNALS", "CATEGORIES")
 SIGNALS = ("articles", "tone", "alerts")
 
 
@@ -69,77 +70,70 @@ class Metrics:
 
 
 def render(metrics: Metrics) -> str:
-    """The prompt: one figure a line, under three headings. A missing signal has no line."""
-    lines = ["NATIONS", *(f"{code} {risk}%" for code, risk in metrics.nations)]
+    """The prompt: three lines, `NATIONS: UKR 74%, ..., mean 59%`, `SIGNALS: ...` and `CATEGORIES: political 40 ↑, ...`.
+
+    A missing signal is left out; a line without figures says `none`. Each name stands behind a space, as it does in an
+    answer: a tokenizer then has one token for both, and copying is a look-up.
+    """
+    nations = [f"{code} {risk}%" for code, risk in metrics.nations]
     if metrics.mean is not None:
-        lines.append(f"mean {metrics.mean}%")
-    lines.append("SIGNALS")
-    lines += [f"{name} {value}" for name in SIGNALS if (value := getattr(metrics, name)) is not None]
-    lines.append("CATEGORIES")
-    lines += [f"{name} {value} {arrow}" for name, (value, arrow) in metrics.categories.items()]
-    return "\n".join(lines)
+        nations.append(f"mean {metrics.mean}%")
+    signals = [f"{name} {value}" for name in SIGNALS if (value := getattr(metrics, name)) is not None]
+    categories = [f"{name} {value} {arrow}" for name, (value, arrow) in metrics.categories.items()]
+    lines = zip(SECTIONS, (nations, signals, categories), strict=True)
+    return "\n".join(f"{section}: {', '.join(figures) or 'none'}" for section, figures in lines)
 
 
-_NATION = re.compile(r"([A-Z]{3}) (\d{1,3})%")
+_NATION = re.compile(r"([A-Z]{3}|mean) (\d{1,3})%")
 _CATEGORY = re.compile(rf"({'|'.join(CATEGORIES)}) (\d{{1,3}}) ([{''.join(TRENDS)}])")
-_SIGNAL = re.compile(r"(articles|tone|alerts) (-?\d+(?:\.\d)?)")
+_SIGNAL = re.compile(r"(articles|alerts) (\d+)|(tone) (-?\d+(?:\.\d)?)")
 
 
 def parse(prompt: str) -> Metrics:
     """Read a prompt back: `parse(render(m)) == m`.
 
     Raises:
-        ElleError: naming the line that is no figure of this format, or the figure that is missing or out of range.
+        ElleError: naming the line that is not of this format, or the figure that is missing or out of range.
     """
 
-    def bad(number: int, line: str, why: str) -> ElleError:
+    def bad(why: str, line: str = prompt) -> ElleError:
         return ElleError(
             f"this prompt is not in the project's format: {why}",
-            where=f"prompt line {number}: {line[:80]!r}",
-            fix="compare with a row of data/, or convert your records first",
+            where=f"prompt line {line[:80]!r}",
+            fix="compare with the prompts that notebook 03 shows",
         )
 
-    nations: list[tuple[str, int]] = []
-    signals: dict[str, str] = {}
-    categories: dict[str, tuple[int, str]] = {}
-    mean, section, seen = None, "", set()
-    for number, line in enumerate(prompt.strip().splitlines(), 1):
-        if line in ("NATIONS", "SIGNALS", "CATEGORIES"):
-            section = line
-            continue
-        name = line.split(" ", 1)[0]
-        if name in seen:
-            raise bad(number, line, f"{name!r} appears twice")
-        seen.add(name)
-        if section == "NATIONS" and (found := _NATION.fullmatch(line)):
-            nations.append((found[1], int(found[2])))
-            value = nations[-1][1]
-        elif section == "NATIONS" and (found := re.fullmatch(r"mean (\d{1,3})%", line)):
-            mean = value = int(found[1])
-        elif section == "SIGNALS" and (found := _SIGNAL.fullmatch(line)):
-            signals[found[1]] = found[2]
-            value = 0
-        elif section == "CATEGORIES" and (found := _CATEGORY.fullmatch(line)):
-            categories[found[1]] = (int(found[2]), found[3])
-            value = int(found[2])
-        else:
-            raise bad(number, line, f"not a figure of the section {section or '(none yet)'}")
-        if value > 100:
-            raise bad(number, line, "a risk is at most 100")
-    if missing := [name for name in CATEGORIES if name not in categories]:
-        raise bad(0, prompt, f"missing {', '.join(missing)}")
-    try:
-        metrics = Metrics(
-            tuple(nations),
-            int(signals["articles"]) if "articles" in signals else None,
-            Decimal(signals["tone"]) if "tone" in signals else None,
-            int(signals["alerts"]) if "alerts" in signals else None,
-            categories,
-        )
-    except ValueError as error:
-        raise bad(0, prompt, "articles and alerts are whole numbers") from error
-    if mean != metrics.mean:
-        raise bad(0, prompt, f"the mean of the nations is {metrics.mean}, not {mean}")
+    lines = prompt.strip().split("\n")
+    if [line.partition(":")[0] for line in lines] != list(SECTIONS):
+        raise bad(f"it needs the lines {', '.join(SECTIONS)}, in this order")
+    found: list[dict[str, tuple[str, ...]]] = []
+    for line, pattern in zip(lines, (_NATION, _SIGNAL, _CATEGORY), strict=True):
+        figures: dict[str, tuple[str, ...]] = {}
+        body = line.partition(": ")[2]
+        for figure in [] if body == "none" else body.split(", "):
+            match = pattern.fullmatch(figure)
+            if not match:
+                raise bad(f"{figure[:40]!r} is no figure of this line", line)
+            name, *values = (group for group in match.groups() if group is not None)
+            if name in figures:
+                raise bad(f"{name!r} appears twice", line)
+            if pattern is not _SIGNAL and int(values[0]) > 100:
+                raise bad(f"{figure!r}: a risk is at most 100", line)
+            figures[name] = tuple(values)
+        found.append(figures)
+    nations, signals, categories = found
+    mean = nations.pop("mean", None)
+    if tuple(categories) != CATEGORIES:
+        raise bad(f"it needs {', '.join(CATEGORIES)}, in this order", lines[2])
+    metrics = Metrics(
+        tuple((code, int(risk)) for code, (risk,) in nations.items()),
+        int(signals["articles"][0]) if "articles" in signals else None,
+        Decimal(signals["tone"][0]) if "tone" in signals else None,
+        int(signals["alerts"][0]) if "alerts" in signals else None,
+        {name: (int(value), arrow) for name, (value, arrow) in categories.items()},
+    )
+    if (int(mean[0]) if mean else None) != metrics.mean:
+        raise bad(f"the mean of these nations is {metrics.mean}", lines[0])
     return metrics
 
 

@@ -54,7 +54,7 @@ def measure(
     schema: dict,
     max_tokens: int = 400,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
-) -> tuple[list[dict], dict[tuple[int, bool], list[str]]]:
+) -> tuple[list[dict], dict[tuple[int, bool], Batch]]:
     """Ask for the rows' briefings at each number of requests at once, free and constrained by `schema`.
 
     The first requests after a start are slower (the grammar of a schema is compiled once): both ways are asked once
@@ -65,10 +65,10 @@ def measure(
 
     Returns:
         One dict a measurement (concurrency, constrained, requests, seconds, tokens_per_second, p50 and p95 in
-        seconds), and the outputs by (concurrency, constrained); the raw answers are kept in `folder`.
+        seconds), and the batches by (concurrency, constrained); the raw answers are kept in `folder`.
     """
     folder = Path(folder)
-    points, outputs = [], {}
+    points, batches = [], {}
     for constrained in (False, True):
         ask(
             server.base_url,
@@ -89,7 +89,7 @@ def measure(
                 concurrency=concurrency,
                 progress=progress(f"{kind}, {concurrency} at once") if progress else None,
             )
-            outputs[concurrency, constrained] = [answer.output for answer in batch.answers if not answer.error]
+            batches[concurrency, constrained] = batch
             points.append(
                 {
                     "concurrency": concurrency,
@@ -102,4 +102,4 @@ def measure(
                     "p95": round(batch.latency(95), 3),
                 }
             )
-    return points, outputs
+    return points, batches

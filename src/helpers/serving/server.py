@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -190,7 +189,7 @@ def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None
     while True:
         # Alive first: had it ended, whatever answers on this port would be another program.
         if not job.running:
-            raise ElleError(f"the server did not start: {reason(job)}", where=str(job.log), fix="the log has the rest")
+            raise ElleError(f"the server did not start: {job.reason()}", where=str(job.log), fix="the log has the rest")
         with contextlib.suppress(OSError), direct.open(health, timeout=2) as reply:
             if reply.status == 200:
                 return
@@ -205,18 +204,3 @@ def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None
                 fix="give it a longer timeout; a busy machine, or a first start, takes longer",
             )
         time.sleep(0.2)
-
-
-def reason(job: Job) -> str:
-    """Why a server ended, in its log's own words: the last exception that is a cause, not a consequence."""
-    # "(EngineCore pid=12) ERROR 11-22 10:54:44 [core.py:123] " stands before each line of vLLM's own log.
-    prefix = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ \S+ (\[\S+\] )?)?")
-    lines = [prefix.sub("", line).rstrip() for line in job.log.read_text(errors="replace").splitlines()]
-    raised = re.compile(r"^([\w.]*(Error|Exception|Interrupt)\b.*|\S+: error: .*|.*No module named .*)$")
-    found = [number for number, line in enumerate(lines) if raised.match(line)]
-    causes = [number for number in found if "Engine core initialization failed" not in lines[number]]
-    for number in (causes or found)[-1:]:
-        text = lines[number]
-        # pydantic's first line says only how many errors there are; the next ones say which.
-        return " ".join([text, *map(str.strip, lines[number + 1 : number + 3])]) if "validation error" in text else text
-    return f"exit code {job.returncode}; the log ends: {job.tail(3) or '(empty)'}"

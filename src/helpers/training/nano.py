@@ -4,9 +4,12 @@ No weights can be assumed at hand on a laptop, so the project makes its own: the
 the pre-tokenisation are those of Qwen2.5, only the sizes differ.
 """
 
-import inspect
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from helpers import jsonl, paths
@@ -44,12 +47,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int):
     from transformers import Qwen2Tokenizer
 
     alphabet = {byte: index for index, byte in enumerate(sorted(ByteLevel.alphabet()))}
-    if vocab_size < len(alphabet) + 3:
-        raise ElleError(
-            f"a vocabulary of {vocab_size} cannot hold the {len(alphabet)} bytes and 3 special tokens",
-            where="vocab_size",
-            fix="use 512 or more",
-        )
     # The chat format's own words belong in the vocabulary too: spelled letter by letter, they cost nine tokens a row.
     texts = itertools.chain(texts, ["system\nuser\nassistant\n"] * 100)
     blank = Qwen2Tokenizer(vocab=alphabet, merges=[])
@@ -61,58 +58,79 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int):
     return tokenizer
 
 
-def make_base(
-    folder: Path | str,
-    texts: Iterable[str],
-    *,
-    vocab_size: int = 1024,
-    hidden_size: int = 128,
-    layers: int = 4,
-    heads: int = 4,
-    kv_heads: int = 2,
-    intermediate_size: int = 384,
-    max_length: int = 1024,
-    seed: int = 42,
-) -> dict:
-    """Make an untrained Qwen2 with its tokenizer in `folder`; return its description (also in `nano.json`).
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a nano base; the names are Qwen2's own, shortened where they stay clear."""
 
-    A folder that already holds the same base is left as it is.
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate_size: int = 384
+    max_length: int = 1024
+    seed: int = 42
+
+
+def make_base(sizes: Sizes, train: Path | str, folder: Path | str) -> dict:
+    """Make an untrained Qwen2 in `folder`, with a tokenizer trained on the rows of `train`; return its description,
+    which is also in `nano.json`. A folder that already holds the same base is left as it is.
+
+    It is made by a process of its own: the caller, a notebook's kernel, need not load torch and its warnings.
+
+    Raises:
+        ElleError: the sizes do not make a Qwen2, or the rows cannot be read.
     """
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
-
     folder = Path(folder)
-    asked = {
-        "vocab_size": vocab_size, "hidden_size": hidden_size, "layers": layers, "heads": heads, "kv_heads": kv_heads,
-        "intermediate_size": intermediate_size, "max_length": max_length, "seed": seed,
-    }  # fmt: skip
+    asked = asdict(sizes) | {"data": jsonl.sha256(train)}
     described = folder / "nano.json"
     if described.exists() and (found := jsonl.read_json(described)) | asked == found:
         return found
-    tokenizer = train_tokenizer(texts, vocab_size)
+    if sizes.vocab_size < 259:
+        raise ElleError(
+            f"a vocabulary of {sizes.vocab_size} cannot hold 256 bytes and 3 special tokens",
+            where="vocab_size",
+            fix="use 512 or more",
+        )
+    command = [sys.executable, "-m", "helpers.training.nano", json.dumps(asdict(sizes)), str(train), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ElleError(
+            f"the base model could not be made: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}",
+            where=str(folder),
+            fix="correct the sizes (configs/nano_base.yaml shows ones that work) or the data set",
+        )
+    found = asked | json.loads(done.stdout.splitlines()[-1])
+    jsonl.write_json(described, found)  # last: a base without it is made again
+    return found
+
+
+def _make(sizes: Sizes, train: str, folder: str) -> dict:
+    """The other process's part: write tokenizer, configuration and weights; return what they came to."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
+
+    rows = itertools.islice(jsonl.read(train), TOKENIZER_ROWS)
+    tokenizer = train_tokenizer((turn["value"] for row in rows for turn in row["conversations"]), sizes.vocab_size)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        intermediate_size=intermediate_size,
-        max_position_embeddings=max_length,
+        hidden_size=sizes.hidden_size,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        intermediate_size=sizes.intermediate_size,
+        max_position_embeddings=sizes.max_length,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
         pad_token_id=tokenizer.convert_tokens_to_ids(END_OF_TEXT),
         dtype="float32",
     )
-    with torch.random.fork_rng():
-        set_seed(seed)
-        model = Qwen2ForCausalLM(config)
+    set_seed(sizes.seed)
+    model = Qwen2ForCausalLM(config)
     model.generation_config.update(do_sample=False, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    found = asked | {"parameters": sum(p.numel() for p in model.parameters())}
-    jsonl.write_json(described, found)  # last: a base without it is made again
-    return found
+    return {"tokens": len(tokenizer), "parameters": model.num_parameters()}
 
 
 def resolve_base(base: str, train: Path | str | None, folder: Path | str) -> str | None:
@@ -127,14 +145,18 @@ def resolve_base(base: str, train: Path | str | None, folder: Path | str) -> str
     if not base.endswith((".yaml", ".yml")):
         return base
     path = Path(base) if Path(base).exists() else paths.root() / base
-    sizes = read_yaml(path, "base")
-    known = set(inspect.signature(make_base).parameters) - {"folder", "texts"}
-    for key in sizes:
+    given = read_yaml(path, "base")
+    known = {field.name for field in fields(Sizes)}
+    for key, value in given.items():
         if key not in known:
             raise unknown("base size", key, known, where=str(path))
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ElleError(f"{key} is {value!r}, not a whole number", where=str(path), fix="such as in configs/")
     if train is None:
         raise ElleError("a nano base needs a data set for its tokenizer", where=str(path), fix="name one (--data)")
-    rows = itertools.islice(jsonl.read(train), TOKENIZER_ROWS)
-    texts = (turn["value"] for row in rows for turn in row["conversations"])
-    make_base(folder, texts, **sizes)
+    make_base(Sizes(**given), train, folder)
     return str(folder)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_make(Sizes(**json.loads(sys.argv[1])), *sys.argv[2:])))

@@ -27,7 +27,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN)$"),
+    re.compile(
+        r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -40,7 +42,7 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     """
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         known = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise unknown(kind, path.name, known, where=str(path)) from error

@@ -1,0 +1,31 @@
+"""Shared by all tests: runs go to a folder of their own, and the smallest real model is made once."""
+
+import pytest
+
+from helpers.briefings import dataset
+from helpers.training import nano
+
+
+@pytest.fixture(autouse=True)
+def _own_runs(tmp_path, monkeypatch, request):
+    """No test writes into the user's runs; an owner left by `elle run` must not bind a test's jobs."""
+    monkeypatch.delenv("ELLE_OWNER", raising=False)
+    monkeypatch.delenv("ELLE_API_KEY", raising=False)
+    if "ELLE_RUNS" not in request.fixturenames:
+        monkeypatch.setenv("ELLE_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """A real data set of 200 examples."""
+    folder = tmp_path_factory.mktemp("data")
+    dataset.build("basic", 200, 7, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory, small_data):
+    """A real, untrained Qwen2 of the smoke profile's size, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("model") / "base"
+    nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", folder)
+    return folder

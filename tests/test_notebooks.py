@@ -1,0 +1,210 @@
+"""The notebooks as files: parameters papermill can set, the shape of a lesson, clean outputs, working solutions."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+
+from helpers import notebook, paths, profile
+from helpers.errors import ElleError
+
+NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+SOLUTIONS = sorted((paths.notebooks() / "solutions").glob("*.ipynb"))
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@by_name
+def test_it_is_a_valid_notebook_whose_cells_parse(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    for cell in notebook.code_cells(path):
+        ast.parse(notebook.source(cell))
+
+
+@by_name
+def test_its_parameters_are_plain_lines_with_help(path):
+    parameters = notebook.parameters(path)
+    assert "run_id" in parameters
+    for parameter in parameters.values():
+        assert parameter.help, parameter.name
+        assert parameter.convert(parameter.default, "") == parameter.default
+
+
+@by_name
+def test_papermill_reads_the_same_parameters(path):
+    import papermill
+
+    seen = papermill.inspect_notebook(str(path))
+    ours = notebook.parameters(path)
+    assert {name: ast.literal_eval(facts["default"]) for name, facts in seen.items()} == {
+        name: parameter.default for name, parameter in ours.items()
+    }
+
+
+@by_name
+def test_it_has_the_shape_of_a_lesson(path):
+    book = nbformat.read(path, as_version=4)
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    for part in (
+        "# ",
+        "**You will learn**",
+        "**You need**",
+        "## A common mistake",
+        "## Exercise",
+        "## Checks",
+        "## Remember",
+    ):
+        assert part in text, part
+    assert re.search(r"\| time, cost \|", text)
+    code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    assert f'notebook.start("{path.stem}", globals())' in "\n".join(code[:2])
+    assert "run.finish(" in code[-1]
+    assert "run.check(" in code[-1]
+
+
+@by_name
+def test_it_starts_no_process_of_its_own_and_has_one_code_path(path):
+    code = "\n".join(notebook.source(cell) for cell in notebook.code_cells(path))
+    assert not re.search(r"^\s*[!%]", code, re.MULTILINE)
+    assert "subprocess" not in code
+    assert "smoke" not in code
+
+
+@by_name
+def test_its_links_lead_somewhere(path):
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        for target in re.findall(r"\]\(([^)#]+)\)", cell.source if cell.cell_type == "markdown" else ""):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_committed_is_small_and_clean(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text) <= 200_000
+    book = json.loads(text)
+    assert "widgets" not in book["metadata"]
+    outputs = json.dumps([cell.get("outputs", []) for cell in book["cells"]])
+    assert '"output_type": "error"' not in outputs
+    for absolute in ("/home/", "/root/", "/work/", "/tmp/", "/Users/"):
+        assert absolute not in outputs, absolute
+
+
+@by_name
+def test_its_outputs_are_those_of_its_code(path):
+    """`make notebooks` refreshes them all."""
+    stamp = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("elle", {}).get("stamp")
+    assert stamp == notebook.stamp(path), "stale or missing outputs: run `make notebooks`"
+    assert any(cell["outputs"] for cell in notebook.code_cells(path))
+
+
+def test_every_notebook_has_a_solution():
+    assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_the_solution_works(path):
+    namespace: dict = {}
+    for cell in notebook.code_cells(path):
+        exec(compile(notebook.source(cell), str(path), "exec"), namespace)
+
+
+def test_every_profile_names_notebooks_and_parameters_that_exist():
+    from helpers import pipeline
+
+    assert {"nano", "smoke"} <= set(profile.names())
+    for name in profile.names():
+        chosen = profile.load(name)
+        assert set(pipeline.plan(chosen, chosen.notebooks, {})) == set(chosen.notebooks)
+
+
+# Parameters
+
+
+def test_a_parameter_line_of_another_form_is_refused(tmp_path):
+    def written(text):
+        cell = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+        return tmp_path / "x.ipynb"
+
+    assert notebook.parameters(written('a: int = -3  # help\nb: str = "x#y"  # more'))["a"].default == -3
+    for text in ("a = 3", "a: int = 1 + x", "a: list = []", "import os", "a.b: int = 3"):
+        with pytest.raises(ElleError, match="not a parameter"):
+            notebook.parameters(written(text))
+    with pytest.raises(ElleError, match="unknown notebook"):
+        notebook.parameters(tmp_path / "y.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"),
+    [
+        ("int", "12", 12), ("int", 12, 12), ("float", "1e-3", 1e-3), ("float", 2, 2.0),
+        ("bool", "true", True), ("bool", "False", False), ("str", "x", "x"),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_as_its_parameters_type(type_, value, expected):
+    assert notebook.Parameter("p", type_, None, "").convert(value, "") == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [("int", "1.5"), ("int", True), ("int", "x"), ("bool", "yes"), ("bool", 1), ("str", 3), ("float", "")],
+)
+def test_a_value_of_another_type_is_refused(type_, value):
+    with pytest.raises(ElleError, match=f"p is a {type_}"):
+        notebook.Parameter("p", type_, None, "").convert(value, "")
+
+
+def test_an_injected_parameter_that_does_not_exist_is_refused():
+    namespace = {"run_id": "x", "In": ["", 'run_id: str = "lab"  # …', '# Parameters\nrun_id = "x"\nrunid = "y"\n']}
+    with pytest.raises(ElleError, match="unknown parameter 'runid'") as caught:
+        notebook.start("00_start_here", namespace)
+    assert "run_id" in caught.value.fix
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden", "a b"])
+def test_a_run_id_is_a_plain_name(run_id):
+    with pytest.raises(ElleError, match="plain name"):
+        notebook.start("00_start_here", {"run_id": run_id})
+
+
+# A step and its manifest
+
+
+def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys):
+    given = {"run_id": "r"}
+    earlier = notebook.start("00_start_here", given)
+    with pytest.raises(ElleError, match="continues from 05_train") as caught:
+        earlier.need("05_train")
+    assert "05_train.ipynb first" in caught.value.fix
+    earlier.finish(figure=1)
+    run = notebook.start("10_report_card", given)
+    assert run.need("00_start_here") == {"figure": 1}
+    run.uses("configs/nano.yaml")
+    artifact = run.path("made.txt")
+    artifact.write_text("x")
+    run.made(artifact)
+    with pytest.raises(ElleError, match="check failed: water is wet"):
+        run.check(False, "water is wet")
+    run.finish()
+
+    def current():
+        return notebook.is_current("10_report_card", run.folder, given)
+
+    assert current()
+    assert not notebook.is_current("10_report_card", run.folder, {"run_id": "other"})
+    artifact.write_text("y")  # the same length, another content
+    assert not current()
+    artifact.write_text("x")
+    assert current()
+    earlier.finish(figure=2)
+    assert not current()
+    manifest = json.loads(run.path("manifests", "10_report_card.json").read_text())
+    assert set(manifest["inputs"]) == {"00_start_here", "configs/nano.yaml"}
+    assert {"versions", "seconds", "parameters", "code", "device"} <= set(manifest)
+
+    notebook.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
+    assert not current()
+    assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out

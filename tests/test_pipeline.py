@@ -1,0 +1,302 @@
+"""`elle run` and plain papermill: what is refused before anything runs, failures that say where, and the whole smoke
+profile with the real trainer and the real server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from helpers import cli, notebook, paths, pipeline, profile, report
+from helpers.errors import ElleError
+from helpers.evaluation.scorecard import METRICS
+
+
+def elle(*arguments, **variables):
+    """The command as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "helpers.cli", *map(str, arguments)],
+        capture_output=True, text=True, env=os.environ | variables, cwd=paths.root(), timeout=900, check=False,
+    )  # fmt: skip
+
+
+# Refused before anything runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "fix"),
+    [
+        (["nanno"], "unknown profile 'nanno'", "did you mean 'nano'"),
+        (["nano", "-p", "questoins", "5"], "unknown parameter 'questoins'", "did you mean 'questions'"),
+        (["nano", "-p", "questions", "many"], "questions is a int, not 'many'", "such as 200"),
+        (["nano", "--only", "03,99"], "unknown notebook '99'", "03_generate_data"),
+        (["nano", "--resume"], "no run of profile 'nano' to resume", "elle run nano"),
+    ],
+)
+def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
+    done = elle("run", *arguments, ELLE_RUNS=str(tmp_path / "runs"))
+    assert done.returncode == 1
+    assert what in done.stderr
+    assert fix in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_faulty_profile_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
+    for content, what in (
+        ("sumary: x\n", "unknown profile key 'sumary'"),
+        ("summary: x\nnotebooks: [99_none]\n", "no notebook '99_none'"),
+        ("summary: x\n", "notebooks: Field required"),
+        ("summary: 5\nnotebooks: []\n", "summary"),
+    ):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ElleError) as caught:
+            profile.load("bad")
+        assert what in str(caught.value)
+        assert caught.value.where.endswith("bad.yaml")
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with (
+        pipeline._alone(tmp_path / "run"),
+        pytest.raises(ElleError, match="another `elle run`"),
+        pipeline._alone(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_elle_answers_quickly_and_without_the_heavy_libraries():
+    code = "import sys, helpers.cli, helpers.profile; print([m for m in ('torch', 'datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# Failures
+
+
+@pytest.fixture
+def one_notebook(tmp_path, monkeypatch):
+    """A project with one notebook, whose last cells are a test's; its profile is `one`."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "one.yaml").write_text('summary: "one"\nnotebooks: [00_one]\n')
+    monkeypatch.setattr(paths, "notebooks", lambda: notebooks)
+    monkeypatch.setattr(paths, "profiles", lambda: tmp_path / "profiles")
+
+    def write(*code):
+        parameters = nbformat.v4.new_code_cell('run_id: str = "lab"  # run', metadata={"tags": ["parameters"]})
+        cells = [parameters, *map(nbformat.v4.new_code_cell, code)]
+        book = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+        nbformat.write(book, notebooks / "00_one.ipynb")
+
+    return write
+
+
+def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook):
+    one_notebook(
+        "from helpers.errors import ElleError",
+        "raise ElleError('the well is dry', where='the garden', fix='dig deeper')",
+    )
+    with pytest.raises(ElleError, match="notebook 00_one failed in cell") as caught:
+        pipeline.run("one", run_id="r", say=lambda _: None)
+    for part in ("the well is dry", "the garden", "dig deeper", "elle run one --resume --run-id r"):
+        assert part in str(caught.value)
+    assert (paths.runs() / "r" / "notebooks" / "00_one.partial.ipynb").exists()
+    assert not (paths.runs() / "r" / "notebooks" / "00_one.ipynb").exists()
+
+
+def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
+    one_notebook("pass")
+    with pytest.raises(ElleError, match="wrote no manifest"):
+        pipeline.run("one", say=lambda _: None)
+
+
+def test_a_report_needs_a_finished_step(tmp_path):
+    with pytest.raises(ElleError, match="no step of this run has finished"):
+        report.build(tmp_path)
+
+
+def test_percentages_are_never_rounded_up_to_all():
+    assert report.percent(1.0) == "100 %"
+    assert report.percent(0.9999) == "99.9 %"
+    assert report.percent(None) == "undefined"
+    assert report.interval(None) == "NOT RUN"
+
+
+# The command
+
+
+def test_data_and_evaluate_work_from_the_command_line(tmp_path):
+    runner = CliRunner()
+    made = runner.invoke(cli.cli, ["data", "basic", "--count", "40", "--out", str(tmp_path / "d"), "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["train"] == 36
+    rows = [json.loads(line) for line in (tmp_path / "d" / "train.jsonl").read_text().splitlines()]
+    outputs = tmp_path / "o.jsonl"
+    outputs.write_text("\n".join(json.dumps({"id": r["id"], "output": r["conversations"][2]["value"]}) for r in rows))
+    arguments = ["evaluate", "--data", str(tmp_path / "d" / "train.jsonl"), "--outputs", str(outputs)]
+    scored = runner.invoke(cli.cli, [*arguments, "--json"])
+    assert json.loads(scored.stdout)["metrics"]["all_right"]["value"] == 1.0
+    assert "numeric_precision   1.0000" in runner.invoke(cli.cli, arguments).stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"id": 1, "output": "x"}', "not an output"),
+        ('{"id": "a"}', "not an output"),
+        ('{"id": "basic-7-2", "output": "x"}\n{"id": "basic-7-2", "output": "y"}', "appears twice"),
+        ('{"id": "basic-7-2", "outp', "not valid JSON"),
+        ('{"id": "stranger", "output": "x"}', "belong to no row"),
+    ],
+)
+def test_faulty_outputs_are_named(tmp_path, small_data, line, what):
+    (tmp_path / "o.jsonl").write_text(line)
+    done = elle("evaluate", "--data", small_data / "train.jsonl", "--outputs", tmp_path / "o.jsonl")
+    assert done.returncode == 1
+    assert what in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_exits_2():
+    assert elle("run", "nano", "--resum").returncode == 2
+
+
+# The whole path, for real
+
+
+def orphans(folder: Path) -> list[psutil.Process]:
+    """Processes that know of a run's folder: trainers, servers, kernels' jobs."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in part for part in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The smoke profile, run once by the command: every notebook, Axolotl and vLLM."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = elle("run", "smoke", "--run-id", "whole", ELLE_RUNS=str(runs))
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    return runs / "whole", done.stdout
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_the_whole_path_runs(finished):
+    folder, said = finished
+    steps = profile.load("smoke").notebooks
+    assert [path.stem for path in sorted((folder / "manifests").glob("*.json"))] == sorted(steps)
+    for number, step in enumerate(steps, 1):
+        assert f"[{number}/{len(steps)}] {step}: " in said
+    for step in steps:
+        book = nbformat.read(folder / "notebooks" / f"{step}.ipynb", as_version=4)
+        for cell in book.cells:
+            assert not [o for o in cell.get("outputs", []) if o["output_type"] == "error"]
+    assert not orphans(folder)
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_the_report_holds_what_it_promises(finished):
+    folder, _ = finished
+    card = json.loads((folder / "report.json").read_text())
+    for figures in (card, card["base"], card["constrained"]):
+        for name in report.HEADLINE:
+            assert set(figures[name]) == {"value", "n", "low", "high"}
+    assert card["json_strict"]["n"] == 8
+    assert card["constrained"]["json_strict"]["value"] is not None
+    for name in ("train_seconds", "total_seconds", "tokens_per_second"):
+        assert card[name] > 0
+    assert card["total_seconds"] > card["train_seconds"]
+    assert card["seed"] == 7
+    assert {"axolotl", "torch", "python"} <= set(card["versions"])
+    assert len(card["worst"]) == 3
+    assert card["not_run"] == []
+    assert set(card["definitions"]) == set(METRICS)
+    page = (folder / "report.html").read_text()
+    for record in card["worst"]:
+        assert record["id"] in page
+    assert page.count("data:image/png;base64,") >= 5
+    assert "http://" not in page
+    assert "https://" not in page
+    assert str(folder) not in page
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
+    folder, _ = finished
+    runs = {"ELLE_RUNS": str(folder.parent)}
+    again = elle("run", "smoke", "--resume", **runs)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.stdout.count("done and unchanged, skipped") == len(profile.load("smoke").notebooks)
+    (folder / "manifests" / "03_generate_data.json").unlink()
+    third = elle("run", "smoke", "--resume", "--only", "00,03", **runs)
+    assert third.returncode == 0, third.stderr[-3000:]
+    assert "00_start_here: done and unchanged" in third.stdout
+    assert "03_generate_data ..." in third.stdout
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_one_notebook_works_by_plain_papermill(tmp_path):
+    """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, with nothing before it."""
+    command = [
+        str(Path(sys.executable).with_name("papermill")),
+        str(notebook.file_of("05_train")),
+        str(tmp_path / "o.ipynb"),
+    ]
+    small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
+    environment = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
+    options = {"env": environment, "cwd": paths.root(), "capture_output": True, "text": True, "timeout": 500}
+    done = subprocess.run([*command, *small], check=False, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
+    assert manifest["metrics"]["steps"] == 6
+    refused = subprocess.run([*command, "-p", "recipee", "x"], check=False, **options)
+    assert refused.returncode != 0
+    assert "unknown parameter 'recipee'" in refused.stderr
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_ctrl_c_leaves_no_process_and_resume_finishes(tmp_path):
+    """Interrupted while the trainer is at work: nothing is left running, nothing half-written is taken for whole."""
+    environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
+    command = [sys.executable, "-m", "helpers.cli", "run", "smoke", "--run-id", "cut", "--only", "03,05"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    folder = tmp_path / "cut"
+    end = time.monotonic() + 200
+    while not list(folder.glob("train/*/log.txt")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    end = time.monotonic() + 20
+    while left := orphans(folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.2)
+    assert (folder / "manifests" / "03_generate_data.json").exists()
+    assert not (folder / "manifests" / "05_train.json").exists()
+    assert not (folder / "notebooks" / "05_train.ipynb").exists()
+    assert not list(folder.rglob("*.safetensors.partial"))
+    resumed = elle("run", "smoke", "--resume", "--only", "03,05", ELLE_RUNS=str(tmp_path))
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "03_generate_data: done and unchanged" in resumed.stdout
