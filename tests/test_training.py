@@ -244,6 +244,9 @@ def test_training_runs_is_joined_and_survives_being_killed(tmp_path, small_data,
     assert begins[0] == 0
     assert begins[-1] >= 3  # it continued from the checkpoint
     assert trained.steps == 6
+    record = json.loads((prepared.folder / launch.DONE).read_text())
+    assert record["attempts"] == 2
+    assert trained.seconds > trained.history[-1]["seconds"]
     losses = [log["loss"] for log in trained.history if "loss" in log]
     assert len(losses) == 6
     assert losses[-1] < losses[0]

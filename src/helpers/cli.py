@@ -67,6 +67,18 @@ def run(profile, only, parameters, run_id, resume, as_json) -> None:
 
 @cli.command()
 @click.argument("run_id")
+@as_json
+def report(run_id, as_json) -> None:
+    """Print the main figures of a run (all of them: --json)."""
+    from helpers import jsonl
+    from helpers import report as reports
+
+    card = jsonl.read_json(paths.runs() / run_id / "report.json")
+    show(card if as_json else reports.summary(card), as_json)
+
+
+@cli.command()
+@click.argument("run_id")
 def publish(run_id) -> None:
     """Copy a run's executed notebooks over the project's own, to commit them with their outputs."""
     from helpers import pipeline

@@ -6,6 +6,7 @@ writes its own, `manifests/<step>.json`, last: a step with a manifest is done.
 
 import ast
 import hashlib
+import os
 import sys
 import time
 import warnings
@@ -308,6 +309,10 @@ def show_table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
     return table.set_index(index) if index else table
 
 
+#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
+STATUS = "ELLE_STATUS"
+
+
 class Line:
     """A line of text that is updated in place while something runs; a batch run keeps its last state only."""
 
@@ -320,6 +325,8 @@ class Line:
         from IPython.display import HTML
 
         self._handle.update(HTML(f"<code>{escape(text)}</code>"))
+        if status := os.environ.get(STATUS):
+            Path(status).write_text(text, encoding="utf-8")
 
 
 class Counter(Line):

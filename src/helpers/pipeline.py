@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -87,6 +89,38 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def _watched(status: Path) -> Iterator[None]:
+    """Show the newest line of progress that the notebook writes to `status`: rewritten in place on a terminal, once a
+    minute elsewhere (a log should show that the work goes on, not every step of it)."""
+    terminal = sys.stderr.isatty()
+    ended = threading.Event()
+
+    def watch() -> None:
+        shown = ""
+        while not ended.wait(1 if terminal else 60):
+            with suppress(OSError):
+                text = status.read_text(encoding="utf-8")
+                if text != shown:
+                    sys.stderr.write(f"\r\x1b[K      {text}" if terminal else f"      {text}\n")
+                    sys.stderr.flush()
+                    shown = text
+        if terminal and shown:
+            sys.stderr.write("\r\x1b[K")
+
+    status.unlink(missing_ok=True)
+    os.environ[notebook.STATUS] = str(status)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        os.environ.pop(notebook.STATUS, None)
+        status.unlink(missing_ok=True)
+
+
 def run(
     name: str,
     *,
@@ -130,7 +164,8 @@ def run(
                 continue
             say(f"{title} ...")
             start = time.monotonic()
-            _execute(step, folder, parameters[step] | {"run_id": run_id}, name)
+            with _watched(folder / ".status"):
+                _execute(step, folder, parameters[step] | {"run_id": run_id}, name)
             say(f"{title}: {time.monotonic() - start:.0f} s")
         made = report.build(folder, total_seconds=time.monotonic() - began)
         say(f"report   {paths.shown(made)}")
@@ -198,7 +233,9 @@ def publish(run_id: str) -> list[str]:
     chosen = profile.load(jsonl.read_json(folder / "run.json")["profile"])
     for step in chosen.notebooks:
         executed, own = folder / "notebooks" / f"{step}.ipynb", notebook.file_of(step)
-        if not executed.exists() or jsonl.read_json(folder / "manifests" / f"{step}.json")["code"] != notebook.stamp(own):
+        if not executed.exists() or jsonl.read_json(folder / "manifests" / f"{step}.json")["code"] != notebook.stamp(
+            own
+        ):
             raise ElleError(
                 f"notebook {step} has not been executed in this run as it now stands",
                 where=paths.shown(folder),

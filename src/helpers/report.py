@@ -99,6 +99,25 @@ def interval(estimate: dict[str, Any] | None) -> str:
     return f"{percent(estimate['value'])} [{percent(estimate['low'])}, {percent(estimate['high'])}]"
 
 
+def summary(report: dict[str, Any]) -> dict[str, str]:
+    """The report's main figures as text, by name: what `elle report` prints and the documentation quotes."""
+
+    def seconds(value: float | None) -> str:
+        return "NOT RUN" if value is None else f"{value:.0f} s"
+
+    lines = {"verdict": verdict(report)}
+    for label, figures in (("trained", report), ("constrained", report["constrained"]), ("base", report["base"])):
+        names = (*HEADLINE, *FURTHER) if label == "trained" else HEADLINE
+        lines |= {f"{label} {name}": interval(figures[name] if figures else None) for name in names}
+    speed = report["tokens_per_second"]
+    return lines | {
+        "training": seconds(report["train_seconds"]),
+        "whole run": seconds(report["total_seconds"]),
+        "served": "NOT RUN" if speed is None else f"{speed:,.0f} tokens a second",
+        "seed": str(report["seed"]),
+    }
+
+
 def build(folder: Path | str, total_seconds: float | None = None) -> Path:
     """Write `report.json` and `report.html` (self-contained) into the run's folder; return the page's path."""
     from helpers.evaluation import failures

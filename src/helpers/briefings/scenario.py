@@ -4,8 +4,9 @@ Example `index` of a seed is the same whether it is made alone, in order or in p
 generator of its own (Philox, Salmon et al. 2011), keyed by seed and index.
 
 Model: a world tension w ~ U(0, 1) is shared by all figures of a moment. A nation's risk is its base risk (the table
-below) + U(-0.15, 0.15), clipped to 0..1. A category's risk is 0.4 w + 0.6 U(0, 1). Articles ~ U(0, 120 + 180 w),
-tone ~ N(2 - 7 w, 2) clipped to ±10, alerts ~ Poisson(12 w). One example in twelve is an edge case.
+below) + U(-0.15, 0.15), clipped to 0..1. A category's risk is 1.3 (0.4 w + 0.6 U(0, 1)) - 0.15, clipped to 0..1: an
+indicator saturates, so that 0 and 100 are rare but ordinary values (2.8 % each). Articles ~ U(0, 120 + 180 w), tone ~
+N(2 - 7 w, 2) clipped to ±10, alerts ~ Poisson(12 w). One example in twelve is an edge case.
 """
 
 from decimal import Decimal
@@ -43,7 +44,7 @@ def draw(rng: np.random.Generator) -> Metrics:
     count = {"no nations": 0, "one nation": 1}.get(edge, int(rng.integers(2, MAX_NATIONS + 1)))
     chosen = rng.permutation(len(_CODES))[:count]
     risks = np.clip(_BASES[chosen] + rng.uniform(-0.15, 0.15, count), 0, 1)
-    categories = 0.4 * tension + 0.6 * rng.random(len(CATEGORIES))
+    categories = np.clip(1.3 * (0.4 * tension + 0.6 * rng.random(len(CATEGORIES))) - 0.15, 0, 1)
     if edge in ("all zero", "all 100"):
         risks[:] = categories[:] = edge == "all 100"
     nations = sorted(

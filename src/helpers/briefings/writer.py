@@ -46,11 +46,10 @@ def compose(metrics: Metrics, rng: np.random.Generator) -> Briefing:
         texts[name] = text
 
     if metrics.nations:
-        half = metrics.above_half
-        count = len(metrics.nations)
-        summary = f"Of {count} nation{'s' * (count > 1)} listed, {len(half)} exceed{'s' * (len(half) == 1)} 50%"
-        if half:
-            summary += pick((", led by ", ", key concerns ")) + ", ".join(f"{c} {risk}%" for c, risk in half[:3])
+        half, count = metrics.above_half, len(metrics.nations)
+        concerns = ", ".join(f"{code} {risk}%" for code, risk in half)
+        summary = pick(("Key concerns are ", "Led by ")) + concerns + "; of" if half else "Of"
+        summary += f" {count} nation{'s' * (count > 1)} listed, {len(half)} exceed{'s' * (len(half) == 1)} 50%"
         summary += f". Overall risk is {pick(risk_words(metrics.mean))}: mean {metrics.mean}%."
     else:
         summary = "No nations are listed."

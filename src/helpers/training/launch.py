@@ -30,7 +30,7 @@ OWNER = "ELLE_OWNER"
 PROGRESS, CPU_BF16 = "ELLE_PROGRESS", "ELLE_CPU_BF16"
 
 PLUGIN = "helpers.training.plugin.ElleAxolotlPlugin"
-DONE = "training.json"
+DONE, ATTEMPTS = "training.json", "attempts.json"
 
 
 def environment() -> dict[str, str]:
@@ -183,6 +183,8 @@ def start(prepared: Prepared) -> Job | None:
     job = Job.attach(prepared.folder)
     if job is not None and job.running:
         return job
+    if job is not None:  # an earlier attempt: its time counts, and the next one's record takes its place
+        jsonl.write_json(prepared.folder / ATTEMPTS, [*_attempts(prepared.folder), _seconds(prepared.folder)])
     owner = os.environ.get(OWNER)
     return Job.start(
         prepared.folder,
@@ -191,6 +193,16 @@ def start(prepared: Prepared) -> Job | None:
         cwd=prepared.folder,  # Axolotl leaves files where it runs
         owner=int(owner) if owner else None,
     )
+
+
+def _seconds(folder: Path) -> float:
+    """Wall-clock seconds of the last attempt; 0 where it vanished without a record."""
+    record = folder / "exit.json"
+    return jsonl.read_json(record)["seconds"] if record.exists() else 0.0
+
+
+def _attempts(folder: Path) -> list[float]:
+    return jsonl.read_json(folder / ATTEMPTS) if (folder / ATTEMPTS).exists() else []
 
 
 def read_history(path: Path | str) -> list[dict]:
@@ -228,7 +240,6 @@ def follow(
     """
     marker = prepared.folder / DONE
     if job is not None:
-        began = time.monotonic()
         shown = -1
         try:
             while job.running:
@@ -248,10 +259,9 @@ def follow(
             )
         if not list(prepared.weights.glob("*.safetensors")):
             raise ElleError("Axolotl ended well but left no weights", where=str(prepared.weights), fix="read log.txt")
-        spent = jsonl.read_json(job.folder / "exit.json")["seconds"] if (job.folder / "exit.json").exists() else 0.0
+        attempts = [*_attempts(prepared.folder), _seconds(prepared.folder)]
         jsonl.write_json(
-            marker,
-            {"inputs": prepared.inputs, "seconds": spent or time.monotonic() - began, "command": prepared.command[:2]},
+            marker, {"inputs": prepared.inputs, "seconds": round(sum(attempts), 1), "attempts": len(attempts)}
         )
     history = read_history(prepared.progress)
     if progress:
