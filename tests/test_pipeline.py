@@ -3,6 +3,7 @@ profile with the real trainer and the real server."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,16 @@ def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
         pipeline.run("one", say=lambda _: None)
 
 
+def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with pipeline._watched(tmp_path / "status"):
+        Path(os.environ[notebook.STATUS]).write_text("step 3 of 6")
+        time.sleep(1.5)
+    assert "step 3 of 6" in capsys.readouterr().err
+    assert not (tmp_path / "status").exists()
+    assert notebook.STATUS not in os.environ
+
+
 def test_a_report_needs_a_finished_step(tmp_path):
     with pytest.raises(ElleError, match="no step of this run has finished"):
         report.build(tmp_path)
@@ -232,6 +243,39 @@ def test_the_report_holds_what_it_promises(finished):
     assert "http://" not in page
     assert "https://" not in page
     assert str(folder) not in page
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
+    folder, _ = finished
+    own = tmp_path / "notebooks"
+    shutil.copytree(paths.notebooks(), own)
+    monkeypatch.setattr(paths, "notebooks", lambda: own)
+    monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
+    before = {path.stem: notebook.stamp(path) for path in own.glob("*.ipynb")}
+    assert pipeline.publish("whole") == profile.load("smoke").notebooks
+    for path in own.glob("*.ipynb"):
+        book = json.loads(path.read_text())
+        assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
+        assert notebook.stamp(path) == before[path.stem]
+        assert "papermill" not in json.dumps([cell["metadata"] for cell in book["cells"]] + [book["metadata"]])
+        assert str(folder) not in path.read_text()
+        assert any(cell.get("outputs") for cell in book["cells"])
+    with pytest.raises(ElleError, match="unknown run 'whale'") as caught:
+        pipeline.publish("whale")
+    assert "whole" in caught.value.fix
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_the_main_figures_are_printed(finished):
+    folder, _ = finished
+    printed = elle("report", "whole", ELLE_RUNS=str(folder.parent))
+    assert "verdict" in printed.stdout
+    assert "trained json_strict" in printed.stdout
+    everything = elle("report", "whole", "--json", ELLE_RUNS=str(folder.parent))
+    assert json.loads(everything.stdout) == json.loads((folder / "report.json").read_text())
 
 
 @pytest.mark.real

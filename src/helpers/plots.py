@@ -110,7 +110,7 @@ def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = 
         for axes in (left, right):
             axes.axvline(learned_at, color=ORANGE, linewidth=1.5)
         right.plot([], [], color=ORANGE, label=f"copying learned: step {learned_at}")
-    right.legend(loc="center right")
+    right.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
     return figure
 
 
