@@ -75,7 +75,7 @@ def test_pyproject_and_the_in_files_name_the_same_packages():
         return {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in requirements}
 
     extras = project["optional-dependencies"]
-    assert bare(project["dependencies"]) | bare(extras["lab"]) == names("lab.in")
+    assert bare(project["dependencies"]) | bare(extras["notebooks", "lab"]) == names("lab.in")
     assert bare(extras["gpu"]) == names("pod.in")
     assert bare(extras["dev"]) == names("dev.in")
 
