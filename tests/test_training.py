@@ -102,7 +102,7 @@ def test_the_tokenizer_that_trains_is_the_one_that_serves(small_base, small_data
         assert loaded.decode(ids) == turn["value"]
         assert len(ids) <= nano.pieces(turn["value"])  # the merges were learned under the very same cuts
     assert loaded.decode(loaded("a↑ ¿日本\n")["input_ids"]) == "a↑ ¿日本\n"
-    assert loaded.tokenize("UKR 74%") == ["UKR", "Ġ", "7", "4", "%"]
+    assert loaded.tokenize(" political 74%") == ["Ġpolitical", "Ġ", "7", "4", "%"]
 
 
 def test_the_chat_format_is_chatml(small_base):
