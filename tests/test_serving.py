@@ -347,18 +347,8 @@ def test_nothing_to_ask(fake):
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from helpers.training.nano import make_base
-
-    folder = tmp_path_factory.mktemp("nano")
-    texts = ["political 40, economic 12: the risk is high"] * 50
-    make_base(folder, texts, vocab_size=320, hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=128)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    with start_server(nano, tmp_path_factory.mktemp("server"), timeout=400) as found:
+def real(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+    with start_server(small_base, tmp_path_factory.mktemp("server"), timeout=400) as found:
         yield found
 
 
@@ -398,11 +388,11 @@ def test_vllm_stops_in_time_and_leaves_nothing(real):
 
 
 @pytest.mark.real
-def test_vllm_does_not_outlive_a_killed_owner(nano, tmp_path):
+def test_vllm_does_not_outlive_a_killed_owner(small_base, tmp_path):
     code = f"""
 import time
 from helpers.serving.server import start_server
-start_server({str(nano)!r}, {str(tmp_path / "job")!r}, timeout=400)
+start_server({str(small_base)!r}, {str(tmp_path / "job")!r}, timeout=400)
 print("up", flush=True)
 time.sleep(600)
 """
@@ -424,7 +414,7 @@ time.sleep(600)
 
 
 @pytest.mark.real
-def test_vllm_own_reason_for_not_starting(nano, tmp_path):
+def test_vllm_own_reason_for_not_starting(small_base, tmp_path):
     with pytest.raises(ElleError, match=r"max_model_len.*1024"):
-        start_server(nano, tmp_path / "job", max_model_len=100_000, timeout=400)
+        start_server(small_base, tmp_path / "job", max_model_len=100_000, timeout=400)
     assert not Job.attach(tmp_path / "job").running

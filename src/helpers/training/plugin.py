@@ -86,6 +86,19 @@ class ElleAxolotlPlugin(BasePlugin):
         # `bf16: true` is refused on a CPU ("assign use_cpu"), and no YAML key reaches use_cpu; this hook does.
         return {"use_cpu": True, "bf16": True} if os.environ.get(CPU_BF16) == "1" else None
 
+    def add_callbacks_post_trainer(self, cfg, trainer):
+        make = trainer.create_optimizer
+
+        def create_optimizer(*arguments, **options):
+            optimizer = make(*arguments, **options)
+            # Axolotl asks each group for `weight_decay` when it resumes; its own Muon keeps it under `wd`.
+            for group in optimizer.param_groups:
+                group.setdefault("weight_decay", group.get("wd", 0.0))
+            return optimizer
+
+        trainer.create_optimizer = create_optimizer
+        return []
+
     def add_callbacks_pre_trainer(self, cfg, model):
         path = os.environ.get(PROGRESS)
         return [Progress(Path(path))] if path else []
