@@ -24,7 +24,7 @@ def elle(*arguments, **variables):
     """The command as a user types it."""
     return subprocess.run(
         [sys.executable, "-m", "helpers.cli", *map(str, arguments)],
-        capture_output=True, text=True, env=os.environ | variables, cwd=paths.root(), timeout=900, check=False,
+        capture_output=True, text=True, env=os.environ | variables, cwd=paths.root(), timeout=1150, check=False,
     )  # fmt: skip
 
 
@@ -294,7 +294,7 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
 
 
 @pytest.mark.real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_one_notebook_works_by_plain_papermill(tmp_path):
     """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, with nothing before it."""
     command = [
@@ -304,7 +304,7 @@ def test_one_notebook_works_by_plain_papermill(tmp_path):
     ]
     small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
     environment = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
-    options = {"env": environment, "cwd": paths.root(), "capture_output": True, "text": True, "timeout": 500}
+    options = {"env": environment, "cwd": paths.root(), "capture_output": True, "text": True, "timeout": 1000}
     done = subprocess.run([*command, *small], check=False, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
@@ -315,7 +315,7 @@ def test_one_notebook_works_by_plain_papermill(tmp_path):
 
 
 @pytest.mark.real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_ctrl_c_leaves_no_process_and_resume_finishes(tmp_path):
     """Interrupted while the trainer is at work: nothing is left running, nothing half-written is taken for whole."""
     environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
@@ -324,16 +324,16 @@ def test_ctrl_c_leaves_no_process_and_resume_finishes(tmp_path):
         command, env=environment, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     folder = tmp_path / "cut"
-    end = time.monotonic() + 200
+    end = time.monotonic() + 900
     while not list(folder.glob("train/*/log.txt")):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end
         time.sleep(0.2)
     time.sleep(5)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while left := orphans(folder):
         assert time.monotonic() < end, left
         time.sleep(0.2)

@@ -348,7 +348,7 @@ def test_nothing_to_ask(fake):
 
 @pytest.fixture(scope="module")
 def real(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    with start_server(small_base, tmp_path_factory.mktemp("server"), timeout=400) as found:
+    with start_server(small_base, tmp_path_factory.mktemp("server"), timeout=900) as found:
         yield found
 
 
@@ -392,7 +392,7 @@ def test_vllm_does_not_outlive_a_killed_owner(small_base, tmp_path):
     code = f"""
 import time
 from helpers.serving.server import start_server
-start_server({str(small_base)!r}, {str(tmp_path / "job")!r}, timeout=400)
+start_server({str(small_base)!r}, {str(tmp_path / "job")!r}, timeout=900)
 print("up", flush=True)
 time.sleep(600)
 """
@@ -416,5 +416,5 @@ time.sleep(600)
 @pytest.mark.real
 def test_vllm_own_reason_for_not_starting(small_base, tmp_path):
     with pytest.raises(ElleError, match=r"max_model_len.*1024"):
-        start_server(small_base, tmp_path / "job", max_model_len=100_000, timeout=400)
+        start_server(small_base, tmp_path / "job", max_model_len=100_000, timeout=900)
     assert not Job.attach(tmp_path / "job").running

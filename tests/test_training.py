@@ -227,11 +227,11 @@ def test_training_runs_is_joined_and_survives_being_killed(tmp_path, small_data,
     joined = launch.start(prepared)  # a re-run cell
     assert joined.pid == job.pid
     checkpoint = prepared.weights / "checkpoint-3" / "trainer_state.json"
-    wait_for(lambda: checkpoint.exists() or not job.running, 300, "no checkpoint appeared")
+    wait_for(lambda: checkpoint.exists() or not job.running, 900, "no checkpoint appeared")
     time.sleep(0.3)
     for process in trainers(prepared.folder):
         process.kill()
-    wait_for(lambda: not job.running, 20, "the killed job still counts as running")
+    wait_for(lambda: not job.running, 60, "the killed job still counts as running")
     assert not trainers(prepared.folder)
     with pytest.raises(ElleError, match="Axolotl failed") as caught:
         launch.follow(prepared, job)
@@ -283,7 +283,7 @@ def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
     command = [sys.executable, "-m", "helpers.cli", "train", SMOKE, "--base", str(small_base)]
     command += ["--data", str(small_data), "--out", str(tmp_path / "train")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=paths.root())
-    wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 60, "no job")
+    wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 600, "no job")
     folder = next((tmp_path / "train").glob("smoke-*"))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -63,7 +63,7 @@ def start_server(
     max_num_seqs: int = 32,
     port: int | None = None,
     host: str = "127.0.0.1",
-    timeout: float = 180,
+    timeout: float = 600,
     dtype: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Server:
@@ -79,7 +79,8 @@ def start_server(
         max_model_len: the longest prompt and answer together, in tokens.
         max_num_seqs: how many requests are worked on at once; the others wait.
         port: 1 to 65535; None takes a free one.
-        timeout: seconds to wait until it answers.
+        timeout: seconds to wait until it answers: seconds usually, minutes from a cold disk. One that ends is noticed
+            at once.
         dtype: of the weights and the arithmetic; None is float32 on a CPU (bfloat16 is a tenth faster there, and
             rounds), the model's own on a GPU.
         progress: called with a sentence at each stage of the start.
