@@ -175,9 +175,7 @@ class Run:
 
     def uses(self, path: Path | str) -> Path:
         """Note a file of the repository that this step reads: when it changes, the step has to run again."""
-        path = Path(path)
-        if not path.is_absolute() and not path.exists():
-            path = paths.root() / path
+        path = paths.located(path)
         if path.is_file():
             self.inputs[paths.shown(path)] = jsonl.sha256(path)
         return path

@@ -20,6 +20,12 @@ def root() -> Path:
     return here
 
 
+def located(path: Path | str) -> Path:
+    """A file as a user names it: as it stands if it exists there, else relative to the repository."""
+    path = Path(path)
+    return path if path.exists() else root() / path
+
+
 def runs() -> Path:
     """The folder of all runs: `ELLE_RUNS` (a pod's volume, say) if set, else `runs/` in the repository."""
     return Path(os.environ.get("ELLE_RUNS") or root() / "runs").resolve()

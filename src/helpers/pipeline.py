@@ -245,8 +245,10 @@ def publish(run_id: str) -> list[str]:
         book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell in book.cells:
             cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
-        kept = {name: book.metadata[name] for name in ("kernelspec", "language_info")}
-        kept["language_info"] = {"name": "python"}
-        book.metadata = kept | {"elle": {"profile": chosen.name, "stamp": notebook.stamp(own)}}
+        book.metadata = {
+            "kernelspec": book.metadata["kernelspec"],
+            "language_info": {"name": "python"},
+            "elle": {"profile": chosen.name, "stamp": notebook.stamp(own)},
+        }
         jsonl.write_text(own, nbformat.writes(book) + "\n")
     return chosen.notebooks

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import jsonl, machine
+from helpers import jsonl, machine, paths
 from helpers.errors import ElleError
 from helpers.process import Job
 from helpers.training import recipe as recipes
@@ -95,7 +95,7 @@ def prepare(
     """
     config = dict(recipes.load(recipe))
     computer = machine.inspect()
-    inputs = {"axolotl": metadata.version("axolotl"), "recipe": jsonl.sha256(_found(recipe))}
+    inputs = {"axolotl": metadata.version("axolotl"), "recipe": jsonl.sha256(paths.located(recipe))}
     if base_model is not None:
         config["base_model"] = str(base_model)
     base = Path(config["base_model"])
@@ -159,13 +159,6 @@ def prepare(
     if len(computer.gpus) <= 1:
         command += ["--launcher", "python"]  # one process: no launcher is needed
     return Prepared(folder, config, command, variables, inputs, precision)
-
-
-def _found(recipe: Path | str) -> Path:
-    from helpers import paths
-
-    recipe = Path(recipe)
-    return recipe if recipe.exists() else paths.root() / recipe
 
 
 def _data(path: Path | str, inputs: dict[str, str]) -> str:

@@ -144,7 +144,7 @@ def resolve_base(base: str, train: Path | str | None, folder: Path | str) -> str
         return None
     if not base.endswith((".yaml", ".yml")):
         return base
-    path = Path(base) if Path(base).exists() else paths.root() / base
+    path = paths.located(base)
     given = read_yaml(path, "base")
     known = {field.name for field in fields(Sizes)}
     for key, value in given.items():

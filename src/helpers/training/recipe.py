@@ -93,9 +93,7 @@ def load(path: Path | str) -> dict:
         ElleError: no such recipe (with the nearest name), not YAML, a key that Axolotl does not know (with the
             nearest one: the trainer itself would drop it silently), or no base model or data set.
     """
-    path = Path(path)
-    if not path.is_absolute() and not path.exists():
-        path = paths.root() / path
+    path = paths.located(path)
     recipe = read_yaml(path, "recipe")
     known = known_keys()
     for key in recipe:
