@@ -154,9 +154,10 @@ def run(
     # Compiled modules are kept: without that each kernel and server would compile thousands of them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with _alone(folder):
-        if not (folder / "run.json").exists():
-            created = datetime.now().astimezone().isoformat(timespec="seconds")
-            jsonl.write_json(folder / "run.json", {"profile": name, "created": created})
+        created = datetime.now().astimezone().isoformat(timespec="seconds")
+        before = jsonl.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        # Another profile may take a run further: it is the last one whose notebooks `publish` looks for.
+        jsonl.write_json(folder / "run.json", {"created": created} | before | {"profile": name})
         say(f"run {paths.shown(folder)}: {chosen.summary}")
         began = time.monotonic()
         for number, step in enumerate(steps, 1):

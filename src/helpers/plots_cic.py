@@ -173,6 +173,7 @@ def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
     left.axvspan(0, 1, color=ORANGE, alpha=0.25, label="what clipping leaves alone")
     left.axvline(1, color=RED, label="clipped to 1.000")
     left.set(title="The documents' Φ over their data", xlabel="Φ before clipping", ylabel="examples", xlim=(0, None))
+    left.set_ylim(top=1.3 * left.get_ylim()[1])
     left.legend()
     _bars(right, coupling.auc, {"documents' Φ": RED})
     _mark_chance(right)
