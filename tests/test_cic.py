@@ -1,6 +1,9 @@
 """The CIC measures: golden values, closed forms, brute force, properties, limits and bad input."""
 
+import ast
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -629,3 +632,27 @@ def test_bad_input_is_named(measures, inputs):
         for value in values:
             with pytest.raises(ValueError, match=message):
                 measure(value)
+
+
+# --- the two faces, and what the framework may import ---
+
+
+def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formulas_stand_apart():
+    allowed = {"numpy", "scipy", "helpers", *sys.stdlib_module_names}
+    folder = Path(info.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        imported = {
+            name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for name in (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+        }
+        assert {name.split(".")[0] for name in imported} <= allowed, path
+        assert all(name.startswith("helpers.cic") for name in imported if name.startswith("helpers")), path
+        if path.name != "documents.py":  # the trial of the documents' own figures
+            assert not any("seed_formulas" in name for name in imported), path
