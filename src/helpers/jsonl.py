@@ -62,7 +62,9 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ElleError("file not found", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting without end
         raise ElleError(f"not valid JSON: {error}", where=str(path), fix="repair or regenerate the file") from error
 
 
