@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import yaml
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
-from helpers.training.recipe import read_yaml
+from helpers.training.recipe import table
 
 #: Environment variable: dollars a GPU-hour, in place of the list prices.
 PRICE = "ELLE_GPU_PRICE"
@@ -59,13 +59,13 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     Raises:
         ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
     """
-    table = read_yaml(_file())
-    if name not in table["gpus"]:
-        raise unknown("GPU", name, table["gpus"], where=str(_file()))
+    listed = table("gpus")
+    if name not in listed["gpus"]:
+        raise unknown("GPU", name, listed["gpus"], where=str(_file()))
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
-    row = table["gpus"][name]
-    origin = f"{table['source']}, {table['priced']}"
+    row = listed["gpus"][name]
+    origin = f"{listed['source']}, {listed['priced']}"
     if price is None and (given := os.environ.get(PRICE)):
         try:
             price = float(given)
@@ -96,10 +96,6 @@ def hourly(hardware: Hardware) -> tuple[float, float]:
     return hardware.price[0] * hardware.count, hardware.price[1] * hardware.count
 
 
-def resized(hardware: Hardware, disk_gb: float) -> Hardware:
-    return replace(hardware, disk_gb=disk_gb)
-
-
 def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
     """Put a provider's current prices into `configs/gpus.yaml`; return those found, by our name.
 
@@ -111,20 +107,20 @@ def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
         ElleError: it holds no price of a GPU that is listed here.
     """
     text = _file().read_text(encoding="utf-8")
-    table = yaml.safe_load(text)
-    listed = catalogue.get("gpus") if isinstance(catalogue, dict) else None
-    offers = {offer["id"]: offer for offer in listed or [] if isinstance(offer, dict) and "id" in offer}
+    content = yaml.safe_load(text)
+    answered = catalogue.get("gpus") if isinstance(catalogue, dict) else None
+    offers = {offer["id"]: offer for offer in answered or [] if isinstance(offer, dict) and "id" in offer}
     found = {}
-    for name, row in table["gpus"].items():
+    for name, row in content["gpus"].items():
         offer = offers.get(row.get("catalogue"), {})
         prices = [float(offer["price"][cloud]) for cloud in ("secure", "community") if offer.get(cloud)]
         if prices:
             found[name] = row["price"] = [min(prices), max(prices)]
     if not found:
         raise ElleError("no price of a GPU listed here", where=source, fix=f"compare its ids with {_file().name}")
-    table |= {"priced": datetime.now(UTC).date(), "source": source}
+    content |= {"priced": datetime.now(UTC).date(), "source": source}
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    jsonl.write_text(_file(), header + yaml.safe_dump(table, sort_keys=False, width=200, default_flow_style=None))
+    jsonl.write_text(_file(), header + yaml.safe_dump(content, sort_keys=False, width=200, default_flow_style=None))
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError
-from helpers.training.recipe import read_yaml
+from helpers.training.recipe import read_yaml, table
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -95,7 +95,7 @@ def _shape(content: dict) -> dict[str, int | bool]:
 
 
 def names() -> list[str]:
-    return list(read_yaml(paths.configs() / "models.yaml")["models"])
+    return list(table("models")["models"])
 
 
 def find(base_model: str, sizes: str = "") -> Model | None:
@@ -112,10 +112,10 @@ def find(base_model: str, sizes: str = "") -> Model | None:
             return Model(base_model, **shape)
         except TypeError as error:
             raise ElleError("this config.json does not say a model's sizes", where=str(config)) from error
-    table = read_yaml(paths.configs() / "models.yaml")["models"]
+    listed = table("models")["models"]
     key = re.sub(r"-instruct$", "", base_model.rstrip("/").rpartition("/")[2].lower())
-    if key in table:
-        return Model(base_model, **table[key])
+    if key in listed:
+        return Model(base_model, **listed[key])
     if sizes:
         return Model(base_model, tied=True, **_shape(read_yaml(paths.located(sizes), "base")))
     return None

@@ -60,6 +60,17 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     return value
 
 
+def table(name: str) -> dict:
+    """One of the project's own tables, `configs/NAME.yaml`; read again only when it changes."""
+    path = paths.configs() / f"{name}.yaml"
+    return _table(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(path: Path, changed: int) -> dict:
+    return read_yaml(path)
+
+
 @functools.cache
 def schema() -> dict:
     """The locked Axolotl's own schema: `keys`, `datasets` and each of `plugins` (key → type), and `required` keys.
@@ -223,7 +234,7 @@ def _adapter(kinds: str):
     return TypeAdapter(wanted)
 
 
-def _fits(value: Any, kinds: str) -> bool:
+def fits(value: Any, kinds: str) -> bool:
     """Whether Axolotl's schema (pydantic, which reads "3" as a number) would take `value`."""
     if kinds == "any" or value is None:
         return True
@@ -254,7 +265,7 @@ def _key_findings(recipe: dict) -> list[Finding]:
             found.append(warning("deprecated-key", key, f"{key} is deprecated", f"rename it to {RENAMED[key]}"))
         elif (key in REMOVED or key.startswith("unsloth_")) and value:
             found.append(error("removed-key", key, f"Axolotl rejects {key}: it is no longer supported", "remove it"))
-        elif not _fits(value, known[key]):
+        elif not fits(value, known[key]):
             message = f"{shown(value)} is not what Axolotl takes here ({known[key]})"
             found.append(error("wrong-type", key, message, "correct the value, or remove the key"))
     return found
@@ -283,7 +294,7 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
                 if name not in known:
                     offer = unknown("key", shown(name)[1:-1], known).fix
                     found.append(error("unknown-key", where, f"Axolotl knows no {shown(name)} in a data set", offer))
-                elif name != "type" and not _fits(value, known[name]):
+                elif name != "type" and not fits(value, known[name]):
                     message = f"{name}: {shown(value)} is not what Axolotl takes here ({known[name]})"
                     found.append(error("wrong-type", where, message, "correct the value"))
     return found
