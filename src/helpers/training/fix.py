@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +147,7 @@ def _smaller(plan: Plan) -> dict:
 def _remedy(plan: Plan, finding: Finding) -> dict:
     """The changes (key → value, None: remove) that put one finding right; none where nothing can be done here."""
     config, code = plan.config, finding.code
-    if "[" in finding.where and code in ("sharegpt", "unknown-key", "wrong-type"):
+    if re.fullmatch(r"(test_)?datasets\[\d+\]", finding.where) and finding.where not in config:
         return _dataset(config, finding)
     if code in ("ignored-key", "unknown-key", "deprecated-key", "removed-key", "wrong-type", "wrong-value", "conflict"):
         return _key(config, finding)
@@ -209,5 +210,5 @@ def write(plan: Plan, changes: list[Change], out: Path) -> Path:
     lines = [f"{paths.shown(plan.file)}, corrected by `elle plan --fix`:", *(f"- {change}" for change in changes)]
     hardware, data = plan.hardware, plan.data.name if plan.data else ""
     lines.append(f"planned for: gpu={hardware.name} count={hardware.count} disk={hardware.disk_gb:g} data={data}")
-    text = "".join(f"# {line}\n".replace("\x00", "") for line in lines)
-    return jsonl.write_text(out, text + yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True))
+    header = "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
+    return jsonl.write_text(out, header + yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True))

@@ -21,7 +21,7 @@ from helpers.training.recipe import Finding, error, warning
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Examples lost to the sequence length above this share are an error.
 LOST = 0.05
-_PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d+) disk=([\d.]+) data=(.+)$", re.MULTILINE)
+_PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d+) disk=([\d.]+) data=(.*)$", re.MULTILINE)
 
 
 class UnknownHardware(ElleError):
@@ -120,7 +120,7 @@ class Plan:
             said[0] += f", {self.memory.peak:.1f} of {self.hardware.memory_gb:.1f} GB"
         if self.budget:
             said += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
-        return "; ".join([*said, str(self.hardware)])
+        return "; ".join([*said, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
 
     def text(self) -> str:
         """For people: the verdict, a bar for each component of memory against the card's limit, cost, findings."""
@@ -309,7 +309,7 @@ def _entry(path: Path) -> dict:
     except (OSError, ValueError):
         text = ""
     if match := _PLANNED.search(text):
-        return {"gpu": match[1], "count": int(match[2]), "disk": float(match[3]), "data": match[4]}
+        return {"gpu": match[1], "count": int(match[2]), "disk": float(match[3]), "data": match[4] or None}
     return recipe.table("recipes")["recipes"].get(path.name, {})
 
 
