@@ -32,7 +32,7 @@ SAMPLE, TURN = 2000, 5
 
 #: Qwen2's pre-tokenisation in Python's own terms (transformers' PRETOKENIZE_REGEX, see nano.pieces).
 _PIECES = re.compile(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\w]?[^\W\d_]+|\d| ?[^\s\w]+[\r\n]*|_|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:(?![\r\n])[\W_])?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 

@@ -349,7 +349,8 @@ def plan(
     """
     path = paths.located(path)
     if gpu is None and not path.exists() and not _entry(path):
-        raise UnknownHardware(f"there is no recipe {path.name!r}", where=str(path), fix="see `ls configs`")
+        fix = "recipes are in configs/; `elle profiles` lists the profiles"
+        raise UnknownHardware(f"there is no recipe or profile {path.name!r}", where=str(path), fix=fix)
     config = recipe.read_yaml(path, "recipe")
     entry = _entry(path)
     if gpu is None and "gpu" not in entry:
@@ -361,8 +362,8 @@ def plan(
         )
     hardware = machines.find(
         gpu or entry["gpu"],
-        count or (entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1),
-        disk or entry.get("disk", machines.DISK_GB),
+        (entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1) if count is None else count,
+        entry.get("disk", machines.DISK_GB) if disk is None else disk,
         price,
     )
     base = config.get("base_model")
