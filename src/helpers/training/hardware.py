@@ -65,7 +65,7 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
     row = listed["gpus"][name]
-    origin = f"{listed['source']}, {listed['priced']}"
+    origin = row.get("source") or f"{listed['source']}, {listed['priced']}"
     if price is None and (given := os.environ.get(PRICE)):
         try:
             price = float(given)

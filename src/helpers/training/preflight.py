@@ -203,6 +203,9 @@ def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
     elif s.eight_bit and zero.stage == 3:
         message = "resuming 8-bit Adam under ZeRO-3 is not trusted upstream"
         found.append(warning("resume", "optimizer", message, "plan to start over rather than to resume"))
+    if config.get("save_only_model") and s.method == "full":
+        message = "without the optimizer's state DeepSpeed does not resume: a run that is cut short starts over"
+        found.append(warning("resume", "save_only_model", message, "save_only_model: false, if the disk allows it"))
     kwargs = config.get("gradient_checkpointing_kwargs")
     if zero.stage == 3 and isinstance(kwargs, dict) and kwargs.get("use_reentrant") is False:
         message = "under ZeRO-3 a non-reentrant recomputation sees partitioned weights and fails"
