@@ -506,7 +506,9 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
     assert [one["recipe"] for one in answer["plans"]] == ["configs/config.yaml", "configs/config_14b.yaml"]
     total = sum(one["dollars"]["high"] for one in answer["plans"])
     assert answer["dollars"]["high"] == pytest.approx(total, abs=0.02)
-    assert elle("two", "--budget", "3").exit_code == 1
+    over = elle("two", "--budget", "3")
+    assert over.exit_code == 1
+    assert "more than $3.00" in over.output
     assert elle("two", "--fix", str(tmp_path / "x.yaml")).exit_code == 1
 
 

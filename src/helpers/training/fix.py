@@ -209,6 +209,6 @@ def write(plan: Plan, changes: list[Change], out: Path) -> Path:
     """Write the corrected recipe, with its changes and what it is planned for as its header."""
     lines = [f"{paths.shown(plan.file)}, corrected by `elle plan --fix`:", *(f"- {change}" for change in changes)]
     hardware, data = plan.hardware, plan.data.name if plan.data else ""
-    lines.append(f"planned for: gpu={hardware.name} count={hardware.count} disk={hardware.disk_gb:g} data={data}")
+    lines.append(f"planned for: gpu={hardware.name} count={hardware.count} disk={hardware.disk_gb:.0f} data={data}")
     header = "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
     return jsonl.write_text(out, header + yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True))

@@ -21,7 +21,7 @@ from helpers.training.recipe import Finding, error, warning
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Examples lost to the sequence length above this share are an error.
 LOST = 0.05
-_PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d+) disk=([\d.]+) data=(.*)$", re.MULTILINE)
+_PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d{1,4}) disk=(\d{1,9}) data=(.*)$", re.MULTILINE)
 
 
 class UnknownHardware(ElleError):
@@ -444,8 +444,10 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
 
 
 def total_text(answer: dict) -> str:
-    """The last line of a profile's plan: what `together` came to."""
+    """The last lines of a profile's plan: what `together` came to, and what it found beyond the single plans."""
     low, high = answer["dollars"]["low"], answer["dollars"]["high"]
     cost = "unknown" if high is None else span((low, high), "$")
     hours = "unknown" if answer["hours"]["high"] is None else span(tuple(answer["hours"].values()), "h")
-    return f"profile {answer['profile']}: {answer['verdict'].upper()}, in all {hours}, {cost}"
+    own = [f for f in answer["findings"] if f["where"] == answer["profile"]]
+    total = f"profile {answer['profile']}: {answer['verdict'].upper()}, in all {hours}, {cost}"
+    return "\n".join([total, *(f"  {f['severity']:<7} {f['code']}: {f['message']}; fix: {f['fix']}" for f in own)])
