@@ -19,7 +19,8 @@ from helpers.training.models import LINEARS
 from helpers.training.preflight import Plan, assess, sequence_for
 from helpers.training.recipe import Finding
 
-ROUNDS = 12
+MEMORY = ("gpu-memory", "host-memory", "weights-replicated")
+ROUNDS = 50
 RANK = 64
 
 
@@ -84,8 +85,9 @@ def _cheaper(config: dict, plan: Plan) -> dict:
     return {"num_epochs": min(fewer, epochs - 1)} if fewer >= 1 else {}
 
 
-def _ladder(plan: Plan) -> Iterator[tuple[float, dict]]:
-    """What could make a training smaller, as (distance from what was asked for, changes)."""
+def _ladder(plan: Plan) -> Iterator[dict]:
+    """Changes that could make a training smaller, the nearest to what was asked for first. The distances say only
+    what is tried before what: a kernel before a smaller batch, that before other states, LoRA last."""
     s, config = plan.setup, plan.config
     losses = [(0, {})]
     if not s.fused_loss:
@@ -113,22 +115,21 @@ def _ladder(plan: Plan) -> Iterator[tuple[float, dict]]:
     if s.method != "qlora" and not plan.model.quantized:
         quantised = {"adapter": "qlora", "load_in_4bit": True}
         methods.append((60, (adapter if s.method == "full" else {}) | quantised))
-    halvings = range(s.micro.bit_length())
     rows = s.micro * _number(config, "gradient_accumulation_steps")
     micros = [(0, {})]
-    for times in halvings[1:]:
+    for times in range(1, s.micro.bit_length()):
         micro = s.micro >> times
         micros.append((2 * times, {"micro_batch_size": micro, "gradient_accumulation_steps": math.ceil(rows / micro)}))
     options = itertools.product(losses, zeros, optimizers, methods, micros)
     for choice in sorted(options, key=lambda choice: sum(far for far, _ in choice)):
-        yield sum(far for far, _ in choice), {key: value for _, more in choice for key, value in more.items()}
+        yield {key: value for _, more in choice for key, value in more.items()}
 
 
 def _smaller(plan: Plan) -> dict:
     """The lightest changes with which it fits (else: is tight) on the GPUs and in the host."""
     tight: dict = {}
     zeros: dict[str, recipe.Zero] = {}
-    for _, changes in _ladder(plan):
+    for changes in _ladder(plan):
         config = recipe.merge(plan.config, changes)
         named = str(config.get("deepspeed"))
         if named not in zeros:
@@ -151,7 +152,7 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         return _dataset(config, finding)
     if code in ("ignored-key", "unknown-key", "deprecated-key", "removed-key", "wrong-type", "wrong-value", "conflict"):
         return _key(config, finding)
-    if code in ("gpu-memory", "gpu-memory-tight", "host-memory", "weights-replicated"):
+    if code in MEMORY:
         return _smaller(plan)
     if code == "examples-dropped":
         return _longer(config, plan)
@@ -180,10 +181,10 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
     Raises:
         ElleError: what is left cannot be put right by changing the recipe (with the first such finding).
     """
-    changes: list[Change] = []
+    original, reasons = plan.config, {}
     for _ in range(ROUNDS):
         # Faults of the file first: what memory and money come to is known only when it can be read.
-        found = sorted(plan.findings, key=lambda f: f.code in ("gpu-memory", "gpu-memory-tight", "disk", "budget"))
+        found = sorted(plan.findings, key=lambda f: f.code in (*MEMORY, "disk", "budget"))
         for finding in found:
             remedy = {k: v for k, v in _remedy(plan, finding).items() if plan.config.get(k) != v or v is None}
             remedy = {k: v for k, v in remedy.items() if v is not None or k in plan.config}
@@ -191,7 +192,7 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
                 break
         else:
             break
-        changes += [Change(key, plan.config.get(key), value, finding.message) for key, value in remedy.items()]
+        reasons |= dict.fromkeys(remedy, finding.message)
         config = recipe.merge(plan.config, remedy)
         plan = assess(plan.file, config, plan.hardware, plan.data, sizes=plan.sizes, limit=plan.limit)
     if not plan.ok:
@@ -202,7 +203,12 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
             where=left.where if left else "",
             fix=left.fix if left else "",
         )
-    return plan, changes
+    # A key that was changed twice is one change, for the last reason.
+    pairs = {key: (original.get(key), plan.config.get(key)) for key in reasons}
+    kept = [
+        key for key, (before, after) in pairs.items() if before != after or (key in original) != (key in plan.config)
+    ]
+    return plan, [Change(key, *pairs[key], reasons[key]) for key in kept]
 
 
 def write(plan: Plan, changes: list[Change], out: Path) -> Path:
