@@ -658,7 +658,7 @@ def judged(plan: preflight.Plan) -> None:
         assert preflight.plan(written).ok or not fixed.data
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["config.yaml", "config_72b_qlora.yaml", "config_72b.yaml", "nano.yaml"]),
     st.dictionaries(keys, values, max_size=6),
@@ -673,7 +673,7 @@ def test_any_recipe_ends_in_findings(name, changed, missing, count, data, limit)
     judged(assess(config, count=count, data=data, limit=limit))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["zero_optimization", "activation_checkpointing", "bf16"]), values), values)
 def test_any_deepspeed_file_ends_in_findings(content, section):
     config = recipe.read_yaml(paths.configs() / "config.yaml")
@@ -682,7 +682,7 @@ def test_any_deepspeed_file_ends_in_findings(content, section):
         judged(assess(config | {"deepspeed": content | {"zero_optimization": inner}}, count=2))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=60)
     | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
