@@ -22,7 +22,7 @@ test-fast: setup ## the tests that take seconds
 	.venv/bin/python -m pytest -m "not real"
 
 notebooks: setup ## run all notebooks and keep their outputs in notebooks/, to commit them
-	.venv/bin/elle run nano --run-id lab && .venv/bin/elle publish lab
+	.venv/bin/elle run course --run-id lab && .venv/bin/elle publish lab
 
 lab: setup ## JupyterLab, at the first notebook
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import cli, notebook, paths, pipeline, profile, report
+from helpers.cic import claims
 from helpers.errors import ElleError
 from helpers.evaluation.scorecard import METRICS
 
@@ -119,6 +120,16 @@ def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
     one_notebook("pass")
     with pytest.raises(ElleError, match="wrote no manifest"):
         pipeline.run("one", say=lambda _: None)
+
+
+def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):
+    """A run continued with a second profile published the first one's notebooks only."""
+    monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(f'summary: "{name}"\nnotebooks: [00_start_here]\n')
+        pipeline.run(name, run_id="r", resume=name == "two", say=lambda _: None)
+        assert json.loads((paths.runs() / "r" / "run.json").read_text())["profile"] == name
+    assert pipeline.latest("two") == "r"
 
 
 def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
@@ -235,6 +246,7 @@ def test_the_report_holds_what_it_promises(finished):
     assert {"axolotl", "torch", "python"} <= set(card["versions"])
     assert len(card["worst"]) == 3
     assert card["not_run"] == []
+    assert {row["claim"] for row in card["claims"]} == {claim.name for claim in claims.CLAIMS}
     assert set(card["definitions"]) == set(METRICS)
     page = (folder / "report.html").read_text()
     for record in card["worst"]:

@@ -3,7 +3,9 @@
 import json
 import signal
 import sys
+import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -246,6 +248,31 @@ def serve(model, port, name, max_model_len) -> None:
         while server.job.running:
             time.sleep(0.5)
         raise ElleError("the server ended by itself", where=str(server.job.log), fix="its log says why")
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--fast", is_flag=True, help="Smaller experiments, wider intervals: under a minute.")
+@as_json
+def claims(names, fast, as_json) -> None:
+    """Put the framework's claims on trial and print the ledger. NAMES: only these claims."""
+    from helpers.cic import claims as ledger
+
+    try:
+        outcomes = ledger.run(names or None, fast=fast, progress=counter("claims", as_json))
+    except ValueError as error:
+        raise ElleError(str(error), where="elle claims") from error
+    if as_json:
+        click.echo(json.dumps([outcome.to_json() for outcome in outcomes], ensure_ascii=False))
+        return
+    for outcome in outcomes:
+        claim, finding = outcome.claim, outcome.finding
+        click.secho(f"{claim.name}: {finding.status}", bold=True)
+        for label, text in (("claim", claim.statement), ("source", claim.source), ("test", claim.prediction)):
+            click.echo(f"  {label:<9}{text}")
+        click.echo(textwrap.fill(finding.measured, 110, initial_indent="  measured ", subsequent_indent=" " * 11))
+    tally = Counter(str(outcome.finding.status) for outcome in outcomes)
+    click.echo("\n" + ", ".join(f"{count} {status}" for status, count in tally.most_common()))
 
 
 def main() -> None:

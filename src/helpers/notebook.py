@@ -307,6 +307,27 @@ def show_table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
     return table.set_index(index) if index else table
 
 
+def show_verdicts(outcomes: Iterable[Any]):
+    """Outcomes of `helpers.cic.claims`, for display: the claim, what would have to be seen, what was, the verdict."""
+    from IPython.display import HTML
+
+    rows = (outcome.to_json() for outcome in outcomes)
+    cells = "".join(
+        f"<tr>{''.join(f'<td style="text-align: left; vertical-align: top">{cell}</td>' for cell in row)}</tr>"
+        for row in (
+            (
+                f"{escape(r['statement'])}<br><small>{escape(r['source'])}</small>",
+                escape(r["prediction"]),
+                escape(r["measured"]),
+                f"<b>{escape(r['status'])}</b>",
+            )
+            for r in rows
+        )
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("claim", "it holds if", "measured", "verdict"))
+    return HTML(f"<table><tr>{head}</tr>{cells}</table>")
+
+
 #: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
 STATUS = "ELLE_STATUS"
 

@@ -1,5 +1,7 @@
 """`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
 
+import base64
+import io
 import os
 import re
 import signal
@@ -152,9 +154,10 @@ def run(
     # Compiled modules are kept: without that each kernel and server would compile thousands of them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with _alone(folder):
-        if not (folder / "run.json").exists():
-            created = datetime.now().astimezone().isoformat(timespec="seconds")
-            jsonl.write_json(folder / "run.json", {"profile": name, "created": created})
+        created = datetime.now().astimezone().isoformat(timespec="seconds")
+        before = jsonl.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        # Another profile may take a run further: it is the last one whose notebooks `publish` looks for.
+        jsonl.write_json(folder / "run.json", {"created": created} | before | {"profile": name})
         say(f"run {paths.shown(folder)}: {chosen.summary}")
         began = time.monotonic()
         for number, step in enumerate(steps, 1):
@@ -213,11 +216,23 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
     partial.replace(output)
 
 
+def _reduced(picture: str) -> str:
+    """A picture (PNG, base64) in 64 colours: a third of the size, and plots look the same."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    # Pillow's default (median cut) loses the colour of a thin line.
+    image.quantize(64, method=Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
 def publish(run_id: str) -> list[str]:
     """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs.
 
-    What papermill added (the injected cell, times, paths) is left out; a stamp of the code and the profile's name are
-    put in, so that a test can tell when the outputs are no longer those of the code.
+    What papermill added (the injected cell, times, paths) is left out, and pictures are reduced to 64 colours. A stamp
+    of the code and the profile's name are put in, so that a test can tell when the outputs are no longer those of the
+    code.
 
     Returns:
         The names of the notebooks.
@@ -245,6 +260,9 @@ def publish(run_id: str) -> list[str]:
         book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell in book.cells:
             cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+            for output in cell.get("outputs", []):
+                if picture := output.get("data", {}).get("image/png"):
+                    output["data"]["image/png"] = _reduced(picture)
         book.metadata = {
             "kernelspec": book.metadata["kernelspec"],
             "language_info": {"name": "python"},

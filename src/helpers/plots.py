@@ -26,7 +26,7 @@ _STYLE = {
 }  # fmt: skip
 
 
-def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw under the project's style, whatever the caller's is."""
 
     @functools.wraps(function)
@@ -37,14 +37,14 @@ def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return draw
 
 
-def _axes(columns: int = 1, width: float = 9, height: float = 3.6, **options) -> tuple[Figure, np.ndarray]:
+def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options) -> tuple[Figure, np.ndarray]:
     """A figure that notebooks show once: pyplot does not keep it open."""
     figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
     plt.close(figure)
     return figure, axes[0]
 
 
-@_styled
+@styled
 def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
     """Countries by scenario, coloured by risk: which nations a prompt lists, and how the same one varies."""
     shown = metrics[:limit]
@@ -56,7 +56,7 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
     for column, m in enumerate(shown):
         for code, risk in m.nations:
             grid[codes.index(code), column] = risk
-    figure, (axes,) = _axes(height=0.24 * len(codes) + 1.2)
+    figure, (axes,) = new_axes(height=0.24 * len(codes) + 1.2)
     image = axes.imshow(grid, cmap=RISK_MAP, vmin=0, vmax=100, aspect="auto")
     axes.grid(False)
     axes.set(title="Country risk by scenario (blank: not listed)", xlabel="scenario", ylabel="country")
@@ -66,10 +66,10 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str) -> Figure:
     """What the set holds: category risks, with the risk words' bands, and the length of its examples in `unit`."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = new_axes(2)
     values = np.array([[m.categories[name][0] for name in CATEGORIES] for m in metrics])
     boxes = left.boxplot(values, tick_labels=CATEGORIES, patch_artist=True, medianprops={"color": "black"}, sym="")
     for patch in boxes["boxes"]:
@@ -88,10 +88,10 @@ def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str)
     return figure
 
 
-@_styled
+@styled
 def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = None) -> Figure:
     """Loss by step, and beside it the share of digits predicted right, with the step at which copying is learned."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = new_axes(2)
     train = [(log["step"], log["loss"]) for log in history if "loss" in log]
     valid = [(log["step"], log["eval_loss"]) for log in history if "eval_loss" in log]
     digits = [(log["step"], log["digit_accuracy"]) for log in history if "digit_accuracy" in log]
@@ -114,10 +114,10 @@ def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = 
     return figure
 
 
-@_styled
+@styled
 def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], metrics: Sequence[str]) -> Figure:
     """Models side by side: each metric's value with its 95 % interval. scores: model → metric → value, low, high."""
-    figure, (axes,) = _axes(height=3.9)
+    figure, (axes,) = new_axes(height=3.9)
     colours = (GREY, BLUE, GREEN, ORANGE, PURPLE)
     width = 0.8 / max(len(scores), 1)
     for place, (model, figures) in enumerate(scores.items()):
@@ -140,11 +140,11 @@ def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], m
     return figure
 
 
-@_styled
+@styled
 def load(points: Sequence[Mapping[str, float]]) -> Figure:
     """Throughput and latency by concurrency. points: concurrency, tokens_per_second, p50, p95 (seconds), constrained
     (whether the server held the output to the schema)."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = new_axes(2)
     for constrained, colour, name in ((False, BLUE, "free"), (True, ORANGE, "json_schema")):
         rows = [point for point in points if bool(point["constrained"]) == constrained]
         if not rows:
@@ -165,10 +165,10 @@ def load(points: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def steps(seconds: Mapping[str, float]) -> Figure:
     """Where a run's time went: one bar a step."""
-    figure, (axes,) = _axes(height=0.34 * len(seconds) + 1)
+    figure, (axes,) = new_axes(height=0.34 * len(seconds) + 1)
     names = list(seconds)[::-1]
     bars = axes.barh(names, [seconds[name] for name in names], color=BLUE)
     axes.bar_label(bars, [f"{seconds[name]:.0f} s" for name in names], padding=4)
@@ -177,10 +177,10 @@ def steps(seconds: Mapping[str, float]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def course_map(stations: Sequence[tuple[str, str, str]]) -> Figure:
     """The way through the notebooks. stations: (number, what it makes, "done" or "open") in order."""
-    figure, (axes,) = _axes(height=1.9)
+    figure, (axes,) = new_axes(height=1.9)
     axes.axis("off")
     axes.grid(False)
     for place, (number, makes, state) in enumerate(stations):

@@ -42,7 +42,9 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
     cards = evaluation["scorecards"] if evaluation else {}
     seconds = {step: manifest["seconds"] for step, manifest in manifests.items()}
     last = max(manifests.values(), key=lambda manifest: manifest["started"])
-    seeds = [m["parameters"]["seed"] for m in manifests.values() if "seed" in m["parameters"]]
+    # The data's seed, where it was made; notebooks that simulate something else have seeds of their own.
+    by_importance = [manifests[s] for s in ("03_generate_data", *manifests) if s in manifests]
+    seeds = [manifest["parameters"]["seed"] for manifest in by_importance if "seed" in manifest["parameters"]]
 
     def figures(model: str) -> dict | None:
         return cards[model]["metrics"] if model in cards else None
@@ -59,6 +61,7 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
         "worst": cards["tuned"]["worst"] if tuned else None,
         "train_seconds": training["seconds"] if training else None,
         "training": training,
+        "claims": manifests["02_cic_on_trial"]["metrics"]["ledger"] if "02_cic_on_trial" in manifests else None,
         "tokens_per_second": serving["tokens_per_second"] if serving else None,
         "serving": serving,
         "total_seconds": round(sum(seconds.values()) if total_seconds is None else total_seconds, 1),

@@ -1,0 +1,268 @@
+"""The trials find what is true of the claims, at small sizes; the same seed finds the same."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.special import ellipk
+
+from helpers import cli
+from helpers.cic import analogues, claims, information, systems
+from helpers.cic.trials import answers, documents, traces, transitions
+from helpers.errors import ElleError
+
+# --- value clustering against the majority vote, and the cluster's confidence ---
+
+
+@pytest.fixture(scope="module")
+def answered():
+    return answers.answers_trial(trials=400, seeds=5)
+
+
+def test_clusters_win_with_near_misses_only(answered):
+    near, mixed, wide, none, attractor, *_ = [result.reduction[answers.CENTRE] for result in answered.regimes]
+    assert min(near.value, mixed.value) > 0.85
+    assert 0 < wide.value < 0.3
+    assert none.high < 0
+    assert attractor.high < -5
+    assert answered.spread[0].low > answered.spread[-1].high  # the wider the near-misses, the less is won
+
+
+def test_a_mean_of_right_answers_is_a_wrong_one_and_a_vote_inside_the_cluster_is_right(answered):
+    wrong = {method: share.value for method, share in answered.regimes[1].wrong.items()}
+    assert 0.15 < wrong[answers.MAJORITY] < 0.35
+    assert wrong[answers.MEAN] > 0.8
+    assert wrong[answers.VOTE] < 0.08 < wrong[answers.CENTRE]
+
+
+def test_the_claimed_reduction_is_not_reached_over_four_conditions(answered):
+    assert 0.75 < answered.pooled.low < answered.pooled.value < answered.pooled.high < answers.CLAIM
+    assert (answered.reached, len(answered.seeds)) == (0, 5)
+
+
+def test_a_capped_confidence_can_be_wrong_every_time(answered):
+    *_, drawn, right = answered.regimes
+    assert 0.94 < drawn.mean_confidence <= 0.95
+    assert drawn.wrong[answers.VOTE].value == 1
+    assert drawn.calibration_error > 0.94 > 0.89 > right.calibration_error
+    assert drawn.brier > 0.89
+    assert right.wrong[answers.VOTE].value == 0
+    assert np.isnan(right.reduction[answers.CENTRE].value)  # of no error, none can be cut
+
+
+def test_the_same_seed_finds_the_same():
+    one, same, other = (answers.answers_trial(trials=50, seeds=2, seed=seed) for seed in (3, 3, 4))
+    assert (one.pooled, one.spread) == (same.pooled, same.spread)
+    assert one.pooled != other.pooled
+    first, second = (traces.traces_trial(texts=6, draws=50, seed=3) for _ in range(2))
+    assert [(s.texts, s.ratio) for s in first.values()] == [(s.texts, s.ratio) for s in second.values()]
+
+
+# --- NCD between traces of reasoning ---
+
+
+def test_ncd_sees_the_wording_and_neither_the_method_nor_whether_it_is_right():
+    seen = traces.traces_trial(texts=10, draws=200)
+    fixed, method, paraphrased, wrong, raw, padded = [found.ratio for found in seen.values()]
+    assert fixed.low > 10 > 6 > method.value > 3 > 1.9 > paraphrased.value > paraphrased.low > 1.1
+    assert wrong.low < 1.05
+    assert (raw.value, padded.value, *seen["answers only, XZ container"].commonest) == (1, 1, 4 / 64, 1)
+
+
+# --- transitions ---
+
+
+def test_the_imbalance_points_away_from_the_ising_transition():
+    trial = transitions.ising_trial(size=16, replicas=6, sweeps=300)
+    errors = {name: estimate.value for name, estimate in trial.errors.items()}
+    assert errors["largest imbalance"] < 0.2 < errors["chance"] < 0.55
+    assert errors["susceptibility"] < 0.2
+    assert errors["smallest imbalance (UIPT)"] > 0.35
+    assert trial.curves["imbalance"].shape == (6, len(trial.temperatures))
+
+
+def test_a_fold_is_foreseen_by_variance_and_not_by_a_small_imbalance():
+    trial = transitions.fold_trial(count=40)
+    assert trial.auc["variance"].low > 0.85
+    assert trial.auc["autocorrelation"].low > 0.8
+    assert trial.auc["smallest imbalance (UIPT)"].value < 0.5
+    # The control takes the same road: the drift by itself tells nothing.
+    assert abs(trial.approaching[:, -1].mean() - trial.quiet[:, -1].mean()) < 0.05
+
+
+def test_auc_is_the_chance_that_a_positive_scores_higher():
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(1, 1, 30), rng.normal(0, 1, 40).round(1)
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert transitions.auc(positive, negative, rng).value == pytest.approx(np.mean(pairs))
+    assert transitions.auc(np.ones(5), np.ones(7), rng) == (0.5, 0.5, 0.5)
+
+
+# --- systems with a known answer ---
+
+
+def test_the_ising_entropy_is_onsagers():
+    assert systems.ising_entropy(systems.ISING_CRITICAL_TEMPERATURE) == pytest.approx(0.306470, abs=5e-7)
+    assert systems.ising_entropy(1000) == pytest.approx(np.log(2), abs=1e-5)
+    assert systems.ising_entropy(0.3) == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="above 0"):
+        systems.ising_entropy(0)
+
+
+@pytest.mark.parametrize("temperature", [1.6, 2.0, 3.0, 4.0])
+def test_the_simulated_lattice_has_the_exact_energy(temperature):
+    found = systems.ising([temperature], 32, 8, 200, np.random.default_rng(0))
+    spins = np.array([-1, 1])
+    bond = np.einsum("abcd,a,b->", found.plaquettes.mean(axis=(0, 1)), spins, spins)
+    beta = 1 / temperature
+    modulus = 2 * np.sinh(2 * beta) / np.cosh(2 * beta) ** 2
+    exact = (1 + 2 / np.pi * (2 * np.tanh(2 * beta) ** 2 - 1) * ellipk(modulus**2)) / np.tanh(2 * beta)  # Onsager 1944
+    assert 2 * bond == pytest.approx(exact, abs=0.02)
+    assert found.plaquettes.sum() == pytest.approx(8)
+    assert set(np.unique(found.snapshots)) <= {-1, 1}
+
+
+def test_bad_lattices_are_refused():
+    for size, sweeps in ((5, 10), (2, 10), (8, 0)):
+        with pytest.raises(ValueError, match="even size"):
+            systems.ising([2.0], size, 1, sweeps, np.random.default_rng(0))
+
+
+def test_a_simulated_var_settles_at_its_stationary_covariance():
+    A, Q = np.array([[0.5, 0.2], [0.0, 0.3]]), np.array([[1.0, 0.4], [0.4, 1.0]])
+    path = systems.var1_series(A, Q, 40_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.cov(path.T), information.stationary_covariance(A, Q), atol=0.06)
+
+
+# --- the documents' own figures ---
+
+
+def test_the_documents_generator_is_found_again():
+    made = documents.generator_trial(2000)
+    assert made.phi_is_one.value == 1
+    assert 1.05 < made.phi_raw.min() < 1.35
+    assert 5 < made.phi_raw.max() < 5.6
+    assert made.phases["SUPERCOOLED"] == pytest.approx(0.767, abs=0.04)
+    assert made.phases["PLASMA"] == made.phases["NUCLEATING"] == 0
+    assert made.flagged.low < 0.925 < made.flagged.high
+
+
+def test_only_a_measure_of_integration_sees_coupling():
+    trial = documents.coupling_trial(80)
+    assert trial.auc["documents' Φ"].value == 0.5
+    assert trial.auc["minimum bipartition"].low > 0.85
+
+
+def test_the_documents_arithmetic():
+    assert [equality.holds for equality in documents.worked_example()] == [True, True, False, True, True, True]
+    assert documents.table_areas() == pytest.approx({"without a phase": 0.73, "with two phases": 0.05})
+    assert documents.self_reference_sweep()[0.2] == pytest.approx(0.959125, abs=1e-6)
+    assert documents.basin_centers_that_differ(500) == 0
+
+
+# --- analogues ---
+
+
+def test_every_correlate_is_nearest_to_itself_and_says_where_it_comes_from():
+    assert len(analogues.CORRELATES) == len({correlate.name for correlate in analogues.CORRELATES}) == 12
+    for correlate in analogues.CORRELATES:
+        match, second = analogues.nearest(correlate.features, 2)
+        assert (match.correlate, match.distance) == (correlate, 0)
+        assert second.distance > 0.1  # two that can hardly be told apart would be one
+        assert correlate.source
+        assert analogues.stability(correlate.features) > 0.95
+
+
+def test_a_match_is_the_least_distance_and_its_stability_shrinks_with_noise():
+    situation = np.random.default_rng(3).random(6)
+    matches = analogues.nearest(situation, 12)
+    assert [m.distance for m in matches] == sorted(m.distance for m in matches)
+    by_hand = {c.name: np.sqrt(np.mean((np.array(c.features) - situation) ** 2)) for c in analogues.CORRELATES}
+    assert matches[0].correlate.name == min(by_hand, key=by_hand.get)
+    assert analogues.stability(situation, 0.01) >= analogues.stability(situation, 0.3)
+    assert analogues.stability(situation, seed=1) == analogues.stability(situation, seed=1)
+
+
+@pytest.mark.parametrize("features", [[], [0.5] * 5, [0.5] * 5 + [1.2], [0.5] * 5 + [np.nan], "abc"])
+def test_a_situation_is_six_numbers_from_0_to_1(features):
+    with pytest.raises(ValueError, match="features"):
+        analogues.nearest(features)
+    with pytest.raises(ValueError, match="count must be"):
+        analogues.nearest([0.5] * 6, 0)
+    with pytest.raises(ValueError, match="noise"):
+        analogues.stability([0.5] * 6, noise=0)
+
+
+# --- the ledger ---
+
+VERDICTS = {
+    "functional": "definition",
+    "functional-example": "not reproduced",
+    "computes": "not reproduced",
+    "phi": "not reproduced",
+    "uipt-ising": "not reproduced",
+    "uipt-fold": "not reproduced",
+    "uipt-data": "not reproduced",
+    "mu": "reproduced",
+    "existence": "unfalsifiable",
+    "error-reduction": "conditional",
+    "basin-center": "definition",
+    "ncd-traces": "conditional",
+    "ncd-answers": "not reproduced",
+    "cap": "definition",
+    "decay": "reproduced",
+    "overconfidence": "not reproduced",
+    "phase-table": "not reproduced",
+    "phases-in-data": "not reproduced",
+    "critical-temperature": "not reproduced",
+    "historical": "not reproduced",
+}
+
+
+@pytest.fixture(scope="module")
+def ledger():
+    seen = []
+    outcomes = claims.run(fast=True, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(k, len(outcomes)) for k in range(1, len(outcomes) + 1)]
+    return outcomes
+
+
+def test_every_claim_gets_the_verdict_that_its_figures_give(ledger):
+    assert {outcome.claim.name: str(outcome.finding.status) for outcome in ledger} == VERDICTS
+    assert {outcome.claim.insight for outcome in ledger} == set(range(1, 9))
+
+
+def test_the_ledger_is_json_with_a_figure_and_a_seed_for_each_claim(ledger):
+    rows = json.loads(json.dumps([outcome.to_json() for outcome in ledger], allow_nan=False))
+    for row in rows:
+        assert row["measured"]
+        assert row["prediction"]
+        assert isinstance(row["value"], int | float)
+        assert row["low"] is None or row["low"] <= row["value"] <= row["high"]
+        assert isinstance(row["seed"], int)
+
+
+def test_the_same_figures_every_time(ledger):
+    names = ["uipt-fold", "basin-center", "historical", "ncd-traces"]
+    for cached in (claims._generator, claims._answers, claims._traces):
+        cached.cache_clear()
+    again = [outcome.to_json() for outcome in claims.run(names, fast=True)]
+    before = [outcome.to_json() for outcome in ledger if outcome.claim.name in names]
+    for rows in (again, before):
+        for row in rows:
+            del row["seconds"]
+    assert sorted(again, key=str) == sorted(before, key=str)
+
+
+def test_the_command_prints_the_ledger():
+    said = CliRunner().invoke(cli.cli, ["claims", "mu", "decay", "--fast"])
+    assert said.exit_code == 0, said.output
+    assert "mu: reproduced" in said.output
+    assert "2.259125" in said.output
+    assert "2 reproduced" in said.output
+    rows = json.loads(CliRunner().invoke(cli.cli, ["claims", "existence", "--json"]).output)
+    assert [(row["claim"], row["status"]) for row in rows] == [("existence", "unfalsifiable")]
+    refused = CliRunner().invoke(cli.cli, ["claims", "nu"])
+    assert isinstance(refused.exception, ElleError)
+    assert "unknown claim 'nu'" in str(refused.exception)
