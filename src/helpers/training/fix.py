@@ -32,8 +32,15 @@ class Change:
     why: str
 
     def __str__(self) -> str:
-        after = "removed" if self.after is None else recipe.shown(self.after)
-        return f"{self.key}: {recipe.shown(self.before)} -> {after} ({self.why})"
+        before, after = self.before, self.after
+        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            # Of a list of data sets only what differs in the first that does.
+            before, after = next(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
+            if isinstance(before, dict) and isinstance(after, dict):
+                keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+                before, after = ({key: value[key] for key in keys if key in value} for value in (before, after))
+        said = "removed" if self.after is None else recipe.shown(after, 160)
+        return f"{self.key}: {recipe.shown(before)} -> {said} ({self.why})"
 
 
 def _dataset(config: dict, finding: Finding) -> dict:
