@@ -123,8 +123,9 @@ def data(kind, count, seed, out, as_json) -> None:
 @click.option("--budget", type=float, metavar="DOLLARS", help="What it may cost.")
 @click.option("--fix", "out", type=click.Path(path_type=Path), help="Write the nearest recipe that passes.")
 @click.option("--full", is_flag=True, help="Ask Axolotl's and DeepSpeed's own validators too (seconds).")
+@click.option("--short", is_flag=True, help="Only the main figures, and the errors.")
 @as_json
-def plan(target, gpu, count, disk, price, data, budget, out, full, as_json) -> None:
+def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_json) -> None:
     """Know before you pay: whether it fits, how long it takes, what it costs, what is wrong with it.
 
     Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: nothing says on which GPUs.
@@ -146,9 +147,9 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, as_json) -> N
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        click.echo("\n\n".join(each.text() for each in plans))
+        click.echo("\n".join(each.short() for each in plans) if short else "\n\n".join(each.text() for each in plans))
         if "plans" in answer:
-            click.echo(f"\n{preflight.total_text(answer)}")
+            click.echo(("" if short else "\n") + preflight.total_text(answer, plans))
         if out:
             click.echo("\n".join([f"\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]))
     sys.exit(0 if answer["ok"] else 1)
@@ -163,7 +164,11 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
         plans = [preflight.plan(target, **options)]
     else:
         chosen = profile.load(target)
-        options = profile.plan_options(chosen) | {name: v for name, v in options.items() if v is not None}
+        given = {name: value for name, value in options.items() if value is not None}
+        options = profile.plan_options(chosen)
+        if "data" in given:  # the profile's number of examples is that of its own set
+            options.pop("examples", None)
+        options |= given
         limit = options.pop("limit", None)
         plans = [preflight.plan(path, **options) for path in profile.recipes(chosen)]
     if full:

@@ -63,7 +63,7 @@ class Plan:
         """For programs: GB of 1e9 bytes, hours of wall-clock, dollars for all GPUs; null where nothing is known."""
         m, b = self.memory, self.budget
 
-        def interval(values: tuple[float, float] | None, digits: int = 2) -> dict[str, float | None]:
+        def interval(values: tuple[float, float] | None, digits: int = 4) -> dict[str, float | None]:
             low, high = values or (None, None)
             return {"low": low and round(low, digits), "high": high and round(high, digits)}
 
@@ -121,6 +121,17 @@ class Plan:
         if self.budget:
             said += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
         return "; ".join([*said, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
+
+    def short(self) -> str:
+        """For people in a hurry: `summary`, what else is needed, and what is wrong."""
+        lines = [f"{paths.shown(self.file)}: {self.summary()}"]
+        if (m := self.memory) and (b := self.budget):
+            lines.append(
+                f"  host {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB, disk {b.disk_total:,.0f} of "
+                f"{self.hardware.disk_gb:,.0f} GB; {b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
+            )
+        lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if f.severity == "error"]
+        return "\n".join(lines)
 
     def text(self) -> str:
         """For people: the verdict, a bar for each component of memory against the card's limit, cost, findings."""
@@ -404,6 +415,12 @@ def corrected(found: Plan, out: Path) -> tuple[Plan, list]:
     return replace(fixed, file=out), changes
 
 
+def _summed(plans: list[Plan], key: str) -> tuple[float, float] | None:
+    """(lowest, highest) of a budget's `hours` or `dollars` over all plans; None where one of them has no budget."""
+    each = [getattr(p.budget, key) for p in plans if p.budget]
+    return (sum(low for low, _ in each), sum(high for _, high in each)) if len(each) == len(plans) else None
+
+
 def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     """Several plans of one profile, run one after the other, as one (`Plan.to_json`'s keys, and `plans`): the worst
     verdict, the largest memory and disk, hours and dollars summed."""
@@ -411,9 +428,8 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     each = [p.to_json() for p in plans]
 
     def total(key: str) -> dict[str, float | None]:
-        ends = [[one[key][end] for one in each] for end in ("low", "high")]
-        low, high = (None if None in values else round(sum(values), 2) for values in ends)
-        return {"low": low, "high": high}
+        low, high = _summed(plans, key) or (None, None)
+        return {"low": low and round(low, 4), "high": high and round(high, 4)}
 
     def most(key: str) -> float | None:
         return max((one[key] for one in each if one[key] is not None), default=None)
@@ -436,6 +452,7 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
         "disk_gb": most("disk_gb"),
         "hours": total("hours"),
         "dollars": dollars,
+        "budget": limit,
         "tokens": sum(one["tokens"] or 0 for one in each),
         "dropped_examples": sum(one["dropped_examples"] or 0 for one in each),
         "findings": findings,
@@ -443,11 +460,11 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     }
 
 
-def total_text(answer: dict) -> str:
+def total_text(answer: dict, plans: list[Plan]) -> str:
     """The last lines of a profile's plan: what `together` came to, and what it found beyond the single plans."""
-    low, high = answer["dollars"]["low"], answer["dollars"]["high"]
-    cost = "unknown" if high is None else span((low, high), "$")
-    hours = "unknown" if answer["hours"]["high"] is None else span(tuple(answer["hours"].values()), "h")
+    sums = [(_summed(plans, key), unit) for key, unit in (("hours", "h"), ("dollars", "$"))]
+    hours, cost = ("unknown" if total is None else span(total, unit) for total, unit in sums)
     own = [f for f in answer["findings"] if f["where"] == answer["profile"]]
-    total = f"profile {answer['profile']}: {answer['verdict'].upper()}, in all {hours}, {cost}"
+    allowed = "" if answer["budget"] is None else f"; budget ${answer['budget']:,.2f}"
+    total = f"profile {answer['profile']}: {answer['verdict'].upper()}, in all {hours}, {cost}{allowed}"
     return "\n".join([total, *(f"  {f['severity']:<7} {f['code']}: {f['message']}; fix: {f['fix']}" for f in own)])
