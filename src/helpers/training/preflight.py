@@ -126,9 +126,10 @@ class Plan:
         """For people in a hurry: `summary`, what else is needed, and what is wrong."""
         lines = [f"{paths.shown(self.file)}: {self.summary()}"]
         if (m := self.memory) and (b := self.budget):
+            host = f"host {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB, "
             lines.append(
-                f"  host {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB, disk {b.disk_total:,.0f} of "
-                f"{self.hardware.disk_gb:,.0f} GB; {b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
+                f"  {'' if self.hardware.is_cpu else host}disk {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB; "
+                f"{b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
             )
         lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if f.severity == "error"]
         return "\n".join(lines)
