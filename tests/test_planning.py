@@ -63,6 +63,18 @@ def test_a_run_is_planned_with_its_own_hardware_price_and_base(tmp_path):
         planning.of_run(started(gpu="h20"))
 
 
+def test_a_plan_that_does_not_hold_ends_the_run():
+    plan = preflight.plan("configs/config.yaml", data="basic")
+    planning.require(preflight.together("r", [plan], None))
+    with pytest.raises(ElleError, match=r"more than \$1\.00") as caught:
+        planning.require(preflight.together("r", [plan], 1.0))
+    assert "fewer" in caught.value.fix
+    original, _ = planning.documented()["config_72b_8xh200"]
+    with pytest.raises(ElleError, match="only ZeRO-3 splits them") as caught:
+        planning.require(preflight.together("r", [plan, original], None))
+    assert "push_to_hub" in caught.value.what
+
+
 def test_a_plan_is_varied_in_one_thing_at_a_time():
     plan = preflight.plan("configs/config_72b_qlora.yaml", data="documents-cic", limit=50)
     assert planning.varied(plan) == plan
@@ -84,7 +96,7 @@ def test_the_documents_plans_stand_beside_the_corrected_ones():
         assert original.data == shipped.data
         assert original.data.name.startswith("documents-")
         assert planning.facts(shipped)["errors"] == "none"
-    assert planning.facts(found["config_72b"][0])["trains on"] == "0 examples"
+    assert planning.facts(found["config_72b"][0])["examples"] == "0"
     assert "sharegpt, weights-replicated" in planning.facts(found["config_72b_8xh200"][0])["errors"]
     unknown = preflight.assess(Path("x"), {"base_model": "no/such"}, found["config"][0].hardware, None)
     assert set(planning.facts(unknown).values()) >= {"unknown", "?"}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from helpers import paths, profile
+from helpers.errors import ElleError
 from helpers.notebook import Run
 from helpers.profile import Profile
 from helpers.training import hardware, preflight, recipe
@@ -89,15 +90,15 @@ def errors(findings: Iterable[recipe.Finding]) -> str:
 
 
 def facts(plan: Plan) -> dict[str, str]:
-    """A plan as a row of a table. GB of each GPU (of a laptop: of all its memory) and of the host; "?" where nothing is
-    known."""
+    """A plan as a row of a table. GB of each GPU (of a laptop: of all its memory) and of the host; the examples that
+    it trains on; "?" where nothing is known."""
     m, b, machine = plan.memory, plan.budget, plan.hardware
     return {
         "verdict": plan.verdict,
         "memory (GB)": f"{m.peak:.1f} of {machine.memory_gb:.1f}" if m else "?",
         "host (GB)": "–" if machine.is_cpu else f"{m.host_total:,.0f} of {machine.host_gb:,.0f}" if m else "?",
         "disk (GB)": f"{b.disk_total:,.0f} of {machine.disk_gb:,.0f}" if b else "?",
-        "trains on": f"{b.examples:,} examples" if b else "?",
+        "examples": f"{b.examples:,}" if b else "?",
         "steps": f"{b.steps:,}" if b else "?",
         "hours": amounts(b.hours) if b else "?",
         "dollars": "0" if machine.is_cpu else amounts(b.dollars) if b else "?",
@@ -122,6 +123,24 @@ def change_rows(changes: Iterable[Change]) -> list[dict[str, str]]:
             becomes = "removed" if after is None else recipe.shown(after)
             rows.append({"key": key, "before": said, "after": becomes, "why": change.why})
     return rows
+
+
+def require(answer: dict) -> None:
+    """End a run whose plan (`preflight.together`'s answer) does not hold, before it costs anything.
+
+    Raises:
+        ElleError: it does not, with all that stands against it, and how to put the first of it right.
+    """
+    if answer["ok"]:
+        return
+    against = [found for found in answer["findings"] if found["severity"] == "error"]
+    said = "; ".join(f"{found['where']}: {found['message']}" for found in against) or f"it {answer['verdict']}"
+    fix = f"{against[0]['where']}: {against[0]['fix']}; " if against and against[0]["fix"] else ""
+    raise ElleError(
+        f"this run's plan does not hold: {said}",
+        where=f"profile or run {answer['profile']}",
+        fix=f"{fix}`elle plan RECIPE --fix OUT.yaml` looks for a recipe that passes",
+    )
 
 
 def kept(answer: dict) -> dict[str, Any]:
