@@ -107,22 +107,12 @@ def facts(plan: Plan) -> dict[str, str]:
 
 
 def change_rows(changes: Iterable[Change]) -> list[dict[str, str]]:
-    """What `--fix` changed, as rows of a table; of a data set only the keys that differ."""
-    rows = []
-    for change in changes:
-        pairs = {change.key: (change.before, change.after)}
-        if change.key in ("datasets", "test_datasets") and change.after:
-            pairs = {
-                f"{change.key}[{n}].{key}": (old.get(key), new.get(key))
-                for n, (old, new) in enumerate(zip(change.before, change.after, strict=True))
-                for key in {**old, **new}
-                if old.get(key) != new.get(key)
-            }
-        for key, (before, after) in pairs.items():
-            said = "" if before is None else recipe.shown(before)
-            becomes = "removed" if after is None else recipe.shown(after)
-            rows.append({"key": key, "before": said, "after": becomes, "why": change.why})
-    return rows
+    """What `--fix` changed, as rows of a table."""
+    return [
+        {"key": key, "before": before, "after": after, "why": change.why}
+        for change in changes
+        for key, before, after in change.parts()
+    ]
 
 
 def require(answer: dict) -> None:

@@ -117,7 +117,7 @@ def read_data(path: Path, base_model: str) -> Data:
     if not lengths:
         raise ElleError("this data set is empty", where=str(path), fix="generate it anew")
     source = f"{total} rows of {paths.shown(path)}, counted by {how}"
-    return Data(str(path), dict(lengths), source + (f" on every {every}th" if every > 1 else "")).scaled(total)
+    return Data(str(path), dict(lengths), source + (f" on one row of {every}" if every > 1 else "")).scaled(total)
 
 
 def find_data(name: str, base_model: str, examples: int | None = None) -> Data:

@@ -31,16 +31,23 @@ class Change:
     after: Any
     why: str
 
+    def parts(self) -> list[tuple[str, str, str]]:
+        """(key, before, after) for people; of a list of data sets one for each key that differs."""
+        pairs = {self.key: (self.before, self.after)}
+        if self.key in ("datasets", "test_datasets") and self.after:
+            pairs = {
+                f"{self.key}[{n}].{key}": (old.get(key), new.get(key))
+                for n, (old, new) in enumerate(zip(self.before, self.after, strict=True))
+                for key in {**old, **new}
+                if old.get(key) != new.get(key)
+            }
+        return [
+            (key, "unset" if old is None else recipe.shown(old), "removed" if new is None else recipe.shown(new))
+            for key, (old, new) in pairs.items()
+        ]
+
     def __str__(self) -> str:
-        before, after = self.before, self.after
-        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-            # Of a list of data sets only what differs in the first that does.
-            before, after = next(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
-            if isinstance(before, dict) and isinstance(after, dict):
-                keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-                before, after = ({key: value[key] for key in keys if key in value} for value in (before, after))
-        said = "removed" if self.after is None else recipe.shown(after, 160)
-        return f"{self.key}: {recipe.shown(before)} -> {said} ({self.why})"
+        return "; ".join(f"{key}: {old} -> {new}" for key, old, new in self.parts()) + f" ({self.why})"
 
 
 def _dataset(config: dict, finding: Finding) -> dict:

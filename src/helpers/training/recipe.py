@@ -214,13 +214,13 @@ REFUSED_PAIRS = (
 )
 
 
-def shown(value: Any, most: int = 60) -> str:
-    """A value as a message may hold it: at most so many characters, whatever it is."""
+def shown(value: Any) -> str:
+    """A value as a message may hold it: short, whatever it is."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a nesting without end
         text = f"a {type(value).__name__}"
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @functools.cache
