@@ -1,7 +1,7 @@
 # The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast notebooks lab pod lint lock clean
+.PHONY: help setup demo test test-fast notebooks lab pod lint docs lock clean
 
 # The trainer's launchers call torchrun and accelerate by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -33,6 +33,9 @@ pod: ## set up a rented GPU machine: checks it, keeps models and runs on ELLE_VO
 lint: setup ## style
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+docs: setup ## put the planner's figures into the pages (README.md, docs/)
+	.venv/bin/python docs/refresh.py
 
 lock: ## resolve requirements/*.in anew, keeping what is pinned (ARGS=--upgrade: the newest of everything)
 	@requirements/setup.sh lock $(ARGS)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -94,7 +95,7 @@ def test_names_that_must_stay():
 
 def test_make_lists_its_targets():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = ["help", "setup", "demo", "test", "test-fast", "notebooks", "lab", "pod", "lint", "lock", "clean"]
+    targets = ["help", "setup", "demo", "test", "test-fast", "notebooks", "lab", "pod", "lint", "docs", "lock", "clean"]
     assert re.findall(r"^make ([a-z-]+) +\S", listed, re.MULTILINE) == targets
 
 
@@ -326,22 +327,47 @@ def test_the_command(nvidia_smi, tmp_path, capsys):
     assert any("too old" in finding["message"] for finding in answer["findings"])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/troubleshooting.md", "docs/measured.md", "data/README.md"])
+PAGES = ["README.md", "data/README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_files_named_in_the_docs_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), target
-    for named in re.findall(r"(?:notebooks|configs|docs|src|tests|requirements)/[\w./-]*\w", text):
+    for named in re.findall(r"(?:notebooks|configs|deepspeed|docs|src|tests|requirements)/[\w./-]*\w", text):
         assert (ROOT / named).exists(), named
 
 
-def test_every_make_target_and_elle_verb_in_the_readme_exists():
-    from helpers import cli
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_in_the_docs_exists(page):
+    """Make targets; and verbs, options and profiles of `elle`, as the command itself reads them."""
+    from helpers import cli, notebook, pipeline, profile
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)$", text, re.MULTILINE))
     for found in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
         assert found in targets, found
-    for verb in re.findall(r"(?:`|^)elle ([a-z]+)", text, re.MULTILINE):
-        assert verb in cli.cli.commands, verb
+    lines = re.findall(r"`elle ([a-z][^`]*)`|^(?:\$ )?elle ([a-z].*)$", text, re.MULTILINE)
+    for command in ("".join(line) for line in lines):
+        verb, *words = shlex.split(command, comments=True)
+        assert verb in cli.cli.commands, command
+        # A placeholder is a word in capitals; a command named without what it takes is named, not called.
+        if not words or any(word.isupper() for word in words):
+            continue
+        given = cli.cli.commands[verb].make_context(verb, words).params
+        if verb == "run":
+            chosen = profile.load(given["profile"])
+            steps = pipeline.select(chosen, [part for part in (given["only"] or "").split(",") if part])
+            pipeline.plan(chosen, steps, dict(given["parameters"]))
+        if verb == "plan":
+            assert given["target"] in profile.names() or (ROOT / given["target"]).is_file(), command
+    for name, value in re.findall(r"`-p (\w+) ([^`]+)`", text):
+        assert any(name in notebook.parameters(path) for path in (ROOT / "notebooks").glob("*.ipynb")), name
+        assert (ROOT / value).exists(), value
+
+
+def test_the_readme_names_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^make demo$", text, re.MULTILINE)
+    assert re.search(r"^elle run nano", text, re.MULTILINE)

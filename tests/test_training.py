@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from helpers import paths
+from helpers import machine, paths
 from helpers.errors import ElleError
 from helpers.process import Job
 from helpers.training import launch, nano, recipe
@@ -73,10 +73,8 @@ def test_a_key_that_axolotl_would_drop_is_refused(tmp_path):
 
 
 def test_every_recipe_of_the_project_loads():
-    found = [path for path in paths.configs().glob("*.yaml") if not path.stem.endswith("_base")]
-    assert len(found) >= 2
-    for path in found:
-        recipe.load(path)
+    for name in recipe.table("recipes")["recipes"]:
+        recipe.load(paths.configs() / name)
 
 
 @pytest.mark.real
@@ -155,6 +153,22 @@ def test_the_same_inputs_lead_to_the_same_folder_and_others_elsewhere(tmp_path, 
     assert written == first.config
     assert written["datasets"][0]["path"] == str(small_data / "train.jsonl")
     assert written["test_datasets"][0]["split"] == "train[:16]"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_deepspeed_is_found_from_where_axolotl_is_started_and_left_out_on_one_gpu(
+    tmp_path, small_data, monkeypatch, count
+):
+    gpus = [machine.Gpu("NVIDIA H200", 150.8, "580.95")] * count
+    monkeypatch.setattr(machine, "inspect", lambda: machine.Machine("a", 64, 2000.0, 900.0, gpus))
+    rows = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
+    prepared = launch.prepare("configs/config.yaml", tmp_path, **rows)
+    if count == 1:
+        assert "deepspeed" not in prepared.config
+    else:
+        assert Path(prepared.config["deepspeed"]) == paths.root() / "deepspeed" / "zero2.json"
+        assert "deepspeed" in prepared.inputs
+    assert "val_set_size" not in prepared.config
 
 
 def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, small_data, small_base):

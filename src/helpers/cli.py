@@ -114,6 +114,71 @@ def data(kind, count, seed, out, as_json) -> None:
 
 
 @cli.command()
+@click.argument("target", metavar="RECIPE_OR_PROFILE")
+@click.option("--gpu", help="Such as h200 (configs/gpus.yaml); default: what the recipe is meant for.")
+@click.option("--count", type=int, help="How many GPUs.")
+@click.option("--disk", type=float, metavar="GB", help="Disk of the machine.")
+@click.option("--price", type=float, metavar="DOLLARS", help="A GPU-hour; default: ELLE_GPU_PRICE, else list price.")
+@click.option("--data", metavar="FILE_OR_SET", help="A JSONL file, a data set's folder, or a set of recipes.yaml.")
+@click.option("--budget", type=float, metavar="DOLLARS", help="What it may cost.")
+@click.option("--fix", "out", type=click.Path(path_type=Path), help="Write the nearest recipe that passes.")
+@click.option("--full", is_flag=True, help="Ask Axolotl's and DeepSpeed's own validators too (seconds).")
+@click.option("--short", is_flag=True, help="Only the main figures, and the errors.")
+@as_json
+def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_json) -> None:
+    """Know before you pay: whether it fits, how long it takes, what it costs, what is wrong with it.
+
+    Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: nothing says on which GPUs.
+    """
+    from helpers.training import preflight
+
+    options = {"gpu": gpu, "count": count, "disk": disk, "price": price, "data": data, "limit": budget}
+    try:
+        plans, answer = _plans(target, options, full)
+        if out:
+            if len(plans) > 1:
+                raise ElleError("--fix takes one recipe", where=target, fix="name one of the profile's recipes")
+            plans[0], changes = preflight.corrected(plans[0], out)
+            plans = preflight.ask_trainer(plans) if full else plans
+            answer = plans[0].to_json() | {"written": str(out), "changes": [str(change) for change in changes]}
+    except preflight.UnknownHardware as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        click.echo("\n".join(each.short() for each in plans) if short else "\n\n".join(each.text() for each in plans))
+        if "plans" in answer:
+            click.echo(("" if short else "\n") + preflight.total_text(answer, plans))
+        if out:
+            click.echo("\n".join([f"\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]))
+    sys.exit(0 if answer["ok"] else 1)
+
+
+def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
+    """The plans that `target` comes to (one, or those of a profile's recipes), and the answer for programs."""
+    from helpers import profile
+    from helpers.training import preflight
+
+    if target not in profile.names():
+        plans = [preflight.plan(target, **options)]
+    else:
+        chosen = profile.load(target)
+        given = {name: value for name, value in options.items() if value is not None}
+        options = profile.plan_options(chosen)
+        if "data" in given:  # the profile's number of examples is that of its own set
+            options.pop("examples", None)
+        options |= given
+        limit = options.pop("limit", None)
+        plans = [preflight.plan(path, **options) for path in profile.recipes(chosen)]
+    if full:
+        plans = preflight.ask_trainer(plans)
+    if target in profile.names():
+        return plans, preflight.together(target, plans, limit)
+    return plans, plans[0].to_json()
+
+
+@cli.command()
 @click.argument("recipe")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
 @click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")

@@ -62,7 +62,9 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ElleError("file not found", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting without end
         raise ElleError(f"not valid JSON: {error}", where=str(path), fix="repair or regenerate the file") from error
 
 
@@ -89,22 +91,29 @@ def read(path: Path | str) -> Iterator[dict]:
         raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="check the path") from error
     with file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise ElleError(
-                    f"this line is not valid JSON: {error}",
-                    where=where,
-                    fix="correct or delete the line (a cut-off last line means an interrupted copy)",
-                ) from error
-            if not isinstance(row, dict):
-                raise ElleError(
-                    f"this line holds a JSON {type(row).__name__}, not an object", where=where, fix="one object a line"
-                )
-            yield row
+            if line.strip():
+                yield parse(line, f"{path}:{number}")
+
+
+def parse(line: bytes, where: str) -> dict:
+    """The object that one line holds.
+
+    Raises:
+        ElleError: at `where`, it is not JSON, or not an object.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ElleError(
+            f"this line is not valid JSON: {error}",
+            where=where,
+            fix="correct or delete the line (a cut-off last line means an interrupted copy)",
+        ) from error
+    if not isinstance(row, dict):
+        raise ElleError(
+            f"this line holds a JSON {type(row).__name__}, not an object", where=where, fix="one object a line"
+        )
+    return row
 
 
 def sha256(path: Path | str) -> str:

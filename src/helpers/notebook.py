@@ -307,6 +307,20 @@ def show_table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
     return table.set_index(index) if index else table
 
 
+def show_text(rows: Iterable[Mapping[str, Any]]):
+    """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
+    from IPython.display import HTML
+
+    rows = list(rows)
+    head = "".join(f'<th style="text-align: left">{escape(str(name))}</th>' for name in (rows[0] if rows else ()))
+    lines = (
+        "".join(f'<td style="text-align: left; vertical-align: top">{escape(str(v))}</td>' for v in row.values())
+        for row in rows
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return HTML(f'<table class="tex2jax_ignore mathjax_ignore"><tr>{head}</tr>{body}</table>' if rows else "none")
+
+
 def show_verdicts(outcomes: Iterable[Any]):
     """Outcomes of `helpers.cic.claims`, for display: the claim, what would have to be seen, what was, the verdict."""
     from IPython.display import HTML

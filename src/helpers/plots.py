@@ -5,6 +5,7 @@ figure is legible in a dark notebook too. Each function returns a matplotlib Fig
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,10 @@ from matplotlib.ticker import PercentFormatter
 
 from helpers.briefings.metrics import RISK_WORDS, Metrics
 from helpers.briefings.schema import CATEGORIES
+from helpers.training.preflight import Plan
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+SKY, YELLOW = "#56B4E9", "#F0E442"
 RISK_MAP = "YlOrRd"  # lightness grows with the risk: it survives printing in grey
 
 _STYLE = {
@@ -162,6 +165,79 @@ def load(points: Sequence[Mapping[str, float]]) -> Figure:
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.legend()
+    return figure
+
+
+#: What a GPU's memory is filled with (`training.memory`), in the order of a bar: colour, name, and its components.
+MEMORY = (
+    (BLUE, "weights", ("weights", "adapter")),
+    (SKY, "gradients", ("gradients",)),
+    (GREEN, "master weights (fp32)", ("master",)),
+    (ORANGE, "optimizer", ("optimizer",)),
+    (YELLOW, "optimizer's step", ("step",)),
+    (PURPLE, "activations", ("activations", "layer")),
+    (RED, "logits and loss", ("loss",)),
+    (GREY, "program, buffers", ("context", "buckets", "gathered")),
+)
+
+
+@styled
+def memory_bars(plans: Mapping[str, Plan], title: str) -> Figure:
+    """What fills each GPU's memory at the peak of a step, against what there is; a bar a plan (of a known model)."""
+    bars = {name: plan for name, plan in plans.items() if plan.memory}
+    figure, (axes,) = new_axes(height=0.55 * len(bars) + 1.7)
+    widest = max((max(plan.memory.peak, plan.hardware.memory_gb) for plan in bars.values()), default=1.0)
+    handles = {}
+    for y, plan in enumerate(bars.values()):
+        left, limit = 0.0, plan.hardware.memory_gb
+        for colour, label, names in MEMORY:
+            value = sum(plan.memory.components.get(name, 0) for name in names)
+            if value < widest / 500:  # too thin to be seen
+                continue
+            handles[label] = axes.barh(y, value, 0.66, left=left, color=colour, edgecolor="white", linewidth=0.5)
+            left += value
+        axes.vlines(limit, y - 0.5, y + 0.5, color="black", linestyle="--", linewidth=1.3)
+        # Beside the bar, or beyond the limit where that would cross the text.
+        x = limit if left <= limit < left + 0.24 * widest else left
+        axes.annotate(
+            f"{plan.memory.peak:.1f} of {limit:.1f} GB", (x, y), (5, 0), textcoords="offset points", va="center",
+            fontsize=9, color=RED if plan.memory.peak > limit else "black",
+        )  # fmt: skip
+    axes.set_yticks(range(len(bars)), bars)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="GB at the peak of a step (dashed: what there is)", xlim=(0, 1.22 * widest))
+    axes.grid(axis="y", visible=False)
+    labels = [label for _, label, _ in MEMORY if label in handles]  # in the bars' order
+    figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=4, fontsize=9)
+    return figure
+
+
+@styled
+def cost_intervals(choices: Mapping[str, Plan], title: str, budget: float | None = None) -> Figure:
+    """Dollars and hours as intervals, a row a choice; the first is what the others are compared with (shaded). Names
+    that begin alike, up to a colon, share a colour."""
+    rows = {name: plan.budget for name, plan in choices.items() if plan.budget}
+    figure, panels = new_axes(2, height=0.32 * len(rows) + 1.3, sharey=True)
+    groups = list(dict.fromkeys(name.partition(":")[0] for name in rows))
+    colours = dict(zip(groups, itertools.cycle((GREY, BLUE, GREEN, ORANGE, PURPLE, RED, SKY)), strict=False))
+    for axes, unit in zip(panels, ("dollars", "hours"), strict=True):
+        ends = {name: getattr(row, unit) for name, row in rows.items()}
+        for y, (name, (low, high)) in enumerate(ends.items()):
+            axes.barh(y, high - low, 0.55, left=low, color=colours[name.partition(":")[0]])
+            digits = 0 if high >= 20 else 1
+            axes.annotate(
+                f"{low:,.{digits}f} – {high:,.{digits}f}", (high, y), (4, 0), textcoords="offset points", va="center",
+                fontsize=8, bbox={"facecolor": "white", "alpha": 0.9, "linewidth": 0, "pad": 1},
+            )  # fmt: skip
+        axes.axvspan(*next(iter(ends.values()), (0, 0)), color=GREY, alpha=0.12, linewidth=0, zorder=0)
+        axes.set(xlabel=unit, xlim=(0, 1.22 * max((high for _, high in ends.values()), default=1) or 1))
+        axes.grid(axis="y", visible=False)
+    if budget is not None:
+        panels[0].axvline(budget, color=RED, linestyle="--", linewidth=1.3, zorder=1, label=f"{budget:g} dollars")
+        panels[0].legend(loc="lower right", fontsize=8)
+    panels[0].set_yticks(range(len(rows)), rows)
+    panels[0].invert_yaxis()
+    panels[0].set_title(title)
     return figure
 
 

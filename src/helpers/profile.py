@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from helpers import paths
 from helpers.errors import ElleError, unknown
-from helpers.training.recipe import read_yaml
+from helpers.training.recipe import read_yaml, table
 
 
 class Profile(BaseModel):
@@ -50,3 +50,27 @@ def load(name: str) -> Profile:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ElleError(f"not a profile: {faults}", where=str(path), fix="see configs/profiles/nano.yaml") from error
+
+
+def recipes(chosen: Profile) -> list[str]:
+    """The recipes that a profile's parameters name: all that begin with `recipe`, several in one separated by commas.
+
+    Raises:
+        ElleError: there is none.
+    """
+    named = [value for name, value in chosen.parameters.items() if name.startswith("recipe") and value]
+    found = [path.strip() for value in named for path in str(value).split(",")]
+    if not found:
+        raise ElleError("this profile trains nothing", where=f"profile {chosen.name}", fix="plan a recipe of configs/")
+    return found
+
+
+def plan_options(chosen: Profile) -> dict:
+    """What a profile says of hardware, price, budget and data, as `preflight.plan` takes it."""
+    values = chosen.parameters
+    named = {"gpu": "gpu", "gpus": "count", "disk": "disk", "price": "price", "budget": "limit"}
+    options = {option: values[name] for name, option in named.items() if values.get(name)}
+    if values.get("kind") in table("recipes")["data"]:
+        # Of twenty examples eighteen are trained on (briefings.dataset); the recipe is given just these.
+        options |= {"data": values["kind"], "examples": int(values.get("count", 0)) * 18 // 20 or None}
+    return options

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from helpers import jsonl
+from helpers import jsonl, planning
 from helpers.errors import ElleError
 
 HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")
@@ -61,6 +61,10 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
         "worst": cards["tuned"]["worst"] if tuned else None,
         "train_seconds": training["seconds"] if training else None,
         "training": training,
+        "plan": planning.measured(
+            manifests["04_plan_the_run"]["metrics"]["plan"] if "04_plan_the_run" in manifests else None,
+            training,
+        ),
         "claims": manifests["02_cic_on_trial"]["metrics"]["ledger"] if "02_cic_on_trial" in manifests else None,
         "tokens_per_second": serving["tokens_per_second"] if serving else None,
         "serving": serving,

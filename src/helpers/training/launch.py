@@ -122,6 +122,14 @@ def prepare(
         config["seed"] = seed
     config["plugins"] = [*(config.get("plugins") or []), PLUGIN]
 
+    if isinstance(config.get("deepspeed"), str):
+        if len(computer.gpus) > 1:
+            # Axolotl is started elsewhere, and takes a path that it does not find for a name.
+            config["deepspeed"] = str(paths.located(config["deepspeed"]).resolve())
+            inputs["deepspeed"] = jsonl.sha256(config["deepspeed"])
+        else:
+            del config["deepspeed"]  # one device has nothing to partition over
+
     variables = {"HF_HUB_OFFLINE": "1"} if local else {}
     if computer.device == "cpu":
         # Axolotl's Muon compiles its step: on a CPU that costs a minute of start-up and saves nothing at this size.
@@ -145,7 +153,8 @@ def prepare(
     else:
         precision = f"bf16: {config.get('bf16')}, as the recipe says."
 
-    named = {key: value for key, value in config.items() if key not in ("base_model", "datasets", "test_datasets")}
+    paths_only = ("base_model", "datasets", "test_datasets", "deepspeed")  # what is in them is among the inputs
+    named = {key: value for key, value in config.items() if key not in paths_only}
     key = hashlib.sha256(json.dumps([named, inputs], sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = Path(parent).resolve() / f"{Path(recipe).stem}-{key}"
     config |= {

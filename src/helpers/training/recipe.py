@@ -1,10 +1,14 @@
-"""Recipes: Axolotl's YAML, read with care and checked for keys that the trainer would drop without a word."""
+"""Recipes: Axolotl's YAML and DeepSpeed's JSON, read with care; and what is wrong with them: keys that the trainer
+would drop without a word, values of the wrong type, settings that it rejects or that have no effect."""
 
+import functools
 import json
 import re
 import subprocess
-from importlib import metadata
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 
@@ -46,7 +50,7 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     except OSError as error:
         known = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise unknown(kind, path.name, known, where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except Exception as error:  # PyYAML's own errors, and whatever its constructors let through (`!!int ""`)
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
@@ -56,34 +60,63 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     return value
 
 
-def known_keys() -> set[str]:
-    """The keys of the locked Axolotl's own schema.
+def table(name: str) -> dict:
+    """One of the project's own tables, `configs/NAME.yaml`; read again only when it changes."""
+    path = paths.configs() / f"{name}.yaml"
+    return _table(path, path.stat().st_mtime_ns if path.exists() else 0)
 
-    Axolotl takes half a minute to print it, so its names are kept beside this module; `python -m
-    helpers.training.recipe` (part of `make lock`) asks it again, and a test compares.
+
+@functools.lru_cache(maxsize=8)
+def _table(path: Path, changed: int) -> dict:
+    return read_yaml(path)
+
+
+@functools.cache
+def schema() -> dict:
+    """The locked Axolotl's own schema: `keys`, `datasets` and each of `plugins` (key → type), and `required` keys.
+
+    Asking Axolotl takes long, so the answer is kept beside this module; `python -m helpers.training.recipe` (part of
+    `make lock`) asks it again, and a test compares.
     """
-    return set(jsonl.read_json(_KEYS)["keys"])
+    return jsonl.read_json(_KEYS)
 
 
-def refresh_known_keys() -> None:
-    """Ask the installed Axolotl for its schema and keep the names of its keys.
+def known_keys(recipe: dict | None = None) -> dict[str, str]:
+    """The keys (→ types) that Axolotl takes in `recipe`: its own, and those of the plugins that the recipe names."""
+    plugins = (recipe or {}).get("plugins")
+    named = [name for name in plugins if isinstance(name, str)] if isinstance(plugins, list) else []
+    found = dict(schema()["keys"])
+    for name in named:
+        found |= schema()["plugins"].get(name, {})
+    return found
+
+
+def ask_validator(*arguments: str) -> dict:
+    """The answer of `helpers.training.validator`, run as a process.
 
     Raises:
-        ElleError: it prints none.
+        ElleError: it gives none.
     """
     from helpers.training.launch import environment  # that module imports this one
 
-    done = subprocess.run(["axolotl", "config-schema"], capture_output=True, text=True, env=environment(), check=False)
-    start = done.stdout.find("{\n")  # a logo comes first
+    command = [sys.executable, "-m", "helpers.training.validator", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     try:
-        keys = sorted(json.loads(done.stdout[start:])["properties"])
-    except (ValueError, KeyError) as error:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError) as error:
         raise ElleError(
-            f"Axolotl did not print its schema: {done.stderr[-300:]}",
-            where="axolotl config-schema",
-            fix="run `make setup`",
+            f"Axolotl could not be asked: {done.stderr[-300:]}", where=" ".join(command[1:]), fix="run `make setup`"
         ) from error
-    jsonl.write_json(_KEYS, {"axolotl": metadata.version("axolotl"), "keys": keys})
+
+
+def refresh_known_keys() -> None:
+    """Ask the installed Axolotl for its schema and keep it.
+
+    Raises:
+        ElleError: it gives none.
+    """
+    jsonl.write_json(_KEYS, ask_validator("keys"))
+    schema.cache_clear()
 
 
 def load(path: Path | str) -> dict:
@@ -95,7 +128,7 @@ def load(path: Path | str) -> dict:
     """
     path = paths.located(path)
     recipe = read_yaml(path, "recipe")
-    known = known_keys()
+    known = known_keys(recipe)
     for key in recipe:
         if key not in known:
             raise unknown("recipe key", key, known, where=str(path))
@@ -103,6 +136,276 @@ def load(path: Path | str) -> dict:
         if not recipe.get(key):
             raise ElleError(f"the recipe has no {key}", where=str(path), fix=f"add {key}; see configs/nano.yaml")
     return recipe
+
+
+def merge(recipe: dict, changes: dict) -> dict:
+    """`recipe` with `changes` (key → value; None removes the key)."""
+    return {key: value for key, value in (recipe | changes).items() if value is not None or key not in changes}
+
+
+# What is wrong with a recipe
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know before paying. `error`: it cannot run so; `warning`: it runs otherwise than it looks."""
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    where: str
+    message: str
+    fix: str = ""
+
+
+def error(code: str, where: str, message: str, fix: str) -> Finding:
+    return Finding(code, "error", where, message, fix)
+
+
+def warning(code: str, where: str, message: str, fix: str) -> Finding:
+    return Finding(code, "warning", where, message, fix)
+
+
+#: Keys of older Axolotl versions, as in the documents: what the installed one does with them, and what to write.
+DROPPED = {
+    "push_to_hub": "remove it: pushing follows hub_model_id",
+    "flash_attn_fuse_qkv": "remove it: there is no replacement",
+    "fsdp": "remove it, or use fsdp_config and fsdp_version: 2",
+}
+ATTENTION = {
+    "flash_attention": "flash_attention_2",
+    "sdp_attention": "sdpa",
+    "eager_attention": "eager",
+    "flex_attention": "flex_attention",
+    "xformers_attention": "xformers",
+    "sage_attention": "sage",
+}
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "noisy_embedding_alpha": "neftune_noise_alpha",
+    "dataset_processes": "dataset_num_proc",
+    "gc_steps": "gc_collect_steps",
+    "liger_swiglu": "liger_glu_activation",
+    "eval_max_new_tokens": "generation_max_new_tokens",
+    "dpo_beta": "rl_beta",
+}
+REMOVED = (
+    "max_packed_sequence_len",
+    "rope_scaling",
+    "s2_attention",
+    "flash_attn_rms_norm",
+    "rpo_alpha",
+    "dpo_norm_loss",
+    "dpo_use_logits_to_keep",
+    "dpo_generate_during_eval",
+)
+#: How the documents' rows (`conversations` of `from` and `value`) are named to Axolotl since `sharegpt` is gone.
+CHAT_TEMPLATE = {
+    "type": "chat_template",
+    "field_messages": "conversations",
+    "message_property_mappings": {"role": "from", "content": "value"},
+}
+REFUSED_PAIRS = (
+    ("warmup_steps", "warmup_ratio"),
+    ("test_datasets", "val_set_size"),
+    ("deepspeed", "fsdp_config"),
+    ("gradient_accumulation_steps", "batch_size"),
+    ("save_steps", "saves_per_epoch"),
+    ("eval_steps", "evals_per_epoch"),
+)
+
+
+def shown(value: Any) -> str:
+    """A value as a message may hold it: short, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a nesting without end
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@functools.cache
+def _adapter(kinds: str):
+    from pydantic import TypeAdapter
+
+    simple = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict}
+    wanted: Any = None
+    for kind in kinds.split(" | "):
+        wanted = wanted | (simple[kind] if kind in simple else Literal[kind.strip("'")])
+    return TypeAdapter(wanted)
+
+
+def fits(value: Any, kinds: str) -> bool:
+    """Whether Axolotl's schema (pydantic, which reads "3" as a number) would take `value`."""
+    if kinds == "any" or value is None:
+        return True
+    try:
+        _adapter(kinds).validate_python(value)
+    except Exception:  # ValidationError, and what numbers and nestings without end raise
+        return False
+    return True
+
+
+def _key_findings(recipe: dict) -> list[Finding]:
+    known = known_keys(recipe)
+    plugin_of = {key: plugin for plugin, keys in schema()["plugins"].items() for key in keys}
+    found = []
+    for key, value in recipe.items():
+        if key in DROPPED:
+            found.append(error("ignored-key", key, f"Axolotl drops {key} without a word", DROPPED[key]))
+        elif key in plugin_of and key not in known:
+            fix = f"add `plugins: [{plugin_of[key]}]`"
+            found.append(error("ignored-key", key, f"Axolotl drops {key} without a word: its plugin is missing", fix))
+        elif key not in known:
+            offer = unknown("recipe key", shown(key)[1:-1], known).fix
+            found.append(error("unknown-key", key, f"Axolotl knows no {shown(key)} and drops it without a word", offer))
+        elif key in ATTENTION and value:
+            fix = f"attn_implementation: {ATTENTION[key]}"
+            found.append(warning("deprecated-key", key, f"{key} is deprecated", fix))
+        elif key in RENAMED and value is not None:
+            found.append(warning("deprecated-key", key, f"{key} is deprecated", f"rename it to {RENAMED[key]}"))
+        elif (key in REMOVED or key.startswith("unsloth_")) and value:
+            found.append(error("removed-key", key, f"Axolotl rejects {key}: it is no longer supported", "remove it"))
+        elif not fits(value, known[key]):
+            message = f"{shown(value)} is not what Axolotl takes here ({known[key]})"
+            found.append(error("wrong-type", key, message, "correct the value, or remove the key"))
+    return found
+
+
+def _dataset_findings(recipe: dict) -> list[Finding]:
+    found = []
+    for key in ("datasets", "test_datasets"):
+        sets = recipe.get(key)
+        if sets is None:
+            continue
+        if not isinstance(sets, list) or not sets or not all(isinstance(entry, dict) for entry in sets):
+            fix = "a list of mappings; see configs/nano.yaml"
+            found.append(error("wrong-type", key, f"{shown(sets)} is no list of data sets", fix))
+            continue
+        for number, entry in enumerate(sets):
+            where = f"{key}[{number}]"
+            kind = entry.get("type")
+            if isinstance(kind, str) and kind.startswith("sharegpt"):
+                message = "Axolotl rejects `type: sharegpt`: it no longer exists"
+                fix = "type: chat_template, field_messages: conversations, "
+                fix += "message_property_mappings: {role: from, content: value}"
+                found.append(error("sharegpt", where, message, fix))
+            known = schema()["datasets"]
+            for name, value in entry.items():
+                if name not in known:
+                    offer = unknown("key", shown(name)[1:-1], known).fix
+                    found.append(error("unknown-key", where, f"Axolotl knows no {shown(name)} in a data set", offer))
+                elif name != "type" and not fits(value, known[name]):
+                    message = f"{name}: {shown(value)} is not what Axolotl takes here ({known[name]})"
+                    found.append(error("wrong-type", where, message, "correct the value"))
+    return found
+
+
+def check(recipe: dict) -> list[Finding]:
+    """What is wrong with a recipe by itself, without asking Axolotl (`ask_validator` does): keys, types, settings that
+    it rejects or that do not do what they seem to."""
+    found = _key_findings(recipe) + _dataset_findings(recipe)
+    for key in (*schema()["required"], "datasets"):
+        if not recipe.get(key):
+            found.append(error("missing-key", key, f"the recipe has no {key}", f"add {key}; see configs/nano.yaml"))
+    for one, other in REFUSED_PAIRS:
+        if recipe.get(one) and recipe.get(other):
+            message = f"Axolotl rejects {one} together with {other}"
+            found.append(error("conflict", one, message, f"remove {one} or {other}"))
+    flags = [key for key in ATTENTION if recipe.get(key)]
+    if recipe.get("attn_implementation") and flags:
+        message = f"Axolotl rejects attn_implementation together with {flags[0]}"
+        found.append(error("conflict", flags[0], message, f"remove {flags[0]}"))
+    if recipe.get("trust_remote_code"):
+        message = "trust_remote_code turns off Axolotl's LoRA kernels and runs code from the Hub; Qwen2.5 needs none"
+        found.append(warning("trust-remote-code", "trust_remote_code", message, "remove it"))
+    return found
+
+
+def number(recipe: dict, key: str, default: float, low: float, high: float, found: list[Finding]) -> float:
+    """A number from a recipe, between `low` and `high`; the default where there is none, or none that can be."""
+    value = recipe.get(key)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None  # wrong-type is found already
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return default
+    if not low <= value <= high:
+        message = f"{shown(value)} is not between {low:g} and {high:g}"
+        found.append(error("wrong-value", key, message, f"such as {default:g}"))
+        return default
+    return value
+
+
+# DeepSpeed
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What of a DeepSpeed configuration decides memory: ZeRO stage (0: no partition) and CPU offload."""
+
+    stage: int = 0
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    pinned: bool = False
+
+
+def read_deepspeed(path: str) -> dict:
+    """A DeepSpeed configuration, looked up as Axolotl is started: from here, else from the repository.
+
+    Raises:
+        ElleError: no such file, no JSON, or no object.
+    """
+    try:
+        content = jsonl.read_json(paths.located(path))
+    except (OSError, ValueError) as failure:  # a name that no file can have
+        raise ElleError("no such file", where=shown(path), fix="see deepspeed/") from failure
+    if not isinstance(content, dict):
+        raise ElleError("a DeepSpeed configuration is one JSON object", where=path, fix="see deepspeed/zero2.json")
+    return content
+
+
+def zero(recipe: dict) -> tuple[Zero, list[Finding]]:
+    """The recipe's DeepSpeed configuration, and what is wrong with it by itself."""
+    named = recipe.get("deepspeed")
+    if not named:
+        return Zero(), []
+    where = named if isinstance(named, str) else "deepspeed"
+    if not isinstance(named, str | dict):
+        return Zero(), []  # wrong-type is found already
+    try:
+        content = read_deepspeed(named) if isinstance(named, str) else named
+    except ElleError as failure:
+        return Zero(), [error("deepspeed-file", shown(where)[1:-1], failure.what, failure.fix or "see deepspeed/")]
+    found = []
+    section = content.get("zero_optimization", {})
+    if not isinstance(section, dict):
+        fix = "see deepspeed/zero2.json"
+        return Zero(), [error("deepspeed-file", where, "zero_optimization is no object", fix)]
+    for key in section:
+        if key not in schema()["zero_optimization"]:
+            offer = unknown("key", shown(key)[1:-1], schema()["zero_optimization"]).fix
+            found.append(error("deepspeed-file", where, f"DeepSpeed rejects zero_optimization.{shown(key)}", offer))
+    stage = section.get("stage", 0)
+    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
+        found.append(error("deepspeed-file", where, f"{shown(stage)} is no ZeRO stage", "stage: 0, 1, 2 or 3"))
+        stage = 0
+
+    def offloads(key: str) -> dict:
+        entry = section.get(key)
+        return entry if isinstance(entry, dict) and entry.get("device") in ("cpu", "nvme") else {}
+
+    optimizer, parameters = offloads("offload_optimizer"), offloads("offload_param")
+    if parameters and stage < 3:
+        fix = "stage: 3, or remove offload_param"
+        found.append(error("deepspeed-file", where, "offload_param needs ZeRO stage 3", fix))
+    if "activation_checkpointing" in content:
+        message = "the activation_checkpointing block has no effect under the Hugging Face trainer"
+        fix = "remove it; Axolotl's gradient_checkpointing (and activation_offloading) do this"
+        found.append(warning("activation-checkpointing-block", where, message, fix))
+    pinned = any(entry.get("pin_memory") for entry in (optimizer, parameters))
+    return Zero(stage, bool(optimizer), bool(parameters) and stage == 3, pinned), found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,179 @@
+"""Puts the planner's figures into the pages: `make docs`; with `--check`, only says which pages are not current.
+
+In README.md and docs/*.md, what stands between one of these comments and the next `<!-- end -->` is written here:
+
+    <!-- elle plan beast --short -->           the command's own output, as a code block
+    <!-- beast on documents-cic: dollars -->   one figure of a plan (see FIGURES), within a line; `on SET` (what
+                                               `--data` takes) may be left out for a profile, and `at 3.59` (dollars a
+                                               GPU-hour) may follow
+    <!-- plans -->                             the table of all documented plans
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from helpers import cli, jsonl, paths, profile
+from helpers.errors import ElleError, unknown
+from helpers.training import hardware, preflight
+
+PLACE = re.compile(r"<!-- (?P<what>(?:(?!-->).)+) -->(?:(?!<!--).)*<!-- end -->", re.DOTALL)
+FIGURE = re.compile(r"(?P<target>\S+)(?: on (?P<data>\S+))?(?: at (?P<price>[\d.]+))?: (?P<name>\w+)")
+
+#: The documented plans: profile, what it trains, the document's hours and dollars, and the set that comes nearest to
+#: what the document trains on.
+PLANS = (
+    ("starter", "RUNPOD_GUIDE", "Qwen2.5-3B, QLoRA", "2 h", "$5–10", "documents-basic"),
+    ("three-hours", "ULTIMATE_ELLE_PLAN", "Qwen2.5-7B, then 14B, full", "3 h", "$22.50", "documents-basic"),
+    ("battle-qlora", "ULTIMATE_ELLE_72B_BATTLE_PLAN", "Qwen2.5-72B, QLoRA", "6.5 h", "$50", "documents-cic"),
+    ("battle-full", "ULTIMATE_ELLE_72B_BATTLE_PLAN", "Qwen2.5-72B, bf16 LoRA", "3 h", "$50", "documents-cic"),
+    ("beast", "BEAST_MODE_8xH200", "Qwen2.5-72B, full", "1.7 h", "$50", "documents-cic"),
+    ("stacked", "STACKED_MATH_MODE", "qwen-72b-math-v1, full", "1.7 h", "$50", "documents-cic"),
+    ("stacked-nf4", "STACKED_MATH_MODE", "qwen-72b-math-nf4, QLoRA", "4 h", "$30", "documents-cic"),
+)
+
+
+@functools.cache
+def output(command: str) -> str:
+    """What `elle plan …` prints.
+
+    Raises:
+        ElleError: there is no such recipe; one without `--data`, whose figures would depend on what was generated here.
+    """
+    words = command.split()[1:]
+    if words[1] not in profile.names() and "--data" not in words:
+        raise ElleError("a recipe's figures depend on the data here", where=command, fix="give it --data SET")
+    printed, status = io.StringIO(), 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),  # what `--fix` writes is not kept
+        contextlib.redirect_stdout(printed),
+    ):
+        try:
+            cli.cli.main(args=words, standalone_mode=False)
+        except SystemExit as ended:
+            status = ended.code
+    if status == 2:  # 1 is a plan that does not pass: an answer, too
+        raise ElleError("there is nothing to plan by that name", where=command, fix="correct the command in the page")
+    return printed.getvalue().rstrip("\n")
+
+
+def money(dollars: float) -> str:
+    return f"${dollars:,.0f}" if dollars == int(dollars) else f"${dollars:,.2f}"
+
+
+def spanned(values: dict[str, float], unit: str) -> str:
+    return preflight.span((values["low"], values["high"]), unit)
+
+
+def over(answer: dict) -> str:
+    """By how much a plan's dollars exceed the profile's budget."""
+    low, high = (max(0.0, answer["dollars"][end] - answer["budget"]) for end in ("low", "high"))
+    return spanned({"low": low, "high": high}, "$")
+
+
+#: What may be asked of a plan, from its JSON.
+FIGURES = {
+    "verdict": lambda answer: answer["verdict"],
+    "hours": lambda answer: spanned(answer["hours"], "h"),
+    "dollars": lambda answer: spanned(answer["dollars"], "$"),
+    "over": over,
+    "peak": lambda answer: f"{answer['peak_gb']:.1f} GB",
+    "host": lambda answer: f"{answer['host_gb']:,.0f} GB",
+    "disk": lambda answer: f"{answer['disk_gb']:,.0f} GB",
+    "steps": lambda answer: " + ".join(f"{one['steps']:,}" for one in answer.get("plans", [answer])),
+    "adapter": lambda answer: f"{2e-6 * answer['plans'][0]['trained_parameters']:,.0f} MB",
+}
+
+
+def answered(target: str, data: str | None = None, price: str | None = None) -> dict:
+    options = (f" --data {data}" if data else "") + (f" --price {price}" if price else "")
+    return json.loads(output(f"elle plan {target}{options} --json"))
+
+
+def figure(what: str) -> str:
+    """Raises ElleError: not of the form that is explained above, or an unknown figure."""
+    match = FIGURE.fullmatch(what)
+    if not match:
+        raise ElleError(f"not a figure: {what!r}", where="docs/", fix="such as `beast on documents-cic: dollars`")
+    if match["name"] not in FIGURES:
+        raise unknown("figure", match["name"], FIGURES, where="docs/")
+    return FIGURES[match["name"]](answered(match["target"], match["data"], match["price"]))
+
+
+def table(folder: Path) -> str:
+    """All documented plans; links lead from a page in `folder`."""
+    head = ("profile", "trains", "on", "documented", "planned, basic set", "planned, documents' data", "budget")
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, guide, trains, hours, dollars, data in PLANS:
+        today, theirs = answered(name), answered(name, data)
+        link = os.path.relpath(paths.root() / "docs" / f"{guide}.md", folder)
+        beyond = [f"{over(a)} over on {on}" for a, on in ((today, "the basic set"), (theirs, "the documents' data"))]
+        broken = [text for text, a in zip(beyond, (today, theirs), strict=True) if a["dollars"]["high"] > a["budget"]]
+        verdict = f"{money(today['budget'])} {'holds' if not broken else 'does not hold: ' + '; '.join(broken)}"
+        planned = [f"{a['verdict']}; {FIGURES['hours'](a)}, {FIGURES['dollars'](a)}" for a in (today, theirs)]
+        cells = (f"[{name}]({link})", trains, today["plans"][0]["hardware"], f"{hours}, {dollars}", *planned, verdict)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def filled(page: Path) -> str:
+    """A page's text with all places filled in.
+
+    Raises:
+        ElleError: a place that does not end, or what it asks for cannot be had.
+    """
+
+    def fill(match: re.Match) -> str:
+        what = match["what"]
+        if what == "plans":
+            text = f"\n{table(page.parent)}\n"
+        elif what.startswith("elle "):
+            text = f"\n```text\n$ {what}\n{output(what)}\n```\n"
+        else:
+            text = figure(what)
+        return f"<!-- {what} -->{text}<!-- end -->"
+
+    text = page.read_text(encoding="utf-8")
+    if "<!--" in (left := PLACE.sub("", text)):
+        raise ElleError(
+            f"a comment without its end: {left[left.index('<!--') :][:60]!r}",
+            where=paths.shown(page),
+            fix="end the place with `<!-- end -->`, on one line",
+        )
+    return PLACE.sub(fill, text)
+
+
+def pages() -> list[Path]:
+    return [paths.root() / "README.md", *sorted((paths.root() / "docs").glob("*.md"))]
+
+
+def stale() -> list[Path]:
+    """The pages whose figures are not those that the planner gives now (at list prices)."""
+    os.environ.pop(hardware.PRICE, None)
+    output.cache_clear()
+    return [page for page in pages() if filled(page) != page.read_text(encoding="utf-8")]
+
+
+def main(arguments: list[str]) -> int:
+    found = stale()
+    for page in found:
+        if "--check" in arguments:
+            print(f"{paths.shown(page)}: its figures are not those of the planner; run `make docs`")
+        else:
+            jsonl.write_text(page, filled(page))
+            print(f"{paths.shown(page)}: refreshed")
+    return int(bool(found) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ElleError as failure:
+        sys.exit(f"error: {failure}")

@@ -1,0 +1,274 @@
+"""Tokens, time, dollars and disk of a training run: from the data's own lengths, and published throughput.
+
+What the intervals rest on: docs/planning.md. Units: GB = 1e9 bytes, hours of wall-clock, dollars for all GPUs.
+"""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helpers import jsonl, paths
+from helpers.errors import ElleError, unknown
+from helpers.training.hardware import Hardware, hourly
+from helpers.training.memory import Setup
+from helpers.training.models import local_file
+from helpers.training.recipe import Finding, number, table
+
+#: Model FLOP utilisation (6 FLOP a parameter and token, of the dense bf16 peak): lowest and highest to be expected.
+#: Full: 72B by ZeRO-3 on 8 H200, to 7B measured on 2 H200. LoRA: QLoRA-72B measured on one A100. CPU: the nano run.
+UTILISATION = {"full": (0.29, 0.43), "lora": (0.29, 0.51), "cpu": (0.3, 0.7)}
+#: Hours until a pod trains (CPU: start-up alone); GB a second for fetching and loading the base, and for saving.
+START, START_CPU, LOAD, SAVE = 0.1, 0.015, 0.1, 0.3
+#: A forward pass alone, as evaluation does it, costs a third of a training step.
+FORWARD = 1 / 3
+#: What Axolotl keeps where a recipe does not say (`save_total_limit`); GB for packages and prepared data.
+CHECKPOINTS, PACKAGES = 4, 20.0
+#: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
+SAMPLE, TURN = 2000, 5
+
+#: Qwen2's pre-tokenisation in Python's own terms (transformers' PRETOKENIZE_REGEX, see nano.pieces).
+_PIECES = re.compile(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:(?![\r\n])[\W_])?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Lengths of the examples in tokens (length → how many), and what they rest on."""
+
+    name: str
+    lengths: dict[int, int]
+    source: str
+
+    @property
+    def examples(self) -> int:
+        return sum(self.lengths.values())
+
+    @property
+    def tokens(self) -> int:
+        return sum(length * count for length, count in self.lengths.items())
+
+    def scaled(self, examples: int) -> "Data":
+        """As many examples as asked for, of the same lengths in the same proportion."""
+        factor = examples / self.examples
+        return replace(self, lengths={length: max(1, round(n * factor)) for length, n in self.lengths.items()})
+
+
+def known_sets() -> dict[str, dict]:
+    """The data sets whose lengths `configs/recipes.yaml` states, by name."""
+    return table("recipes")["data"]
+
+
+def _tokenizer(base_model: str) -> tuple[Callable[[str], int], str]:
+    """A counter of tokens, and what it is: the model's own tokenizer if it is on this machine (for Qwen2.5: any of the
+    family, in the Hub's cache), else the pieces of Qwen2's pre-tokenisation."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    cache = os.environ.get("HF_HUB_CACHE") or Path(home) / "hub"
+    files = [local_file(base_model, "tokenizer.json")]
+    if "qwen2.5" in base_model.lower():
+        files += sorted(Path(cache).glob("models--Qwen--Qwen2.5-*/snapshots/*/tokenizer.json"))
+    if found := next((file for file in files if file), None):
+        try:
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(found))
+        except Exception:  # not installed, or a damaged file: the estimate serves as well
+            pass
+        else:
+            return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), "its own tokenizer"
+    return lambda text: sum(1 for _ in _PIECES.finditer(text)), "Qwen2's pre-tokenisation, a lower bound"
+
+
+def _texts(row: dict) -> list[str]:
+    """The texts of an example: the turns of a conversation (ShareGPT or messages), else all its strings."""
+    turns = next((row[key] for key in ("conversations", "messages") if isinstance(row.get(key), list)), None)
+    entries = [turn for turn in turns if isinstance(turn, dict)] if turns is not None else [row]
+    keys = ("value", "content")
+    texts = [entry[key] for entry in entries for key in (keys if turns is not None else entry) if key in entry]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def read_data(path: Path, base_model: str) -> Data:
+    """The lengths of a JSONL file's examples; of a large file, of rows spread evenly over it.
+
+    Raises:
+        ElleError: the file cannot be read, holds no examples, or a line is no JSON object (with its number).
+    """
+    count, how = _tokenizer(base_model)
+    if path.is_dir():
+        path = path / "train.jsonl"
+    try:
+        with path.open("rb") as file:
+            total = sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="name a file or a data set") from error
+    every = max(1, math.ceil(total / SAMPLE))
+    lengths: Counter[int] = Counter()
+    with path.open("rb") as file:
+        rows = (line for line in file if line.strip())
+        for number_, line in enumerate(rows):
+            if number_ % every == 0:
+                row = jsonl.parse(line, f"{path}:{number_ + 1}")
+                lengths[sum(count(text) + TURN for text in _texts(row))] += 1
+    if not lengths:
+        raise ElleError("this data set is empty", where=str(path), fix="generate it anew")
+    source = f"{total} rows of {paths.shown(path)}, counted by {how}"
+    return Data(str(path), dict(lengths), source + (f" on one row of {every}" if every > 1 else "")).scaled(total)
+
+
+def find_data(name: str, base_model: str, examples: int | None = None) -> Data:
+    """The data called `name`: a set of `configs/recipes.yaml`, a JSONL file, or a data set's folder.
+
+    Raises:
+        ElleError: neither is there (with the nearest name), or the file is faulty.
+    """
+    sets = known_sets()
+    if name in sets:
+        entry = sets[name]
+        data = Data(name, {int(length): int(count) for length, count in entry["lengths"].items()}, entry["source"])
+    else:
+        try:
+            exists = paths.located(name).exists()
+        except (OSError, ValueError):
+            exists = False
+        if not exists:
+            raise unknown("data set", name, sets, where="--data")
+        data = read_data(paths.located(name), base_model)
+    return data if examples is None else data.scaled(max(1, examples))
+
+
+def pack(lengths: dict[int, int], sequence: int) -> int:
+    """Rows of `sequence` tokens that the examples fill, the longest first, each into the fullest row that still has
+    room (Axolotl packs by the same idea)."""
+    rows, room = 0, Counter()
+    for length in sorted(lengths, reverse=True):
+        left = lengths[length]
+        if not 0 < length <= sequence:
+            continue
+        for space in sorted(space for space in room if space >= length):
+            used = min(left, room[space])
+            room[space] -= used
+            room[space - length] += used
+            left -= used
+        if left:
+            fit = min(sequence // length, left)
+            new, rest = divmod(left, fit)
+            rows += new + (rest > 0)
+            room[sequence - fit * length] += new
+            room[sequence - rest * length] += rest > 0
+    return rows
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run comes to. tokens: of examples trained on, all epochs; hours and dollars: (lowest, highest)."""
+
+    examples: int
+    dropped: int
+    tokens: int
+    steps: int
+    training_hours: tuple[float, float]
+    other_hours: float
+    dollars: tuple[float, float]
+    tokens_per_second: tuple[float, float]
+    disk: dict[str, float]
+    saves: int
+
+    @property
+    def hours(self) -> tuple[float, float]:
+        return self.training_hours[0] + self.other_hours, self.training_hours[1] + self.other_hours
+
+    @property
+    def disk_total(self) -> float:
+        return sum(self.disk.values())
+
+
+def _times(recipe: dict, what: str, default: float, steps: int, epochs: float, found: list[Finding]) -> int:
+    """How often a run evaluates or saves (`what`: eval or save) in `steps`."""
+    if recipe.get(f"{what}_strategy") == "no":
+        return 0
+    if recipe.get(f"{what}_strategy") == "epoch":
+        return math.ceil(epochs)
+    if recipe.get(f"{what}s_per_epoch"):
+        return math.ceil(number(recipe, f"{what}s_per_epoch", 1, 0, 1e6, found) * epochs)
+    every = number(recipe, f"{what}_steps", default, 0, 1e9, found)
+    return math.floor(1 / every) if 0 < every < 1 else math.floor(steps / every) if every else 0
+
+
+def _validation(recipe: dict, examples: int, found: list[Finding]) -> tuple[int, int]:
+    """(examples taken out of the training set, examples evaluated on)."""
+    sets = recipe.get("test_datasets")
+    if isinstance(sets, list) and sets and isinstance(sets[0], dict):
+        cut = re.search(r"\[:(\d{1,9})\]", str(sets[0].get("split")))
+        return 0, int(cut[1]) if cut else examples // 20
+    share = number(recipe, "val_set_size", 0, 0, 1e9, found)
+    taken = min(examples - 1, math.ceil(share * examples) if share < 1 else int(share))
+    return taken, taken
+
+
+def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Budget, list[Finding]]:
+    """Time, money and disk of a recipe on this hardware and data, and values of it that cannot be."""
+    found: list[Finding] = []
+    kept = {length: count for length, count in data.lengths.items() if length <= s.sequence}
+    if recipe.get("excess_length_strategy") == "truncate" and len(kept) < len(data.lengths):
+        kept[s.sequence] = kept.get(s.sequence, 0) + data.examples - sum(kept.values())
+    examples = sum(kept.values())
+    held_out, evaluated = _validation(recipe, examples, found) if examples else (0, 0)
+    share = 1 - held_out / examples if examples else 0
+    mean = sum(length * count for length, count in kept.items()) / examples if examples else 0
+
+    packed, padded = bool(recipe.get("sample_packing")), bool(recipe.get("pad_to_sequence_len"))
+    rows = (pack(kept, s.sequence) if packed else examples) * share
+    # A batch is padded to its longest example: between the mean and the longest of all.
+    width = s.sequence if packed or padded else (mean + max(kept, default=0)) / 2
+    accumulation = number(recipe, "gradient_accumulation_steps", 1, 1, 1e6, found)
+    batch = s.micro * accumulation * s.gpus
+    epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
+    steps = math.ceil(math.ceil(rows / batch) * epochs)
+    if recipe.get("max_steps") not in (None, -1):
+        # The trainer goes through the data as often as that takes, whatever num_epochs says.
+        steps = int(number(recipe, "max_steps", steps, 1, 1e9, found)) if steps else 0
+    slots = steps * batch * width
+    seen = steps * batch / rows if rows else 0  # epochs really run
+
+    # Time: tokens in rows, padding and all, at the rate that is to be expected.
+    low, high = UTILISATION["cpu" if hardware.is_cpu else "full" if s.method == "full" else "lora"]
+    peak = hardware.tflops * 1e12 * s.gpus
+    rates = tuple(share_ * peak / (6 * s.model.parameters) for share_ in (low, high))
+    evaluations = _times(recipe, "eval", 0, steps, epochs, found)
+    eval_packed = recipe.get("eval_sample_packing", packed)
+    eval_width = mean if eval_packed else s.sequence if padded else width
+    forward = evaluations * evaluated * eval_width * FORWARD
+    training = tuple((slots + forward) / rate / 3600 for rate in reversed(rates))
+
+    # Disk, and the time it takes to fill it.
+    saves = _times(recipe, "save", 500, steps, epochs, found)
+    weights = 2.0 * s.trained
+    state = 0.0
+    if not recipe.get("save_only_model"):  # optimizer states, and the fp32 master weights where there are any
+        state = s.trained * (s.optimizer_bytes + (4 if s.zero.stage else 0))
+    limit = int(number(recipe, "save_total_limit", CHECKPOINTS, 1, 1e6, found))
+    kept_checkpoints = min(saves, limit + 1)  # a new one is whole before the oldest goes
+    disk = {"base": s.model.stored_bytes, "checkpoints": kept_checkpoints * (weights + state), "result": weights}
+    disk = {name: value / 1e9 for name, value in disk.items()} | {"packages": PACKAGES}
+    written = saves * (weights + state) + weights
+    moving = disk["base"] / LOAD + written / 1e9 / SAVE
+    other = START_CPU if hardware.is_cpu else START + moving / 3600
+    dollars = tuple((hours + other) * price for hours, price in zip(training, hourly(hardware), strict=True))
+    budget = Budget(
+        examples=examples - held_out,
+        dropped=data.examples - examples,
+        tokens=round(seen * share * mean * examples),
+        steps=steps,
+        training_hours=training,
+        other_hours=other,
+        dollars=dollars,
+        tokens_per_second=rates,
+        disk=disk,
+        saves=saves,
+    )
+    return budget, found

@@ -1,0 +1,149 @@
+"""What can be rented (`configs/gpus.yaml`): memory, speed, price; and the prices read anew from the provider.
+
+Units: GB = 1e9 bytes; prices in dollars a GPU-hour.
+"""
+
+import json
+import math
+import os
+import sys
+import urllib.request
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from helpers import jsonl, paths
+from helpers.errors import ElleError, unknown
+from helpers.training.recipe import table
+
+#: Environment variable: dollars a GPU-hour, in place of the list prices.
+PRICE = "ELLE_GPU_PRICE"
+CATALOGUE = "https://api.runpod.io/v2/catalog/gpus"
+DISK_GB = 200.0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`count` GPUs of one kind (`memory_gb` and `tflops` of each), their host, and a disk.
+
+    price: (lowest, highest) dollars a GPU-hour; priced: where that is from.
+    """
+
+    name: str
+    title: str
+    count: int
+    memory_gb: float
+    tflops: float
+    host_gb: float
+    disk_gb: float
+    price: tuple[float, float]
+    priced: str
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.name == "cpu"
+
+    def __str__(self) -> str:
+        return self.title if self.is_cpu else f"{self.count} x {self.title}"
+
+
+def _file() -> Path:
+    return paths.configs() / "gpus.yaml"
+
+
+def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | None = None) -> Hardware:
+    """`count` GPUs called `name` in `configs/gpus.yaml`; `price` and ELLE_GPU_PRICE override the list price.
+
+    Raises:
+        ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
+    """
+    listed = table("gpus")
+    if name not in listed["gpus"]:
+        raise unknown("GPU", name, listed["gpus"], where=str(_file()))
+    if not 1 <= count <= 1024:
+        raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
+    row = listed["gpus"][name]
+    origin = row.get("source") or f"{listed['source']}, {listed['priced']}"
+    if price is None and (given := os.environ.get(PRICE)):
+        try:
+            price = float(given)
+        except ValueError as error:
+            raise ElleError(f"{given!r} is no price", where=PRICE, fix="dollars a GPU-hour, such as 3.75") from error
+    if price is not None:
+        if not (math.isfinite(price) and price >= 0):
+            raise ElleError(f"{price} is no price", where="--price", fix="dollars a GPU-hour, such as 3.75")
+        origin = "as given"
+    if not (math.isfinite(disk_gb) and disk_gb > 0):
+        raise ElleError(f"a disk of {disk_gb} GB", where="--disk", fix="gigabytes, such as 500")
+    low, high = row["price"] if price is None else (price, price)
+    return Hardware(
+        name=name,
+        title=row["title"],
+        count=count,
+        memory_gb=float(row["memory_gb"]),
+        tflops=float(row["tflops"]),
+        host_gb=float(row["host_gb"]) * count,
+        disk_gb=float(disk_gb),
+        price=(float(low), float(high)),
+        priced=origin,
+    )
+
+
+def hourly(hardware: Hardware) -> tuple[float, float]:
+    """Dollars an hour for all of it, lowest and highest."""
+    return hardware.price[0] * hardware.count, hardware.price[1] * hardware.count
+
+
+def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
+    """Put a provider's current prices into `configs/gpus.yaml`; return those found, by our name.
+
+    Args:
+        catalogue: `{"gpus": [{"id", "secure": bool, "community": bool, "price": {"secure", "community"}}]}`, the
+            answer of RunPod's `GET /v2/catalog/gpus`. A price of a cloud that does not offer the GPU is a placeholder.
+
+    Raises:
+        ElleError: it holds no price of a GPU that is listed here.
+    """
+    text = _file().read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    answered = catalogue.get("gpus") if isinstance(catalogue, dict) else None
+    offers = {offer["id"]: offer for offer in answered or [] if isinstance(offer, dict) and "id" in offer}
+    found = {}
+    for name, row in content["gpus"].items():
+        offer = offers.get(row.get("catalogue"), {})
+        prices = [float(offer["price"][cloud]) for cloud in ("secure", "community") if offer.get(cloud)]
+        if prices:
+            found[name] = row["price"] = [min(prices), max(prices)]
+    if not found:
+        raise ElleError("no price of a GPU listed here", where=source, fix=f"compare its ids with {_file().name}")
+    content |= {"priced": datetime.now(UTC).date(), "source": source}
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    jsonl.write_text(_file(), header + yaml.safe_dump(content, sort_keys=False, width=200, default_flow_style=None))
+    return found
+
+
+def fetch(url: str = CATALOGUE) -> dict:
+    """The provider's catalogue, asked with RUNPOD_API_KEY.
+
+    Raises:
+        ElleError: no key, no answer, or no JSON.
+    """
+    key = os.environ.get("RUNPOD_API_KEY")
+    if not key:
+        raise ElleError("RUNPOD_API_KEY is not set", where=url, fix="set it, or override prices with --price")
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        raise ElleError(f"no prices: {error}", where=url, fix="try again, or override prices with --price") from error
+
+
+if __name__ == "__main__":
+    try:
+        for gpu, (lowest, highest) in reprice(fetch(), "RunPod's catalogue").items():
+            print(f"{gpu:<6} {lowest:.2f} to {highest:.2f} dollars a GPU-hour")
+    except ElleError as failure:
+        sys.exit(f"error: {failure}")

@@ -1,0 +1,118 @@
+"""The guides: their figures are the planner's, and their plans are profiles that can be planned and run."""
+
+import importlib.util
+import re
+import shutil
+
+import pytest
+
+from helpers import paths, pipeline, profile
+from helpers.errors import ElleError
+from helpers.training import hardware
+
+spec = importlib.util.spec_from_file_location("refresh", paths.root() / "docs" / "refresh.py")
+refresh = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(refresh)
+
+GUIDES = sorted({guide for _, guide, *_ in refresh.PLANS})
+#: Dollars that a guide may state by itself: the documents' own. All others are filled in.
+DOCUMENTED = {"$5", "$10", "$3", "$22.50", "$50", "$30", "$28.72", "$7.50", "$0.50"}
+
+
+@pytest.fixture(autouse=True)
+def _list_prices(monkeypatch):
+    monkeypatch.delenv(hardware.PRICE, raising=False)
+
+
+def test_figures_are_those_of_the_planner():
+    assert [paths.shown(page) for page in refresh.stale()] == [], "run `make docs`"
+
+
+def test_a_stale_figure_is_found_and_put_right(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "docs" / "BEAST_MODE_8xH200.md"
+    shutil.copytree(paths.root() / "docs", page.parent)
+    monkeypatch.setattr(refresh, "pages", lambda: [page])
+    before = page.read_text()
+    page.write_text(before.replace("in 28 steps", "in 82 steps", 1))
+    assert refresh.main(["--check"]) == 1
+    assert "make docs" in capsys.readouterr().out
+    assert refresh.main([]) == 0
+    assert page.read_text() == before
+    assert refresh.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- beast: hours -->1 h", "without its end"),
+        ("<!-- beast: hours -->1 <!-- beast: dollars -->2<!-- end -->", "without its end"),
+        ("<!-- beast: hour -->1 h<!-- end -->", "unknown figure"),
+        ("<!-- a remark --><!-- end -->", "not a figure"),
+        ("<!-- elle plan configs/config.yaml --short --><!-- end -->", "depend on the data"),
+        ("<!-- elle plan baest --short --><!-- end -->", "depend on the data"),
+        ("<!-- elle plan configs/none.yaml --data basic --><!-- end -->", "nothing to plan"),
+    ],
+)
+def test_a_place_that_cannot_be_filled_is_named(tmp_path, text, said):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ElleError, match=said):
+        refresh.filled(page)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_has_its_parts_and_all_its_plans(guide):
+    text = (paths.root() / "docs" / f"{guide}.md").read_text(encoding="utf-8")
+    for part in (
+        "| documented | planned | why |",
+        "## The pod",
+        "## What to watch",
+        "## What can go wrong",
+        "## Not run",
+    ):
+        assert part in text, part
+    for said in ("make pod", "/workspace/data", "been run on a GPU"):
+        assert re.search(said, text), said
+    for name, plan_of, *_ in refresh.PLANS:
+        if plan_of == guide:
+            assert f"$ elle plan {name} --short\n" in text
+            assert f"configs/profiles/{name}.yaml" in text
+    # A comment at a line's start begins a block of HTML: the sentence around it would fall apart.
+    assert not re.search(r"^<!-- (?!elle|end|plans)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_no_dollars_stand_in_a_guide_but_the_planners_and_the_documents(guide):
+    text = refresh.PLACE.sub("", (paths.root() / "docs" / f"{guide}.md").read_text(encoding="utf-8"))
+    assert set(re.findall(r"\$\d+(?:\.\d+)?", text)) <= DOCUMENTED
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in refresh.PLANS])
+def test_a_documented_plan_is_a_profile_within_its_budget(name):
+    chosen = profile.load(name)
+    assert [step[:2] for step in chosen.notebooks] == ["00", "03", "04", "05", "07", "08", "10"]
+    pipeline.plan(chosen, chosen.notebooks, {})
+    plan = refresh.answered(name)
+    assert plan["ok"]
+    assert plan["verdict"] == "fits"
+    assert plan["dollars"]["high"] <= plan["budget"] == chosen.parameters["budget"]
+    # Notebook 05 compares the first loss with the last: two have to be logged.
+    for one, path in zip(plan["plans"], profile.recipes(chosen), strict=True):
+        assert one["steps"] >= 20, path
+
+
+def test_what_the_guides_say_of_the_documents_budgets_is_so():
+    """The prose says which of them hold; it must be read again when this changes."""
+    holds = {name: refresh.answered(name, data)["ok"] for name, *_, data in refresh.PLANS}
+    assert {name for name, ok in holds.items() if ok} == {"starter", "three-hours"}
+    for name in ("battle-qlora", "battle-full", "beast"):  # "it is not the price"
+        price = "3.59" if name == "beast" else "3.75"
+        assert refresh.answered(name, "documents-cic", price)["dollars"]["low"] > 50
+    for recipe in ("config", "config_14b"):
+        plan = refresh.answered(f"configs/{recipe}.yaml", "documents-cic")
+        assert plan["dropped_examples"] == 10_000
+
+
+def test_a_profiles_number_of_examples_is_not_that_of_other_data():
+    assert refresh.answered("beast", "documents-cic")["plans"][0]["examples"] == 9800
+    assert refresh.answered("stacked", "documents-cic")["plans"][0]["examples"] == 9800

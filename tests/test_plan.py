@@ -1,0 +1,704 @@
+"""Know before you pay: shapes, memory, money, findings, and the nearest recipe that passes."""
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers import cli, paths, profile
+from helpers.errors import ElleError
+from helpers.training import budget, fix, hardware, memory, models, preflight, recipe
+from helpers.training.memory import Setup
+from helpers.training.recipe import Zero
+
+DOCUMENTED = Path(__file__).parent / "fixtures" / "documented"
+RECIPES = recipe.table("recipes")["recipes"]
+# The spec's table: published sizes of Qwen2.5, as PyTorch counts them.
+PARAMETERS = {
+    "0.5B": 494_032_768,
+    "1.5B": 1_543_714_304,
+    "3B": 3_085_938_688,
+    "7B": 7_615_616_512,
+    "14B": 14_770_033_664,
+    "32B": 32_763_876_352,
+    "72B": 72_706_203_648,
+}
+
+
+def qwen(size: str) -> models.Model:
+    return models.find(f"Qwen/Qwen2.5-{size}-Instruct")
+
+
+def original(name: str, **options) -> preflight.Plan:
+    return preflight.plan(DOCUMENTED / f"{name}.yaml", **options)
+
+
+def codes(plan: preflight.Plan, severity: str | None = None) -> set[str]:
+    return {f.code for f in plan.findings if severity in (None, f.severity)}
+
+
+def elle(*arguments: str):
+    return CliRunner().invoke(cli.cli, ["plan", *map(str, arguments)])
+
+
+# Shapes
+
+
+def test_parameters_are_counted_as_published():
+    assert {size: qwen(size).parameters for size in PARAMETERS} == PARAMETERS
+    big = qwen("72B")
+    assert (big.linears, big.embedding) == (70_212_648_960, 1_245_708_288)
+    assert (big.lora(128), qwen("7B").lora(64)) == (1_684_275_200, 161_480_704)
+    assert [qwen(size).kv_cache_bytes() for size in ("7B", "14B", "72B")] == [57_344, 196_608, 327_680]
+    assert models.nf4_bytes(big) / 1e9 == pytest.approx(41.2, abs=0.05)
+    # The adapter that the documents call "~100 MB", in bf16.
+    assert qwen("3B").lora(64) * 2 / 1e6 == pytest.approx(239, abs=0.6)
+
+
+@pytest.mark.real
+def test_parameters_are_those_of_pytorch():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    for size in [*PARAMETERS, "nemotron"]:
+        m = models.find("aphoticshaman/nemotron-70b-math-v1") if size == "nemotron" else qwen(size)
+        sizes = {
+            "hidden_size": m.hidden,
+            "num_hidden_layers": m.layers,
+            "num_attention_heads": m.heads,
+            "num_key_value_heads": m.kv_heads,
+            "intermediate_size": m.ffn,
+            "vocab_size": m.vocab,
+            "tie_word_embeddings": m.tied,
+        }
+        with torch.device("meta"):
+            if size == "nemotron":
+                net = LlamaForCausalLM(LlamaConfig(**sizes))
+            else:
+                net = Qwen2ForCausalLM(Qwen2Config(**sizes))
+        assert sum(p.numel() for p in net.parameters()) == m.parameters, size
+        linears = [n for n, _ in net.named_modules() if n.rpartition(".")[2] in models.LINEARS]
+        assert len(linears) == 7 * m.layers
+        assert sum(net.get_submodule(n).weight.numel() for n in linears) == m.linears
+
+
+def test_every_base_of_the_documents_is_known_and_int4_is_for_serving_only():
+    assert models.find("aphoticshaman/qwen-72b-math-v1").parameters == PARAMETERS["72B"]
+    assert models.find("aphoticshaman/nemotron-70b-math-v1").parameters == 70_553_706_496
+    assert models.find("aphoticshaman/qwen-72b-math-nf4").quantized == "nf4"
+    assert models.find("someone/else") is None
+    config = recipe.read_yaml(paths.configs() / "config_72b_math_nf4_qlora.yaml")
+    plan = assess(config | {"base_model": "aphoticshaman/qwen-72b-math-int4"}, count=2)
+    assert not plan.ok
+    assert "served, not trained" in next(f for f in plan.findings if f.code == "inference-only").message
+    full = recipe.merge(config, {"adapter": None, "load_in_4bit": None})
+    assert "quantised-base" in codes(assess(full, count=2), "error")
+    assert "quantised-base" in codes(assess(recipe.merge(config, {"load_in_4bit": None}), count=2), "error")
+
+
+# Memory: every figure that is stated for a recipe elsewhere, in GB
+
+
+def step(size, method="full", *, gpus=1, stage=0, eight_bit=False, micro=1, sequence=2048, liger=False, rank=0, **zero):
+    m = models.find("aphoticshaman/qwen-72b-math-nf4") if size == "nf4" else qwen(size)
+    trained = m.parameters if method == "full" else m.lora(rank)
+    optimizer = "adamw_bnb_8bit" if eight_bit else "adamw_torch_fused"
+    setup = Setup(m, method, trained, gpus, Zero(stage, **zero), optimizer, micro, sequence, liger, True, False)
+    return memory.estimate(setup)
+
+
+OFFLOAD = {"offload_optimizer": True, "offload_parameters": True}
+
+
+@pytest.mark.parametrize(
+    ("stated", "tolerance", "got"),
+    [
+        (110, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8).peak),
+        (35, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8).components["loss"]),
+        (87, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8, liger=True).peak),
+        (158, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4).phases["loss"]),
+        (166, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4).phases["step"]),
+        (122, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4, eight_bit=True).peak),
+        # Liger keeps the head's gradient, 1.6 GB, which this figure leaves out (those of 72B do not).
+        (133, 0.02, lambda: step("14B", gpus=2, stage=3, micro=4, liger=True).peak),
+        # 18.2: the stated figure is near what 32-bit states and the buckets of several GPUs would add (21.2).
+        (21, 0.14, lambda: step("7B", "qlora", rank=64, micro=2, eight_bit=True).peak),
+        (11, 0.06, lambda: step("7B", "qlora", rank=64, sequence=3072, eight_bit=True, liger=True).peak),
+        (18, 0.03, lambda: step("72B", gpus=4, stage=3, **OFFLOAD).peak),
+        (1310, 0.01, lambda: step("72B", gpus=4, stage=3, offload_optimizer=True).host["offload"]),
+        (1450, 0.01, lambda: step("72B", gpus=4, stage=3, **OFFLOAD).host["offload"]),
+        (69, 0.01, lambda: step("72B", "qlora", gpus=2, stage=2, rank=128, micro=2, eight_bit=True).peak),
+        (73, 0.01, lambda: step("72B", "qlora", rank=128, micro=2, eight_bit=True).peak),
+        (145.4, 0.001, lambda: step("72B", gpus=8, stage=2, micro=4, sequence=4096).components["weights"]),
+        (273, 0.01, lambda: step("72B", gpus=8, stage=2, micro=4, sequence=4096).states),
+        (
+            83,
+            0.01,
+            lambda: step("nf4", "qlora", gpus=2, stage=2, rank=128, micro=2, sequence=4096, eight_bit=True).peak,
+        ),
+        (128, 0.01, lambda: step("72B", gpus=8, stage=3, micro=2, sequence=6144, eight_bit=True, liger=True).peak),
+        (116, 0.01, lambda: step("72B", gpus=8, stage=3, sequence=6144, eight_bit=True, liger=True).peak),
+        # The stated figure leaves out the live layer: rows of 4,096 by themselves.
+        (164, 0.02, lambda: step("72B", gpus=8, stage=3, sequence=4096, liger=True).peak),
+        (
+            55,
+            0.01,
+            lambda: step("72B", gpus=8, stage=3, micro=2, sequence=6144, liger=True, offload_optimizer=True).peak,
+        ),
+        (64, 0.01, lambda: step("72B", "lora", gpus=4, stage=3, rank=64, micro=2).peak),
+        (104, 0.01, lambda: step("72B", "lora", gpus=2, stage=3, rank=64, micro=2).peak),
+    ],
+)
+def test_memory_is_what_was_stated(stated, tolerance, got):
+    assert got() == pytest.approx(stated, rel=tolerance)
+
+
+def test_components_add_up_to_the_peak_of_the_worst_phase():
+    for p in (original(name.stem) for name in DOCUMENTED.glob("*.yaml")):
+        assert sum(p.memory.components.values()) == pytest.approx(p.memory.peak)
+
+
+@pytest.mark.real
+def test_zero_terms_are_those_of_deepspeeds_own_estimators():
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
+
+    for size, gpus in (("7B", 2), ("14B", 2), ("72B", 8)):
+        m = qwen(size)
+        n, largest = m.parameters, m.embedding
+        ours = step(size, gpus=gpus, stage=2)
+        update = ours.states + 4 * n / gpus / 1e9  # they count the fp32 gradient of the step in
+        assert update == pytest.approx(zero2(n, gpus, cpu_offload=False)[1] / 1e9, rel=0.05)
+        # ZeRO-3: they count 4 bytes of fp32 gradient and no bf16 one; DeepSpeed keeps the bf16 one, and makes the fp32
+        # one a sub-group at a time. Without that difference of 2 bytes a parameter they agree.
+        ours = step(size, gpus=gpus, stage=3)
+        theirs = zero3(n, largest, gpus, cpu_offload=False, cpu_offload_params=False)[1]
+        gathered = ours.components["gathered"] - 2 * memory.LIVE / 1e9
+        assert ours.states + gathered == pytest.approx((theirs - 2 * n / gpus) / 1e9, rel=0.05)
+        # Offloaded: they count 16 bytes (the optimizer) and 18 (weights too), and multiply by 1.5 for buffers; here
+        # the bf16 gradient, which DeepSpeed copies to the host as well, is 2 more, and the buffers are the margin.
+        for parameters, extra in ((False, 2), (True, 2)):
+            theirs = zero3(n, largest, gpus, cpu_offload_params=parameters, additional_buffer_factor=1)[0]
+            host = step(size, gpus=gpus, stage=3, offload_optimizer=True, offload_parameters=parameters).host["offload"]
+            assert host == pytest.approx((theirs + extra * n) / 1e9, rel=0.05)
+
+
+# Tokens, time, money
+
+
+@pytest.mark.real
+def test_pieces_are_those_of_qwen2():
+    from helpers.training.nano import pieces
+
+    count, _ = budget._tokenizer("nothing/here")
+    for text in ("UKR 74%, it's ↑ -3.097\n\n  indent_ed (DPRK)  \r\n", "Überfälle 2026: ¿qué?", "", " \n \n"):
+        assert count(text) == pieces(text)
+
+
+def test_lengths_come_from_the_data_itself(small_data):
+    data = budget.find_data(str(small_data), "nothing/here")
+    assert data.examples == 180
+    assert 250 < data.tokens / data.examples < 320
+    assert "180 rows" in data.source
+    stated = budget.find_data("basic", "")
+    assert data.tokens / data.examples == pytest.approx(stated.tokens / stated.examples, rel=0.03)
+    assert budget.find_data("documents-cic", "").tokens == 10_000 * 2971
+    assert budget.find_data("documents-cic", "", 500).examples == pytest.approx(500, abs=2)
+    with pytest.raises(ElleError, match="unknown data set") as caught:
+        budget.find_data("documents-cix", "")
+    assert "documents-cic" in caught.value.fix
+
+
+def test_faulty_data_is_named_with_its_line(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"conversations": [{"from": "human", "value": "a b"}]}\n[1]\n')
+    with pytest.raises(ElleError, match="not an object") as caught:
+        budget.find_data(str(path), "")
+    assert caught.value.where.endswith("x.jsonl:2")
+    path.write_text("")
+    with pytest.raises(ElleError, match="empty"):
+        budget.find_data(str(path), "")
+
+
+@given(st.dictionaries(st.integers(1, 120), st.integers(1, 30), max_size=12))
+def test_packing_holds_every_example_and_wastes_little(lengths):
+    rows = budget.pack(lengths, 100)
+    kept = {length: count for length, count in lengths.items() if length <= 100}
+    tokens, examples = sum(length * count for length, count in kept.items()), sum(kept.values())
+    assert math.ceil(tokens / 100) <= rows <= examples
+    # First-fit decreasing: no two rows are half empty.
+    assert rows <= 2 * tokens / 100 + 1
+
+
+@pytest.mark.parametrize(
+    ("recipe_name", "data", "examples", "stated", "changes"),
+    [
+        ("config", "documents-basic", 3000, (8 / 60, 8 / 60), {}),
+        ("config", "documents-basic", 10_000, (26 / 60, 26 / 60), {}),
+        ("config", "documents-cic", 10_000, (2.2, 2.2), {"sequence_len": 3072}),
+        ("config_72b_8xh200", "documents-cic", 10_000, (2.1, 3.1), {"sequence_len": 3072}),
+        ("config_72b_qlora", "documents-cic", 10_000, (10.6, 18.7), {"sequence_len": 3072}),
+        ("config_72b_qlora", "documents-basic", 3000, (0.7, 1.1), {"sequence_len": 2048}),
+    ],
+)
+def test_hours_are_what_was_stated(recipe_name, data, examples, stated, changes):
+    """Training alone: the stated figures count no padding, no evaluation and no validation share."""
+    config = recipe.read_yaml(DOCUMENTED / f"{recipe_name}.yaml") | changes
+    config = recipe.merge(config, {"val_set_size": None, "eval_steps": None})
+    entry = RECIPES[f"{recipe_name}.yaml"]
+    plan = assess(config, gpu=entry["gpu"], count=entry["count"], data=data, examples=examples)
+    slots = plan.budget.steps * config["micro_batch_size"] * config["gradient_accumulation_steps"] * entry["count"]
+    full = plan.budget.tokens / (slots * config["sequence_len"])  # share of the rows that is no padding
+    low, high = (hours * full for hours in plan.budget.training_hours)
+    if stated[0] == stated[1]:  # one figure, at the published 18,728 tokens/s: the interval's fast end
+        assert low == pytest.approx(stated[0], rel=0.05)
+        assert plan.budget.tokens_per_second[1] == pytest.approx(18_728, rel=0.01)
+    else:
+        assert (low, high) == pytest.approx(stated, rel=0.1)
+
+
+def test_throughput_is_that_of_the_published_anchors():
+    plan = assess(recipe.read_yaml(DOCUMENTED / "config_72b_qlora.yaml"), count=2)
+    assert plan.budget.tokens_per_second == pytest.approx((1300, 2300), rel=0.02)
+    one = assess(recipe.read_yaml(DOCUMENTED / "config_72b_qlora.yaml"), gpu="a100", count=1)
+    low, high = one.budget.tokens_per_second
+    assert low <= 275
+    assert high * 1.01 >= 364
+
+
+def test_stated_costs_hold_with_loading_and_saving():
+    """72B in full on 8, two epochs of the CIC set: $103 to $140 with 0.75 h of loading and saving."""
+    plan = preflight.plan("configs/config_72b_8xh200.yaml", data="documents-cic")
+    assert plan.budget.other_hours == pytest.approx(0.75, abs=0.05)
+    assert plan.budget.dollars == pytest.approx((103, 140), rel=0.1)
+
+
+def test_prices_can_be_overridden(monkeypatch):
+    base = preflight.plan("configs/config.yaml", data="basic").budget
+    assert preflight.plan("configs/config.yaml", data="basic", price=2 * 4.59).budget.dollars[1] == pytest.approx(
+        2 * base.dollars[1]
+    )
+    monkeypatch.setenv(hardware.PRICE, "4.59")
+    assert "as given" in preflight.plan("configs/config.yaml").rests_on()[-1]
+    monkeypatch.setenv(hardware.PRICE, "cheap")
+    with pytest.raises(ElleError, match="no price"):
+        preflight.plan("configs/config.yaml")
+
+
+def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch):
+    shutil.copytree(paths.configs(), tmp_path / "configs")
+    monkeypatch.setenv("ELLE_ROOT", str(tmp_path))
+    offers = [
+        {"id": "NVIDIA H200", "secure": True, "community": True, "price": {"secure": 4.1, "community": "3.2"}},
+        {"id": "NVIDIA H100 80GB HBM3", "secure": True, "community": False, "price": {"secure": 2, "community": 0.1}},
+        {"id": "another", "secure": True, "price": {"secure": 1}},
+    ]
+    assert hardware.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
+    found = hardware.find("h200", 8)
+    assert hardware.hourly(found) == (25.6, 32.8)
+    assert found.priced.startswith("a test, 20")
+    assert (tmp_path / "configs" / "gpus.yaml").read_text().startswith("# What can be rented.")
+    assert hardware.find("a100").price == (1.39, 1.79)
+    for answer in ({}, {"gpus": []}, [], {"gpus": "x"}):
+        with pytest.raises(ElleError, match="no price"):
+            hardware.reprice(answer, "a test")
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    with pytest.raises(ElleError, match="RUNPOD_API_KEY"):
+        hardware.fetch()
+    monkeypatch.setenv("RUNPOD_API_KEY", "a-recognisable-token")
+    with pytest.raises(ElleError, match="no prices") as caught:
+        hardware.fetch("http://127.0.0.1:9/")
+    assert "recognisable" not in str(caught.value)
+
+
+# What it finds, by itself, in the documents' originals: one test for each fault
+
+
+def test_sharegpt_is_rejected():
+    for path in DOCUMENTED.glob("*.yaml"):
+        assert "sharegpt" in codes(preflight.plan(path), "error"), path.name
+
+
+def test_zero2_with_72b_cannot_fit():
+    for name in ("config_72b_8xh200", "config_72b_math_stacked"):
+        plan = original(name)
+        assert plan.verdict == "does not fit"
+        assert {"weights-replicated", "gpu-memory"} <= codes(plan, "error")
+
+
+def test_the_offload_plan_exceeds_the_hosts_memory():
+    plan = original("config_72b")
+    assert plan.verdict == "does not fit"
+    assert plan.memory.peak < plan.hardware.memory_gb
+    assert codes(plan, "error") >= {"host-memory"}
+    assert plan.memory.host_total > 4 * 276
+
+
+def test_the_14b_edit_runs_out_of_memory():
+    plan = original("config_14b")
+    assert plan.verdict == "does not fit"
+    assert "gpu-memory" in codes(plan, "error")
+    assert preflight.plan("configs/config_14b.yaml").verdict == "fits"
+
+
+def test_cic_examples_are_dropped_at_2048():
+    for name in ("config_72b", "config_72b_qlora"):
+        plan = original(name)
+        assert plan.budget.dropped == plan.data.examples == 10_000
+        finding = next(f for f in plan.findings if f.code == "examples-dropped")
+        assert (finding.severity, finding.fix[:18]) == ("error", "sequence_len: 3072")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("config", "push_to_hub"), ("config_72b_8xh200", "flash_attn_fuse_qkv"), ("config_72b_8xh200", "fsdp")],
+)
+def test_ignored_keys_are_named(name, key):
+    finding = next(f for f in original(name).findings if f.where == key)
+    assert finding.code == "ignored-key"
+    assert "drops" in finding.message
+    assert finding.fix == recipe.DROPPED[key]
+
+
+def test_deprecated_keys_are_named_with_their_replacement():
+    finding = next(f for f in original("config").findings if f.where == "flash_attention")
+    assert finding.fix == "attn_implementation: flash_attention_2"
+
+
+def test_the_activation_checkpointing_block_has_no_effect():
+    assert "activation-checkpointing-block" in codes(original("config_72b"))
+    assert "activation-checkpointing-block" not in codes(original("config"))
+
+
+def test_eight_bit_adam_with_optimizer_offload_is_swapped():
+    config = recipe.read_yaml(DOCUMENTED / "config_72b.yaml")
+    swapped = assess(config | {"optimizer": "adamw_bnb_8bit"}, count=4)
+    assert "optimizer-swapped" in codes(swapped)
+    assert swapped.memory.host_total == assess(config, count=4).memory.host_total  # 32 bits all the same
+    assert "optimizer-swapped" not in codes(original("config_72b"))
+
+
+def test_a_rank_above_the_servers_default_is_named():
+    finding = next(f for f in original("config_72b_qlora").findings if f.code == "lora-rank")
+    assert "--max-lora-rank 128" in finding.fix
+    assert "lora-rank" not in codes(original("config"))
+
+
+def test_a_checkpoint_larger_than_the_disk_is_named():
+    plan = original("config_72b_8xh200")
+    assert "disk" in codes(plan, "error")
+    assert plan.budget.disk["checkpoints"] == pytest.approx(1018, abs=1)  # one: 14 bytes a parameter
+    assert "disk" not in codes(original("config_72b_8xh200", disk=2000))
+
+
+def test_a_broken_budget_is_named():
+    for name in ("config_72b_8xh200", "config_72b_math_nf4_qlora"):
+        plan = original(name, limit=50)
+        assert "budget" in codes(plan, "error")
+        assert not plan.ok
+    assert "budget" not in codes(original("config", limit=50))
+
+
+def test_further_traps_are_named():
+    config = recipe.read_yaml(paths.configs() / "config_72b_qlora.yaml")
+    plan = assess(config | {"deepspeed": "deepspeed/zero3.json"}, count=2)
+    assert "qlora-zero3" in codes(plan, "error")
+    assert "resume" in codes(preflight.plan("configs/config_72b_8xh200.yaml"), "warning")
+    assert "deepspeed-alone" in codes(assess(config, count=1), "warning")
+    assert "reentrant" in codes(original("config_72b"), "error")
+    pinned = recipe.read_deepspeed("deepspeed/zero3_offload.json")
+    pinned["zero_optimization"]["offload_optimizer"]["pin_memory"] = True
+    assert "pinned-memory" in codes(assess(config | {"deepspeed": pinned}, count=2), "warning")
+    assert "unknown-model" in codes(assess(config | {"base_model": "some/model"}, count=2), "error")
+    without_plugin = recipe.merge(config, {"plugins": None})
+    assert any("its plugin is missing" in f.message for f in assess(without_plugin, count=2).findings)
+
+
+# Recipes of the project
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_passes_and_its_header_says_what_it_costs(name, monkeypatch):
+    monkeypatch.setattr(models, "local_file", lambda *_: None)  # whatever base was made here
+    plan = preflight.plan(paths.configs() / name, data=RECIPES[name]["data"])
+    assert plan.verdict == "fits"
+    assert plan.ok
+    assert f"\n# elle plan: {plan.summary()}\n" in (paths.configs() / name).read_text()
+
+
+def test_every_recipe_is_listed():
+    named = [path.name for path in paths.configs().glob("*.yaml") if "base_model" in recipe.read_yaml(path)]
+    assert sorted(named) == sorted(RECIPES)
+    for path in DOCUMENTED.glob("*.yaml"):
+        assert path.name in RECIPES
+
+
+def test_a_copy_is_known_by_its_name_and_another_needs_a_gpu(tmp_path):
+    copy = tmp_path / "config_72b.yaml"
+    shutil.copy(paths.configs() / "config_72b.yaml", copy)
+    assert str(preflight.plan(copy).hardware) == "4 x H200 SXM"
+    other = copy.rename(tmp_path / "mine.yaml")
+    answer = elle(other)
+    assert answer.exit_code == 2
+    assert "--gpu" in answer.output
+    assert elle(tmp_path / "missing.yaml").exit_code == 2
+    assert elle(other, "--gpu", "h200", "--count", "4").exit_code == 0
+    assert elle(other, "--gpu", "a10").exit_code == 1
+    with pytest.raises(ElleError, match="unknown GPU") as caught:
+        preflight.plan(other, gpu="h20")
+    assert "h200" in caught.value.fix
+
+
+# The command
+
+KEYS = "verdict peak_gb components_gb host_gb disk_gb hours dollars tokens dropped_examples findings".split()  # noqa: SIM905
+
+
+def test_the_json_holds_what_programs_ask_for():
+    done = elle("configs/config_72b_8xh200.yaml", "--json")
+    answer = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert set(KEYS) <= set(answer)
+    assert answer["hours"].keys() == answer["dollars"].keys() == {"low", "high"}
+    assert answer["hours"]["low"] < answer["hours"]["high"]
+    assert sum(answer["components_gb"].values()) == pytest.approx(answer["peak_gb"], abs=0.1)
+    for finding in answer["findings"]:
+        assert set(finding) == {"code", "severity", "where", "message", "fix"}
+
+
+def test_the_text_shows_bars_intervals_and_what_they_rest_on():
+    done = elle(DOCUMENTED / "config_72b_8xh200.yaml", "--budget", "50")
+    assert done.exit_code == 1
+    for said in ("DOES NOT FIT on 8 x H200", "weights        145.4  ███", "|>", "rests on", "dollars a GPU-hour"):
+        assert said in done.output
+    assert elle("configs/config.yaml", "--budget", "1").exit_code == 1
+    assert elle("configs/config.yaml", "--budget", "50").exit_code == 0
+    assert "processor" in elle("configs/nano.yaml").output
+
+
+def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
+    assert elle("nano").exit_code == 0
+    two = profile.Profile(
+        name="two",
+        summary="",
+        notebooks=[],
+        parameters={
+            "recipe": "configs/config.yaml",
+            "recipe_2": "configs/config_14b.yaml",
+            "budget": 22.5,
+            "count": 20,
+        },
+    )
+    monkeypatch.setattr(profile, "names", lambda: ["two"])
+    monkeypatch.setattr(profile, "load", lambda name: two)
+    answer = json.loads(elle("two", "--json").stdout)
+    assert set(KEYS) <= set(answer)
+    assert [one["recipe"] for one in answer["plans"]] == ["configs/config.yaml", "configs/config_14b.yaml"]
+    total = sum(one["dollars"]["high"] for one in answer["plans"])
+    assert answer["dollars"]["high"] == pytest.approx(total, abs=0.02)
+    over = elle("two", "--budget", "3")
+    assert over.exit_code == 1
+    assert "more than $3.00" in over.output
+    assert elle("two", "--fix", str(tmp_path / "x.yaml")).exit_code == 1
+
+
+def test_planning_imports_nothing_heavy():
+    code = """
+import sys
+from helpers.training import fix, preflight
+from helpers.training.recipe import table
+for name in table("recipes")["recipes"]:
+    preflight.plan(f"configs/{name}").to_json()
+heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "tokenizers", "helpers.briefings"} & set(sys.modules)
+print(heavy or "light")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root(), check=True)
+    assert done.stdout.strip() == "light"
+
+
+# The nearest recipe that passes
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(DOCUMENTED.glob("*.yaml"))])
+def test_what_fix_writes_passes(name, tmp_path):
+    out = tmp_path / "corrected.yaml"
+    done = elle(DOCUMENTED / f"{name}.yaml", "--fix", out, "--json")
+    assert done.exit_code == 0
+    again = preflight.plan(out)  # it says itself what it is planned for
+    assert again.ok
+    entry = RECIPES[f"{name}.yaml"]
+    assert (again.hardware.name, again.hardware.count) == (entry["gpu"], entry["count"])
+    changes = json.loads(done.stdout)["changes"]
+    assert all("->" in change and change.endswith(")") for change in changes)
+    before, after = recipe.read_yaml(DOCUMENTED / f"{name}.yaml"), recipe.read_yaml(out)
+    changed = {key for key in before.keys() | after.keys() if before.get(key, "-") != after.get(key, "-")}
+    assert changed == {re.split(r"[:[]", change)[0] for change in changes}
+    assert after["base_model"] == before["base_model"]
+
+
+def test_fix_changes_no_more_than_it_must(tmp_path):
+    plan, _ = fix.nearest(original("config_14b"))
+    assert plan.config["optimizer"] == "adamw_bnb_8bit"
+    assert plan.config["deepspeed"] == "deepspeed/zero2.json"
+    assert plan.config["micro_batch_size"] == 4
+    plan, _ = fix.nearest(original("config_72b"))  # no full fine-tune fits four
+    assert (plan.config["adapter"], plan.config["load_in_4bit"]) == ("lora", False)
+    plan, _ = fix.nearest(original("config_72b_8xh200"))
+    assert "adapter" not in plan.config
+    good = preflight.plan("configs/config.yaml")
+    assert fix.nearest(good) == (good, [])
+
+
+def test_fix_spares_money_by_fewer_epochs_and_says_where_nothing_helps():
+    plan, changes = fix.nearest(original("config_72b_math_nf4_qlora", limit=100))
+    assert plan.budget.dollars[1] <= 100
+    assert "num_epochs" in {change.key for change in changes}
+    with pytest.raises(ElleError, match="no change of the recipe") as caught:
+        fix.nearest(original("config_72b_math_nf4_qlora", limit=5))
+    assert "fewer" in caught.value.fix
+    with pytest.raises(ElleError, match="no change of the recipe"):
+        fix.nearest(original("config_72b", gpu="a10"))
+
+
+def test_fix_corrects_typing_errors(tmp_path):
+    config = yaml.safe_load((paths.configs() / "config.yaml").read_text())
+    config |= {"learning_rte": "1e-5", "num_epochs": "many", "micro_batch_size": 10**400, "tf32": [1]}
+    del config["learning_rate"]
+    config["datasets"][0] |= {"pth": 1, "shards": "x"}
+    plan, _ = fix.nearest(assess(config, count=2))
+    assert plan.ok
+    assert plan.config["learning_rate"] == "1e-5"
+    assert plan.config["micro_batch_size"] == 1
+    assert not {"num_epochs", "tf32", "learning_rte"} & set(plan.config)
+    assert "pth" not in plan.config["datasets"][0]
+
+
+@pytest.mark.real
+def test_axolotl_and_deepspeed_accept_the_recipes_and_what_fix_writes_and_reject_the_originals(tmp_path):
+    recipes = [paths.configs() / name for name in RECIPES]
+    originals = sorted(DOCUMENTED.glob("*.yaml"))
+    fixed = []
+    for path in originals:
+        plan, changes = fix.nearest(preflight.plan(path))
+        fixed.append(fix.write(plan, changes, tmp_path / path.name))
+    for path in (paths.root() / "deepspeed").glob("*.json"):  # those that no recipe names, too
+        recipes.append(tmp_path / f"{path.stem}.yaml")
+        config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+        config |= {"deepspeed": str(path), "optimizer": "adamw_torch_fused"}
+        recipes[-1].write_text(yaml.safe_dump(config))
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"zero_optimization": {"stage": 2, "bucket": 1}}')
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(recipe.read_yaml(recipes[0]) | {"deepspeed": str(bad)}))
+    good = {*recipes, *fixed}
+    plans = [preflight.plan(path, gpu="h200") for path in (*recipes, *fixed, *originals, wrong)]
+    for plan in preflight.ask_trainer(plans):
+        rejected = [f for f in plan.findings if f.code.endswith("-rejects")]
+        if plan.file in good:
+            assert not rejected, plan.file.name
+        elif plan.file == wrong:
+            assert {"deepspeed-rejects", "deepspeed-file"} <= codes(plan)  # found without asking, too
+        else:
+            assert "sharegpt" in rejected[0].message, plan.file.name
+
+
+# Anything thrown at it
+
+
+def assess(config, *, gpu="h200", count=1, data="documents-cic", examples=None, limit=None) -> preflight.Plan:
+    lengths = budget.find_data(data, "", examples) if data else None
+    return preflight.assess(Path("x.yaml"), config, hardware.find(gpu, count, 1000.0), lengths, limit=limit)
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(1, 4).map(lambda power: 10 ** (power * 300))
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["auto", "1e-5", "sharegpt", "qlora", "deepspeed/zero3.json", "\x00", "x" * 5000, "[", "nan"])
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+_interesting = [
+    *["base_model", "datasets", "test_datasets", "adapter", "load_in_4bit", "lora_r", "lora_target_modules", "plugins"],
+    *["micro_batch_size", "gradient_accumulation_steps", "sequence_len", "num_epochs", "max_steps", "learning_rate"],
+    *["deepspeed", "optimizer", "val_set_size", "eval_steps", "save_steps", "save_total_limit", "eval_strategy"],
+    *["gradient_checkpointing", "gradient_checkpointing_kwargs", "sample_packing", "excess_length_strategy", "fsdp"],
+    *["attn_implementation", "flash_attention", "saves_per_epoch", "evals_per_epoch", "eval_sample_packing"],
+]
+keys = st.sampled_from(_interesting) | st.sampled_from(sorted(recipe.schema()["keys"])) | st.text(max_size=8)
+
+
+def judged(plan: preflight.Plan) -> None:
+    json.dumps(plan.to_json(), allow_nan=False)
+    assert plan.text()
+    assert plan.summary()
+    try:
+        fixed, changes = fix.nearest(plan)
+    except ElleError:
+        return
+    assert fixed.ok
+    with tempfile.TemporaryDirectory() as folder:
+        written = fix.write(fixed, changes, Path(folder) / "fixed.yaml")
+        assert preflight.plan(written).ok or not fixed.data
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["config.yaml", "config_72b_qlora.yaml", "config_72b.yaml", "nano.yaml"]),
+    st.dictionaries(keys, values, max_size=6),
+    st.lists(st.sampled_from(_interesting), max_size=4),
+    st.sampled_from([1, 2, 8]),
+    st.sampled_from([None, "basic", "documents-cic"]),
+    st.sampled_from([None, 0.0, 50.0]),
+)
+def test_any_recipe_ends_in_findings(name, changed, missing, count, data, limit):
+    config = recipe.read_yaml(paths.configs() / name) | changed
+    config = {key: value for key, value in config.items() if key not in missing}
+    judged(assess(config, count=count, data=data, limit=limit))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(["zero_optimization", "activation_checkpointing", "bf16"]), values), values)
+def test_any_deepspeed_file_ends_in_findings(content, section):
+    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    names = ("stage", "offload_optimizer", "offload_param", "x")
+    for inner in (content.get("zero_optimization"), dict.fromkeys(names, section)):
+        judged(assess(config | {"deepspeed": content | {"zero_optimization": inner}}, count=2))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=60)
+    | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | values.map(lambda value: yaml.dump(value).encode("utf-8", "surrogatepass"))
+    | st.sampled_from(
+        [b"a: !!int ''", b"a: !!timestamp x", b"a: &a [*a]", b"a: 2024-99-99", b"a: !!binary x", b"[" * 9999]
+    )
+    | st.sampled_from([b"datasets: &a [*a]\nbase_model: &b {c: *b}", b"lora_r: 0x" + b"f" * 6000, b"? [a]\n: b"])
+)
+def test_any_file_ends_in_findings_or_an_error(tmp_path, content):
+    path = tmp_path / "any.yaml"
+    path.write_bytes(content)
+    with contextlib.suppress(ElleError):
+        judged(preflight.plan(path, gpu="h200", data="basic"))
+    bad = tmp_path / "any.json"
+    bad.write_bytes(content)
+    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"deepspeed": str(bad)}
+    judged(assess(config, count=2))

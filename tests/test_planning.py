@@ -1,0 +1,160 @@
+"""What notebook 04 and the report ask of the planner: a run's own plans, and what became of them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import notebook, planning, plots, report
+from helpers.briefings import dataset
+from helpers.errors import ElleError
+from helpers.training import fix, preflight
+
+STEP = "04_plan_the_run"
+NONE = {"recipe_next": "", "base": "", "gpu": "", "gpus": 0, "disk": 0, "price": 0.0, "budget": 0.0}
+
+
+def started(**given) -> notebook.Run:
+    defaults = {name: parameter.default for name, parameter in notebook.parameters(notebook.file_of(STEP)).items()}
+    return notebook.start(STEP, defaults | given)
+
+
+def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
+    (plan,) = planning.of_run(started(count=400))
+    assert (plan.verdict, plan.data.examples) == ("fits", 361)  # of twenty, eighteen are trained on
+    assert plan.sizes == "configs/nano_base.yaml"
+
+    data = notebook.start("03_generate_data", {"run_id": "lab", "kind": "basic", "count": 400, "seed": 7})
+    dataset.build("basic", 400, 7, data.path("data"))
+    data.finish(kind="basic")
+    run = started(count=400)
+    (plan,) = planning.of_run(run)
+    assert plan.data.examples == 360
+    assert "train.jsonl" in plan.data.source
+    assert {"03_generate_data", "configs/nano.yaml", "configs/gpus.yaml"} <= set(run.inputs)
+    run.finish(plan={})
+    assert notebook.is_current(STEP, run.folder, run.parameters)
+    data.finish(kind="another")
+    assert not notebook.is_current(STEP, run.folder, run.parameters)
+
+
+def test_a_run_is_planned_with_its_own_hardware_price_and_base(tmp_path):
+    rented = NONE | {"gpu": "h100", "gpus": 2, "disk": 90, "price": 2.0, "budget": 1.0}
+    plans = planning.of_run(
+        started(recipe="configs/config.yaml", **rented | {"recipe_next": "configs/config_14b.yaml"})
+    )
+    assert [plan.file.name for plan in plans] == ["config.yaml", "config_14b.yaml"]
+    for plan in plans:
+        assert (plan.hardware.name, plan.hardware.count, plan.hardware.disk_gb) == ("h100", 2, 90)
+        assert plan.hardware.price == (2.0, 2.0)
+        assert plan.limit is None  # the budget is for both together
+    answer = preflight.together("r", plans, 1.0)
+    assert "budget" in {finding["code"] for finding in answer["findings"]}
+    assert [finding["where"] for finding in answer["findings"] if finding["code"] == "budget"] == ["r"]
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes |= {"intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    (own,) = planning.of_run(started(base=str(tmp_path)))
+    assert own.config["base_model"] == str(tmp_path)
+    assert own.model.layers == 3
+    with pytest.raises(ElleError, match="unknown GPU"):
+        planning.of_run(started(gpu="h20"))
+
+
+def test_a_plan_that_does_not_hold_ends_the_run():
+    plan = preflight.plan("configs/config.yaml", data="basic")
+    planning.require(preflight.together("r", [plan], None))
+    with pytest.raises(ElleError, match=r"more than \$1\.00") as caught:
+        planning.require(preflight.together("r", [plan], 1.0))
+    assert "fewer" in caught.value.fix
+    original, _ = planning.documented()["config_72b_8xh200"]
+    with pytest.raises(ElleError, match="only ZeRO-3 splits them") as caught:
+        planning.require(preflight.together("r", [plan, original], None))
+    assert "push_to_hub" in caught.value.what
+
+
+def test_a_plan_is_varied_in_one_thing_at_a_time():
+    plan = preflight.plan("configs/config_72b_qlora.yaml", data="documents-cic", limit=50)
+    assert planning.varied(plan) == plan
+    assert planning.varied(plan, gpus=8).hardware.count == 8
+    assert planning.varied(plan, gpu="a100").hardware.count == 2
+    cheaper = planning.varied(plan, price=1.0)
+    assert cheaper.budget.dollars[0] == pytest.approx(plan.budget.dollars[0] / plan.hardware.price[0])
+    assert (cheaper.hardware.disk_gb, cheaper.limit) == (plan.hardware.disk_gb, 50)
+    changed = planning.varied(plan, num_epochs=1, flash_attn=None)
+    assert changed.config == plan.config | {"num_epochs": 1}
+
+
+def test_the_documents_plans_stand_beside_the_corrected_ones():
+    found = planning.documented()
+    assert len(found) == 8
+    for original, shipped in found.values():
+        assert not original.ok
+        assert shipped.ok
+        assert original.data == shipped.data
+        assert original.data.name.startswith("documents-")
+        assert planning.facts(shipped)["errors"] == "none"
+    assert planning.facts(found["config_72b"][0])["examples"] == "0"
+    assert "sharegpt, weights-replicated" in planning.facts(found["config_72b_8xh200"][0])["errors"]
+    unknown = preflight.assess(Path("x"), {"base_model": "no/such"}, found["config"][0].hardware, None)
+    assert set(planning.facts(unknown).values()) >= {"unknown", "?"}
+
+
+def test_what_fix_changed_is_named_key_by_key():
+    original, _ = planning.documented()["config_72b_8xh200"]
+    rows = {row["key"]: row for row in planning.change_rows(fix.nearest(original)[1])}
+    assert rows["datasets[0].type"]["before"] == "'sharegpt'"
+    assert "datasets[0].path" not in rows
+    assert rows["push_to_hub"]["after"] == "removed"
+    assert all(row["why"] for row in rows.values())
+
+
+def test_the_pictures_hold_what_is_known_of_plans():
+    plan = preflight.plan("configs/config.yaml", data="basic")
+    unknown = preflight.assess(Path("x"), {"base_model": "no/such"}, plan.hardware, None)
+    for plans in ({"one": plan, "two": unknown}, {"two": unknown}):
+        bars = plots.memory_bars(plans, "title").axes[0]
+        assert [label.get_text() for label in bars.get_yticklabels()] == [name for name in plans if name == "one"]
+        assert plots.cost_intervals(plans, "title", budget=50).axes[0].get_title(loc="left") == "title"
+    bars = plots.memory_bars({"one": plan}, "title").axes[0]
+    assert max(patch.get_x() + patch.get_width() for patch in bars.patches) == pytest.approx(plan.memory.peak, rel=0.01)
+
+
+def test_rows_of_text_are_shown_whole():
+    text = notebook.show_text([{"a": "<b>" * 40, "b": "$1 to $2"}]).data
+    assert "&lt;b&gt;" * 40 in text
+    assert "ignore" in text
+    assert notebook.show_text([]).data == "none"
+
+
+def test_the_report_holds_the_plan_beside_what_was_measured(tmp_path):
+    run = started()
+    run.finish(plan=planning.kept(preflight.together("r", planning.of_run(run), None)))
+    manifests = run.folder / "manifests"
+
+    def planned(seconds: float | None, recipe: str = "configs/nano.yaml") -> tuple[dict, str]:
+        (manifests / "05_train.json").unlink(missing_ok=True)
+        if seconds is not None:
+            manifest = json.loads((manifests / f"{STEP}.json").read_text())
+            metrics = {"recipe": recipe, "seconds": seconds, "steps": 800}
+            (manifests / "05_train.json").write_text(json.dumps(manifest | {"step": "05_train", "metrics": metrics}))
+        page = report.build(run.folder).read_text()
+        (plan,) = json.loads((run.folder / "report.json").read_text())["plan"]["plans"]
+        return plan, re.sub(r"\s+", " ", page[page.index("<h2>The plan") : page.index("<h2>Where the time")])
+
+    plan, page = planned(None)
+    assert (plan["measured_hours"], plan["within"]) == (None, None)
+    assert "NOT RUN" in page
+    plan, page = planned(3600 * plan["hours"]["high"] - 1)
+    assert plan["within"]
+    assert "(within)" in page
+    plan, page = planned(36000.0)
+    assert not plan["within"]
+    assert "10.00 (outside)" in page
+    plan, _ = planned(36000.0, recipe="configs/smoke.yaml")
+    assert plan["measured_hours"] is None
+    (manifests / f"{STEP}.json").unlink()
+    assert report.collect(run.folder)["plan"] is None
+    assert "notebook 04, plans a run" in report.build(run.folder).read_text()
