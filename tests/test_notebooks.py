@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -208,3 +209,20 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
     notebook.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
     assert not current()
     assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out
+
+
+def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():
+    """A resumed run trained anew and kept the report's notebook of the model before."""
+    given = {"run_id": "r"}
+    first = notebook.start("00_start_here", given)
+    first.finish(figure=1)
+    run = notebook.start("10_report_card", given)
+    run.sums_up()
+    run.finish()
+    assert notebook.is_current("10_report_card", run.folder, given)
+    first.finish(figure=2)
+    assert not notebook.is_current("10_report_card", run.folder, given)
+    first.finish(figure=1)
+    added = run.path("manifests", "07_evaluate.json")
+    shutil.copy(run.path("manifests", "00_start_here.json"), added)
+    assert not notebook.is_current("10_report_card", run.folder, given)

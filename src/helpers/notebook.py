@@ -147,6 +147,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     inputs: dict[str, str] = field(default_factory=dict)
+    whole_run: bool = False
     _outputs: list[Path] = field(default_factory=list)
 
     def path(self, *parts: str) -> Path:
@@ -172,6 +173,11 @@ class Run:
             )
         self.inputs[step] = jsonl.sha256(path)
         return jsonl.read_json(path)["metrics"]
+
+    def sums_up(self) -> None:
+        """Note the manifests of all other steps: when one changes or is added, this step has to run again."""
+        self.whole_run = True
+        self.inputs |= {path.stem: jsonl.sha256(path) for path in _other_manifests(self.folder, self.step)}
 
     def uses(self, path: Path | str) -> Path:
         """Note a file of the repository that this step reads: when it changes, the step has to run again."""
@@ -223,6 +229,7 @@ class Run:
             "parameters": self.parameters,
             "code": stamp(file_of(self.step)),
             "inputs": self.inputs,
+            "whole_run": self.whole_run,
             "outputs": outputs,
             "metrics": metrics,
             "device": self.machine.device_reason,
@@ -285,12 +292,19 @@ def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
     wanted = {name: parameter.default for name, parameter in declared.items()} | check_parameters(step, given)
     if manifest["code"] != stamp(file_of(step)) or manifest["parameters"] != wanted:
         return False
+    others = {path.stem for path in _other_manifests(folder, step)}
+    if manifest.get("whole_run") and not others <= set(manifest["inputs"]):
+        return False
     for name, digest in manifest["inputs"].items():
         earlier = folder / "manifests" / f"{name}.json"
         source_file = earlier if earlier.exists() else paths.root() / name
         if not source_file.is_file() or jsonl.sha256(source_file) != digest:
             return False
     return all(_unchanged(folder / name, facts) for name, facts in manifest["outputs"].items())
+
+
+def _other_manifests(folder: Path, step: str) -> list[Path]:
+    return [path for path in sorted((folder / "manifests").glob("*.json")) if path.stem != step]
 
 
 def _unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
