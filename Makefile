@@ -37,8 +37,10 @@ lint: setup ## style
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
-lock: ## resolve requirements/*.in anew, keeping what is pinned (ARGS=--upgrade: the newest of everything)
+lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)
 	@requirements/setup.sh lock $(ARGS)
+	@$(MAKE) --no-print-directory setup
+	.venv/bin/python -m helpers.training.recipe # the names and types of the locked Axolotl's keys
 
 clean: ## remove caches; runs, data and environments stay
 	find $(wildcard src tests notebooks benchmarks) -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

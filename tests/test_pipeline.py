@@ -298,6 +298,9 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     again = elle("run", "smoke", "--resume", **runs)
     assert again.returncode == 0, again.stderr[-3000:]
     assert again.stdout.count("done and unchanged, skipped") == len(profile.load("smoke").notebooks)
+    # A resumed run's report said "whole run: 5 s", the time of the last piece.
+    card = json.loads((folder / "report.json").read_text())
+    assert card["total_seconds"] == pytest.approx(sum(card["step_seconds"].values()), abs=0.1)
     (folder / "manifests" / "03_generate_data.json").unlink()
     third = elle("run", "smoke", "--resume", "--only", "00,03", **runs)
     assert third.returncode == 0, third.stderr[-3000:]

@@ -170,7 +170,8 @@ def run(
             with _watched(folder / ".status"):
                 _execute(step, folder, parameters[step] | {"run_id": run_id}, name)
             say(f"{title}: {time.monotonic() - start:.0f} s")
-        made = report.build(folder, total_seconds=time.monotonic() - began)
+        # Of a run in several pieces the whole is the sum of its steps, not the time of the last piece.
+        made = report.build(folder, total_seconds=None if resume or only else time.monotonic() - began)
         say(f"report   {paths.shown(made)}")
     return folder
 
