@@ -520,7 +520,7 @@ from helpers.training import fix, preflight
 from helpers.training.recipe import table
 for name in table("recipes")["recipes"]:
     preflight.plan(f"configs/{name}").to_json()
-heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "tokenizers", "helpers.briefings"} & set(sys.modules)
+heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "helpers.briefings"} & set(sys.modules)
 print(heavy or "light")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root(), check=True)

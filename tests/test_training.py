@@ -246,7 +246,8 @@ def test_training_runs_is_joined_and_survives_being_killed(tmp_path, small_data,
     for process in trainers(prepared.folder):
         process.kill()
     wait_for(lambda: not job.running, 60, "the killed job still counts as running")
-    assert not trainers(prepared.folder)
+    # A data worker that was forked in this very moment ends by itself once it misses its parent (within 5 s).
+    wait_for(lambda: not trainers(prepared.folder), 30, "a process of the killed training is left")
     with pytest.raises(ElleError, match="Axolotl failed") as caught:
         launch.follow(prepared, job)
     assert "checkpoint" in caught.value.fix

@@ -28,7 +28,7 @@ FORWARD = 1 / 3
 #: What Axolotl keeps where a recipe does not say (`save_total_limit`); GB for packages and prepared data.
 CHECKPOINTS, PACKAGES = 4, 20.0
 #: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
-SAMPLE, TURN = 2000, 5
+SAMPLE, TURN = 500, 5
 
 #: Qwen2's pre-tokenisation in Python's own terms (transformers' PRETOKENIZE_REGEX, see nano.pieces).
 _PIECES = re.compile(
@@ -150,10 +150,13 @@ def pack(lengths: dict[int, int], sequence: int) -> int:
         if not 0 < length <= sequence:
             continue
         for space in sorted(space for space in room if space >= length):
-            used = min(left, room[space])
-            room[space] -= used
-            room[space - length] += used
-            left -= used
+            each = space // length  # such examples go into a row with this room
+            full = min(room[space], left // each)
+            rest = left - full * each if room[space] > full else 0  # fewer than that, into one more
+            room[space] -= full + (rest > 0)
+            room[space - each * length] += full
+            room[space - rest * length] += rest > 0
+            left -= full * each + rest
         if left:
             fit = min(sequence // length, left)
             new, rest = divmod(left, fit)
