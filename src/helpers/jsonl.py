@@ -82,6 +82,11 @@ def read(path: Path | str) -> Iterator[dict]:
     Raises:
         ElleError: with file and line number, where the file is missing, a line is not JSON, or not an object.
     """
+    return (row for _, row in numbered(path))
+
+
+def numbered(path: Path | str, *, unique: bool = False) -> Iterator[tuple[int, dict]]:
+    """The same with line numbers, from 1; `unique` refuses an object that has a key twice."""
     path = Path(path)
     try:
         file = path.open("rb")
@@ -93,8 +98,8 @@ def read(path: Path | str) -> Iterator[dict]:
                 continue
             where = f"{path}:{number}"
             try:
-                row = json.loads(line.decode("utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                row = json.loads(line.decode("utf-8"), object_pairs_hook=_unique if unique else None)
+            except (ValueError, RecursionError) as error:
                 raise ElleError(
                     f"this line is not valid JSON: {error}",
                     where=where,
@@ -104,7 +109,15 @@ def read(path: Path | str) -> Iterator[dict]:
                 raise ElleError(
                     f"this line holds a JSON {type(row).__name__}, not an object", where=where, fix="one object a line"
                 )
-            yield row
+            yield number, row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return row
 
 
 def sha256(path: Path | str) -> str:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.stats import kendalltau
 
 from helpers.cic import _checks
 from helpers.cic.functional import LAMBDA
@@ -147,6 +145,8 @@ def _rolling(series: np.ndarray, window: float, bandwidth: float | None) -> tupl
     if bandwidth is not None:
         if not 0 < bandwidth <= 1:
             raise ValueError(f"the bandwidth must lie in 0..1, not {bandwidth}")
+        from scipy.ndimage import gaussian_filter1d
+
         series = series - gaussian_filter1d(series, bandwidth * length)
     windows = np.lib.stride_tricks.sliding_window_view(series, width, axis=-1)
     variance = np.where(np.ptp(windows, axis=-1) > 0, windows.var(axis=-1, ddof=1), 0)  # no rounding for a constant
@@ -200,6 +200,8 @@ def kendall_trend(series) -> float:
     known = ~np.isnan(series)
     if known.sum() < 2:
         return float("nan")
+    from scipy.stats import kendalltau  # here: it takes half a second to load, and reading a prompt does not need it
+
     return float(kendalltau(np.flatnonzero(known), series[known]).statistic)
 
 
