@@ -129,6 +129,9 @@ def read_record(record: Mapping[str, Any]) -> tuple[Metrics, Briefing]:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise _bad(fault["msg"], ".".join(map(str, ("briefings", *fault["loc"]))), "give the eight texts") from error
+    for key, text in briefing.model_dump().items():
+        if not text.isascii() and text.encode(errors="replace").decode() != text:
+            raise _bad("a lone surrogate, which is no character", f"briefings.{key}", "correct the text")
     rounded = None if tone is None else round(Decimal(repr(tone)), 1) + 0  # no -0.0
     return Metrics(tuple(nations), signals.get("articles"), rounded, signals.get("alerts"), categories), briefing
 

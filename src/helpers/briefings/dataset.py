@@ -8,6 +8,7 @@ that the bytes depend on kind, count and seed alone.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -98,6 +99,7 @@ def build(
     if (folder / MANIFEST).exists():
         manifest = load_manifest(folder)
         if {key: manifest.get(key) for key in {*asked, "format"}} == {"format": None} | asked:
+            _remove(folder / "parts")  # of a process that was killed between its last two steps
             return manifest
         raise ElleError(
             "this folder already holds another data set",
@@ -107,8 +109,7 @@ def build(
 
     parts = folder / "parts"
     if not (parts / "asked.json").exists() or jsonl.read_json(parts / "asked.json") != asked:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(parts)
+        _remove(parts)
         jsonl.write_json(parts / "asked.json", asked)
     for left in (*parts.glob(".*.partial"), *folder.glob(".*.partial")):
         left.unlink(missing_ok=True)  # of a process that was killed
@@ -123,8 +124,16 @@ def build(
                     yield split_of(index), line
 
     manifest = write_splits(folder, asked, lines())
-    shutil.rmtree(parts)
+    _remove(parts)
     return manifest
+
+
+def _remove(parts: Path) -> None:
+    try:
+        if parts.is_dir():
+            shutil.rmtree(parts)
+    except OSError as error:
+        raise ElleError(f"cannot remove: {error.strerror}", where=str(parts), fix="delete it yourself") from error
 
 
 def _part(parts: Path, number: int) -> Path:
@@ -282,15 +291,24 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
     Raises:
         ElleError: unknown split, no such set, an empty split, or a row that is no example (file and line).
     """
+    rows = list(itertools.islice(rows_of(folder, split), limit))
+    if not rows:
+        raise ElleError("this split is empty", where=f"{folder}: {split}", fix="generate more examples")
+    return rows
+
+
+def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
+    """The rows of a split, streaming.
+
+    Raises:
+        ElleError: unknown split, no such set, or a row that is no example (file and line).
+    """
     folder = Path(folder)
     manifest = load_manifest(folder)
     if split not in manifest["splits"]:
         raise unknown("split", split, manifest["splits"])
     path = folder / manifest["splits"][split]["file"]
-    rows: list[dict] = []
     for number, example in enumerate(_read(path), 1):
-        if limit is not None and len(rows) == limit:
-            break
         turns = example.get("conversations")
         if not isinstance(turns, list) or [t.get("from") for t in turns if isinstance(t, dict)] != [
             "system",
@@ -302,10 +320,7 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
                 where=f"{path}:{number}",
                 fix="regenerate the set with notebook 03_generate_data",
             )
-        rows.append(example)
-    if not rows:
-        raise ElleError("this split is empty", where=str(path), fix="generate more examples")
-    return rows
+        yield example
 
 
 def _read(path: Path) -> Iterator[dict]:

@@ -52,7 +52,7 @@ def _standing_alone(names: str) -> re.Pattern[str]:
 
 _NAME = _standing_alone(rf"[A-Z]{{3}}|(?i:{_any_of(_SPELLINGS)})")
 _CIC_NAME = _standing_alone(
-    rf"(?:{_any_of(ANALOGUES)})(?!\d)|{_any_of(_SYMBOLS)}|[A-Z]{{3}}|(?i:{_any_of(_CIC_SPELLINGS)})"
+    rf"(?:{_any_of(ANALOGUES)})(?![.,]?\d)|{_any_of(_SYMBOLS)}|[A-Z]{{3}}|(?i:{_any_of(_CIC_SPELLINGS)})"
 )
 
 # A clause's end or a number. One set leads, which lets the scan skip all other characters at once; the sign, if any, is
