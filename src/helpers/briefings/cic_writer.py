@@ -3,7 +3,8 @@
 Words that follow from figures, by these rules:
     balance above 0.05: net is rising, growing; below -0.05 falling, shrinking; else steady, level
     temperature and order against the prior ones: hotter, cooler, as hot; more, less, as ordered
-    both taus above 0.3: early warning; one: mixed signals; none: no early warning, and they are not cited
+    both taus above 0.3: early warning; one: mixed signals; none: no early warning, and they are not cited.
+        After a transition a warning would be late: signals high, mixed, low
     agreement above 0.95: capped
     distance below 0.15: close, below 0.25: loose, else weak
     a transition is named only where the prompt prints one
@@ -24,6 +25,7 @@ SYSTEM_PROMPT = (
 )
 
 _STEADY, _RISING = Decimal("0.05"), Decimal("0.3")
+_LATE = (" Signals low.", " Mixed signals", " Signals high")
 _CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
 
 
@@ -75,7 +77,8 @@ def _phase(figures: CicFigures, pick: Pick) -> str:
     taus = [values[name] for name in ("tau variance", "tau autocorrelation") if name in values]
     if len(taus) == 2:
         rising = sum(tau > _RISING for tau in taus)
-        text += (" No early warning.", " Mixed signals", " Early warning")[rising]
+        late = "transition" in values
+        text += ((" No early warning.", " Mixed signals", " Early warning"), _LATE)[late][rising]
         text += ": tau variance {}, tau autocorrelation {}.".format(*taus) if rising else ""
     if "transition" in values:
         return text + pick((" Transition {0} ago.", " A transition {0} ago.")).format(months(values["transition"]))

@@ -111,8 +111,8 @@ def build(
     if not (parts / "asked.json").exists() or jsonl.read_json(parts / "asked.json") != asked:
         _remove(parts)
         jsonl.write_json(parts / "asked.json", asked)
-    for left in (*parts.glob(".*.partial"), *folder.glob(".*.partial")):
-        left.unlink(missing_ok=True)  # of a process that was killed
+    for place in (parts, folder):
+        _sweep(place)
     numbers = range(-(-count // PART))
     missing = [number for number in numbers if not _part(parts, number).exists()]
     _make_parts(kind, seed, count, parts, missing, workers, progress)
@@ -183,6 +183,13 @@ def _make_parts(
         for process in processes:
             process.terminate()
             process.join()
+        _sweep(parts)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were ended in the middle of a file left of it."""
+    for left in folder.glob(".*.partial"):
+        left.unlink(missing_ok=True)
 
 
 def _work(kind: str, seed: int, count: int, parts: Path, numbers: list[int], pipe: Any) -> None:
