@@ -96,7 +96,7 @@ def months(count: Decimal) -> str:
 def _written(name: str, value: Decimal) -> str:
     """A figure as it is printed."""
     if name in ("horizon", "transition"):
-        return months(value) + " ago" * (name == "transition")
+        return months(Decimal(f"{value:.0f}")) + " ago" * (name == "transition")
     return f"{value:.{decimals(name)}f}"
 
 
