@@ -318,6 +318,31 @@ def test_arithmetic_judges_the_answer_by_its_own_figures():
     assert arithmetic.consistency(bold) == (0, 1)
 
 
+def test_words_follow_from_printed_figures():
+    said = Counter()
+    for m, texts in targets():
+        values, phase = m.cic.values, texts["phase_assessment"]
+        named = [name for name in criticality.PHASES if name in phase]
+        assert named == ([m.cic.phase] if m.cic.phase else [])
+        assert ("ago." in phase) == ("transition" in values)
+        assert ("o transition." in phase or "recent transition." in phase) == (
+            "temperature" in values and "transition" not in values
+        )
+        if m.cic.phase:
+            gone = values["temperature"] - values["prior temperature"]
+            assert ("hotter" in phase, "cooler" in phase, "as hot" in phase) == (gone > 0, gone < 0, gone == 0)
+        rising = [values[name] > Decimal("0.3") for name in ("tau variance", "tau autocorrelation") if name in values]
+        assert (" Early warning: " in phase) == (rising == [True, True] and "transition" not in values)
+        if "balance" in values:
+            word = texts["cic_assessment"].rpartition(" ")[2][:-1]
+            kind = 0 if abs(values["balance"]) <= Decimal("0.05") else 1 if values["balance"] > 0 else -1
+            assert word in {0: ("steady", "level"), 1: ("rising", "growing"), -1: ("falling", "shrinking")}[kind]
+            said[word] += 1
+        assert ("cap" in texts["confidence_bounds"]) == (values["agreement"] > Decimal("0.95"))
+        assert m.cic.analogue in texts["historical_parallel"]
+    assert min(said.values()) > 50
+
+
 def test_answers_vary_in_wording():
     openings = Counter(
         texts[key].split()[0] for _, texts in targets() for key in ("cic_assessment", "phase_assessment")

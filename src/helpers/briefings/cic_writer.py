@@ -7,7 +7,7 @@ Words that follow from figures, by these rules:
         After a transition a warning would be late: signals high, mixed, low
     agreement above 0.95: capped
     distance below 0.15: close, below 0.25: loose, else weak
-    a transition is named only where the prompt prints one
+    a transition is named only where the prompt prints one, its absence only where there is a history
 """
 
 from collections.abc import Mapping
@@ -82,7 +82,9 @@ def _phase(figures: CicFigures, pick: Pick) -> str:
         text += ": tau variance {}, tau autocorrelation {}.".format(*taus) if rising else ""
     if "transition" in values:
         return text + pick((" Transition {0} ago.", " A transition {0} ago.")).format(months(values["transition"]))
-    return text + pick((" No transition.", " Without transition."))
+    if "temperature" not in values:
+        return text  # no history, so nothing is known of transitions
+    return text + pick((" No transition.", " No recent transition."))
 
 
 def _against(now: Decimal, before: Decimal, words: tuple[str, str, str]) -> str:
@@ -105,5 +107,5 @@ def _confidence(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], p
 def _parallel(figures: CicFigures, pick: Pick) -> str:
     distance = figures.values["distance"]
     match = "close" if distance < _CLOSE else "loose" if distance < _LOOSE else "weak"
-    text = pick(("{0}, distance {1}: {2}.", "Nearest: {0}, distance {1}, {2}."))
+    text = pick(("{0}, distance {1}: {2} match.", "{0} at distance {1}, {2}."))
     return text.format(figures.analogue, distance, match)
