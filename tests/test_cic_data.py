@@ -65,6 +65,7 @@ def test_the_committed_sample_and_hashes_are_what_the_command_makes(tmp_path):
     assert dataset.build("cic", 10_000, 42, tmp_path) == committed
     sample = list(jsonl.read(DATA / "samples" / "cic-42.jsonl"))
     assert sample == [dataset.row("cic", 42, index) for index in range(100)]
+    assert sample[6]["conversations"][1]["value"] in (DATA / "README.md").read_text()  # the card shows a real one
 
 
 def test_every_phase_and_every_edge_case_occurs():
