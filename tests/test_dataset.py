@@ -149,7 +149,7 @@ def test_an_interrupted_set_leaves_no_manifest_and_no_partial_file(tmp_path, mon
     monkeypatch.setattr(dataset, "row", failing)
     with pytest.raises(KeyboardInterrupt):
         dataset.build("basic", 200, 3, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"parts", "parts/asked.json"}
     monkeypatch.setattr(dataset, "row", real)
     assert dataset.build("basic", 200, 3, tmp_path)["count"] == 200
 

@@ -98,19 +98,64 @@ def profiles(as_json) -> None:
     show({name: profile.load(name).summary for name in profile.names()}, as_json)
 
 
-@cli.command()
-@click.argument("kind")
-@click.option("--count", default=3000, show_default=True, help="Examples, all splits together.")
-@click.option("--seed", default=42, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder (default: data/generated/KIND-COUNT-SEED).")
-@as_json
-def data(kind, count, seed, out, as_json) -> None:
-    """Make a data set: train, validation and test files with a manifest. KIND: basic."""
-    from helpers.briefings import dataset
+@cli.group()
+def data() -> None:
+    """Make, convert and audit data sets."""
 
-    out = out or paths.root() / "data" / "generated" / f"{kind}-{count}-{seed}"
-    manifest = dataset.build(kind, count, seed, out, progress=counter("examples", as_json))
+
+as_format = click.option("--format", default="jsonl", show_default=True, help="jsonl or parquet.")
+
+
+def _maker(kind: str, summary: str):
+    @data.command(kind, help=f"Make the {summary}. Interrupted, it goes on when it is called again.")
+    @click.option("--count", default=10000 if kind == "cic" else 3000, show_default=True, help="Examples in all.")
+    @click.option("--seed", default=42, show_default=True)
+    @click.option("--out", type=click.Path(path_type=Path), help=f"Folder (default: data/generated/{kind}-COUNT-SEED).")
+    @click.option("--workers", default=1, show_default=True, help="Processes; the bytes do not depend on it.")
+    @as_format
+    @as_json
+    def make(count, seed, out, workers, format, as_json) -> None:
+        from helpers.briefings import dataset
+
+        out = out or paths.root() / "data" / "generated" / f"{kind}-{count}-{seed}"
+        told = counter("examples", as_json)
+        manifest = dataset.build(kind, count, seed, out, workers=workers, format=format, progress=told)
+        show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
+
+
+_maker("basic", "basic set (8 keys): train, validation and test files with a manifest")
+_maker("cic", "CIC set (12 keys)")
+
+
+@data.command()
+@click.argument("records", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new set.")
+@as_format
+@as_json
+def convert(records, out, format, as_json) -> None:
+    """Make a data set of your own records (JSONL of nations, signals, categories, briefings; see data/README.md)."""
+    from helpers.briefings.convert import convert as converted
+
+    manifest = converted(records, out, format=format)
     show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@as_json
+def audit(folder, as_json) -> None:
+    """Check a data set, its targets and its figures; exit code 1 if it fails. Writes audit.json and a data card."""
+    from helpers.evaluation import audit as audits
+    from helpers.training.nano import pieces
+
+    unit = "pieces of Qwen2's pre-tokenisation"
+    found = audits.audit(folder, tokens=pieces, unit=unit, progress=counter("rows", as_json))
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        click.echo((folder / audits.CARD).read_text(encoding="utf-8").partition("# ")[2], nl=False)
+    if not found["passed"]:
+        raise ElleError(f"this set fails its audit: {found['faults'][0]}", where=str(folder), fix=f"see {audits.AUDIT}")
 
 
 @cli.command()

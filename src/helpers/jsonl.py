@@ -84,6 +84,11 @@ def read(path: Path | str) -> Iterator[dict]:
     Raises:
         ElleError: with file and line number, where the file is missing, a line is not JSON, or not an object.
     """
+    return (row for _, row in numbered(path))
+
+
+def numbered(path: Path | str, *, unique: bool = False) -> Iterator[tuple[int, dict]]:
+    """The same with line numbers, from 1; `unique` refuses an object that has a key twice."""
     path = Path(path)
     try:
         file = path.open("rb")
@@ -92,17 +97,20 @@ def read(path: Path | str) -> Iterator[dict]:
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield parse(line, f"{path}:{number}")
+                yield number, parse(line, f"{path}:{number}", unique=unique)
 
 
-def parse(line: bytes, where: str) -> dict:
+def parse(line: bytes, where: str, *, unique: bool = False) -> dict:
     """The object that one line holds.
+
+    Args:
+        unique: refuse an object that holds a key twice (JSON by itself keeps the last one).
 
     Raises:
         ElleError: at `where`, it is not JSON, or not an object.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
         raise ElleError(
             f"this line is not valid JSON: {error}",
@@ -113,6 +121,14 @@ def parse(line: bytes, where: str) -> dict:
         raise ElleError(
             f"this line holds a JSON {type(row).__name__}, not an object", where=where, fix="one object a line"
         )
+    return row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return row
 
 

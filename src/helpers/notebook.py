@@ -381,11 +381,12 @@ class Counter(Line):
 
     def __init__(self, what: str) -> None:
         super().__init__()
-        self.what, self.began = what, time.monotonic()
+        self.what, self.began, self.said = what, time.monotonic(), 0
 
     def __call__(self, done: int, total: int) -> None:
-        if done % max(1, total // 50) and done != total:
+        if done - self.said < total / 50 and done != total:
             return
+        self.said = done
         spent = time.monotonic() - self.began
         left = spent / done * (total - done)
         self.say(f"{self.what}: {done}/{total}, {done / max(spent, 1e-9):.1f} a second, {left:.0f} s left")

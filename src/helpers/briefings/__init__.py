@@ -1,2 +1,3 @@
-"""Briefings: what one is (`schema`), what it is written from (`metrics`), the simulated world the metrics come from
-(`scenario`), how an answer is worded (`writer`), and sets of examples on disk (`dataset`)."""
+"""Briefings: what one is (`schema`), what it is written from (`metrics`, `cic_figures`), the simulated worlds that the
+metrics come from (`scenario`, `world`), how an answer is worded (`writer`, `cic_writer`), sets of examples on disk
+(`dataset`), and sets made of a user's own records (`convert`)."""

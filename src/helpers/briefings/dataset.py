@@ -1,20 +1,38 @@
 """Sets of examples on disk: ShareGPT rows in train, validation and test files, with a manifest.
 
-Row: `{"id": "basic-42-17", "conversations": [{"from": ..., "value": ...}, ...]}`, one JSON object a line.
+Row: `{"id": "basic-42-17", "conversations": [{"from": ..., "value": ...}, ...]}`, one JSON object a line (or a Parquet
+row). A set is made in parts of `PART` examples under `parts/`, by one process or several, each part written whole or
+not at all: what was finished before an interruption is kept. The parts are then dealt out to the splits, in order, so
+that the bytes depend on kind, count and seed alone.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+import itertools
+import json
+import multiprocessing
+import multiprocessing.connection
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from helpers import jsonl
-from helpers.briefings import scenario, writer
+from helpers.briefings import cic_writer, scenario, world, writer
 from helpers.briefings.metrics import Metrics, parse
 from helpers.errors import ElleError, unknown
 
 SPLITS = ("train", "validation", "test")
-KINDS = ("basic",)
+KINDS = ("basic", "cic")
+FORMATS = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
+PART = 8 * world.BLOCK
+
+Progress = Callable[[int, int], None]
 
 
 def split_of(index: int) -> str:
@@ -27,35 +45,61 @@ def split_of(index: int) -> str:
 
 def row(kind: str, seed: int, index: int) -> dict:
     """Example `index` of (kind, seed)."""
-    rng = scenario.generator(seed, index)
-    metrics = scenario.draw(rng)
-    return {"id": f"{kind}-{seed}-{index}", "conversations": writer.conversation(metrics, rng)}
+    if kind == "cic":
+        conversation = _cic_block(seed, index // world.BLOCK)[index % world.BLOCK]
+    else:
+        rng = scenario.generator(seed, index)
+        conversation = writer.conversation(scenario.draw(rng), rng)
+    return {"id": f"{kind}-{seed}-{index}", "conversations": conversation}
+
+
+@lru_cache(1)
+def _cic_block(seed: int, block: int) -> list[list[dict[str, str]]]:
+    """The conversations of a whole block, whichever of them is asked for: so their bits depend on nothing else."""
+    rng = world.generator(seed, block)
+    drawn = world.draw(rng)
+    choices = rng.random((world.BLOCK, 40)).tolist()
+    return [cic_writer.conversation(m, writer.picker(c)) for m, c in zip(drawn, choices, strict=True)]
 
 
 def build(
-    kind: str, count: int, seed: int, folder: Path | str, *, progress: Callable[[int, int], None] | None = None
+    kind: str,
+    count: int,
+    seed: int,
+    folder: Path | str,
+    *,
+    workers: int = 1,
+    format: str = "jsonl",
+    progress: Progress | None = None,
 ) -> dict:
     """Make `count` examples in `folder`, or find them made; return the manifest.
 
-    Same bytes for the same arguments. A folder that already holds this very set is left as it is.
+    Same bytes for the same arguments, whatever the number of workers. A folder that already holds this very set is
+    left as it is; one that holds finished parts of it is gone on with.
 
     Raises:
-        ElleError: an unknown kind, a count below 20 (every split needs an example), a negative seed, or a folder
-            that holds another set.
+        ElleError: an unknown kind or format, a count below 20 (every split needs an example), a negative seed, less
+            than one worker, or a folder that holds another set.
     """
     folder = Path(folder)
     if kind not in KINDS:
         raise unknown("data set", kind, KINDS, where="parameter kind")
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, where="parameter format")
     if not isinstance(count, int) or count < 20:
         raise ElleError(
             f"{count} examples cannot fill three splits", where="parameter count", fix="ask for at least 20"
         )
-    if not isinstance(seed, int) or seed < 0:
-        raise ElleError(f"the seed {seed!r} is not a whole number from 0", where="parameter seed")
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ElleError(f"the seed {seed!r} is not a whole number from 0 (to 2^64 - 1)", where="parameter seed")
+    if not isinstance(workers, int) or workers < 1:
+        raise ElleError(f"{workers!r} workers cannot work", where="parameter workers", fix="use 1 or more")
     asked = {"kind": kind, "count": count, "seed": seed, "version": 1}
+    asked |= {} if format == "jsonl" else {"format": format}
     if (folder / MANIFEST).exists():
         manifest = load_manifest(folder)
-        if {key: manifest.get(key) for key in asked} == asked:
+        if {key: manifest.get(key) for key in {*asked, "format"}} == {"format": None} | asked:
+            _remove(folder / "parts")  # of a process that was killed between its last two steps
             return manifest
         raise ElleError(
             "this folder already holds another data set",
@@ -63,27 +107,177 @@ def build(
             fix="choose another folder, or delete this one",
         )
 
-    seen: dict[bytes, str] = {}
-    shared = 0
-    files = {}
+    parts = folder / "parts"
+    if not (parts / "asked.json").exists() or jsonl.read_json(parts / "asked.json") != asked:
+        _remove(parts)
+        jsonl.write_json(parts / "asked.json", asked)
+    for place in (parts, folder):
+        _sweep(place)
+    numbers = range(-(-count // PART))
+    missing = [number for number in numbers if not _part(parts, number).exists()]
+    _make_parts(kind, seed, count, parts, missing, workers, progress)
+
+    def lines() -> Iterator[tuple[str, bytes]]:
+        for number in numbers:
+            with _part(parts, number).open("rb") as file:
+                for index, line in enumerate(file, number * PART):
+                    yield split_of(index), line
+
+    manifest = write_splits(folder, asked, lines())
+    _remove(parts)
+    return manifest
+
+
+def _remove(parts: Path) -> None:
+    try:
+        if parts.is_dir():
+            shutil.rmtree(parts)
+    except OSError as error:
+        raise ElleError(f"cannot remove: {error.strerror}", where=str(parts), fix="delete it yourself") from error
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.jsonl"
+
+
+def _make_parts(
+    kind: str, seed: int, count: int, parts: Path, missing: list[int], workers: int, progress: Progress | None
+) -> None:
+    sizes = {number: min(count, (number + 1) * PART) - number * PART for number in missing}
+    done = count - sum(sizes.values())
+    if workers == 1 or len(missing) < 2:
+        for number in missing:
+            done = _make_part(kind, seed, count, parts, number, progress, done)
+        return
+    # Not a pool: its workers would outlive a parent that is killed. These end when there is nobody to tell.
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    try:
+        for worker in range(min(workers, len(missing))):
+            here, there = context.Pipe(duplex=False)
+            arguments = (kind, seed, count, parts, missing[worker::workers], there)
+            processes.append(context.Process(target=_work, args=arguments, daemon=True))
+            processes[-1].start()
+            there.close()
+            pipes[here] = processes[-1]
+        while pipes:
+            for pipe in multiprocessing.connection.wait(list(pipes)):
+                try:
+                    told = pipe.recv()
+                except EOFError:
+                    process = pipes.pop(pipe)
+                    process.join()
+                    if process.exitcode:
+                        raise ElleError(
+                            f"a worker ended by itself (exit code {process.exitcode})",
+                            where=str(parts.parent),
+                            fix="free memory or use fewer workers, then give the same command again: it goes on",
+                        ) from None
+                    continue
+                if isinstance(told, ElleError):
+                    raise told
+                done += sizes[told]
+                if progress:
+                    progress(done, count)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+        _sweep(parts)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were ended in the middle of a file left of it."""
+    for left in folder.glob(".*.partial"):
+        left.unlink(missing_ok=True)
+
+
+def _work(kind: str, seed: int, count: int, parts: Path, numbers: list[int], pipe: Any) -> None:
+    """A worker: makes its parts and tells of each; ends where its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            for number in numbers:
+                _make_part(kind, seed, count, parts, number)
+                pipe.send(number)
+        except ElleError as error:
+            pipe.send(error)
+
+
+def _make_part(
+    kind: str, seed: int, count: int, parts: Path, number: int, progress: Progress | None = None, done: int = 0
+) -> int:
+    """Write one part; return how many examples are done with it, `done` being those before."""
+    stop = min(count, (number + 1) * PART)
+
+    def rows() -> Iterator[dict]:
+        nonlocal done
+        for index in range(number * PART, stop):
+            yield row(kind, seed, index)
+            done += 1
+            if progress and (done % 200 == 0 or done == count):
+                progress(done, count)
+
+    jsonl.write(_part(parts, number), rows())
+    return done
+
+
+def write_splits(folder: Path, described: dict, lines: Iterable[tuple[str, bytes]]) -> dict:
+    """Write (split, row as a line of JSON) pairs into a file a split, then the manifest; return the manifest.
+
+    All files appear, or none does. The rows' prompts are counted that stand in a split before theirs as well.
+    """
+    format = described.get("format", "jsonl")
+    digests: dict[str, list[int]] = {split: [] for split in SPLITS}
+    with contextlib.ExitStack() as stack:
+        sinks = {split: stack.enter_context(_sink(folder / f"{split}.{format}", format)) for split in SPLITS}
+        for split, line in lines:
+            sinks[split](line)
+            # The prompt as the line spells it: what lies between these marks, whatever the text.
+            prompt = line.partition(b'{"from":"human","value":"')[2].partition(b'"},{"from":"gpt"')[0]
+            digests[split].append(int.from_bytes(hashlib.blake2b(prompt, digest_size=8).digest()))
+    shared, before = 0, np.zeros(0, np.uint64)
     for split in SPLITS:
-        indices = [index for index in range(count) if split_of(index) == split]
-
-        def rows(split: str = split, indices: list[int] = indices) -> Iterator[dict]:
-            nonlocal shared
-            for done, index in enumerate(indices, 1):
-                example = row(kind, seed, index)
-                prompt = hashlib.blake2b(example["conversations"][1]["value"].encode(), digest_size=12).digest()
-                shared += seen.setdefault(prompt, split) != split
-                yield example
-                if progress and (done % 200 == 0 or done == len(indices)):
-                    progress(done, len(indices))
-
-        path = folder / f"{split}.jsonl"
-        files[split] = {"file": path.name, "rows": jsonl.write(path, rows()), "sha256": jsonl.sha256(path)}
-    manifest = asked | {"splits": files, "prompts_shared_between_splits": shared}
+        here = np.array(digests[split], np.uint64)
+        shared += int(np.isin(here, before).sum())
+        before = np.union1d(before, here)
+    files = {split: folder / f"{split}.{format}" for split in SPLITS}
+    splits = {
+        split: {"file": path.name, "rows": len(digests[split]), "sha256": jsonl.sha256(path)}
+        for split, path in files.items()
+    }
+    manifest = described | {"splits": splits, "prompts_shared_between_splits": shared}
     jsonl.write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _sink(path: Path, format: str) -> Iterator[Callable[[bytes], Any]]:
+    """A function that appends one row, given as a line of JSON, to a file that appears when all is well."""
+    with jsonl.atomic(path, "wb") as file:
+        if format == "jsonl":
+            yield file.write
+            return
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        turn = pa.struct([("from", pa.string()), ("value", pa.string())])
+        schema = pa.schema([("id", pa.string()), ("conversations", pa.list_(turn))])
+        waiting: list[dict] = []
+        with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as parquet:
+
+            def add(line: bytes) -> None:
+                waiting.append(json.loads(line))
+                if len(waiting) == PART:
+                    flush()
+
+            def flush() -> None:
+                if waiting:
+                    parquet.write_table(pa.Table.from_pylist(waiting, schema))
+                    waiting.clear()
+
+            yield add
+            flush()
 
 
 def ensure(kind: str, count: int, seed: int, folder: Path | str, **options) -> dict:
@@ -104,15 +298,24 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
     Raises:
         ElleError: unknown split, no such set, an empty split, or a row that is no example (file and line).
     """
+    rows = list(itertools.islice(rows_of(folder, split), limit))
+    if not rows:
+        raise ElleError("this split is empty", where=f"{folder}: {split}", fix="generate more examples")
+    return rows
+
+
+def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
+    """The rows of a split, streaming.
+
+    Raises:
+        ElleError: unknown split, no such set, or a row that is no example (file and line).
+    """
     folder = Path(folder)
     manifest = load_manifest(folder)
     if split not in manifest["splits"]:
         raise unknown("split", split, manifest["splits"])
     path = folder / manifest["splits"][split]["file"]
-    rows: list[dict] = []
-    for number, example in enumerate(jsonl.read(path), 1):
-        if limit is not None and len(rows) == limit:
-            break
+    for number, example in enumerate(_read(path), 1):
         turns = example.get("conversations")
         if not isinstance(turns, list) or [t.get("from") for t in turns if isinstance(t, dict)] != [
             "system",
@@ -124,10 +327,22 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
                 where=f"{path}:{number}",
                 fix="regenerate the set with notebook 03_generate_data",
             )
-        rows.append(example)
-    if not rows:
-        raise ElleError("this split is empty", where=str(path), fix="generate more examples")
-    return rows
+        yield example
+
+
+def _read(path: Path) -> Iterator[dict]:
+    if path.suffix != ".parquet":
+        yield from jsonl.read(path)
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(PART):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ElleError(f"cannot read: {error}", where=str(path), fix="generate the set again") from error
 
 
 def metrics_of(rows: list[dict]) -> list[Metrics]:

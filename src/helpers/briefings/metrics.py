@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+from helpers.briefings.cic_figures import CIC_SECTIONS, CicFigures, parse_lines
 from helpers.briefings.schema import CATEGORIES
 from helpers.errors import ElleError
 
@@ -49,6 +50,7 @@ class Metrics:
     mean: the mean of the nations' printed risks, rounded to a whole percent; None without nations.
     articles, alerts: counts from the GDELT feed; tone: its average tone, -10.0..10.0 to one decimal. None: missing.
     categories: for each of the six categories its risk 0..100 and its trend arrow.
+    cic: the figures of the CIC framework; None in the basic set.
     """
 
     nations: tuple[tuple[str, int], ...]
@@ -56,6 +58,7 @@ class Metrics:
     tone: Decimal | None
     alerts: int | None
     categories: dict[str, tuple[int, str]]
+    cic: CicFigures | None = None
 
     @property
     def mean(self) -> int | None:
@@ -73,15 +76,17 @@ def render(metrics: Metrics) -> str:
     """The prompt: three lines, `NATIONS: UKR 74%, ..., mean 59%`, `SIGNALS: ...` and `CATEGORIES: political 40 ↑, ...`.
 
     A missing signal is left out; a line without figures says `none`. Each name stands behind a space, as it does in an
-    answer: a tokenizer then has one token for both, and copying is a look-up.
+    answer: a tokenizer then has one token for both, and copying is a look-up. The CIC set has three lines more
+    (`cic_figures`).
     """
     nations = [f"{code} {risk}%" for code, risk in metrics.nations]
     if metrics.mean is not None:
         nations.append(f"mean {metrics.mean}%")
     signals = [f"{name} {value}" for name in SIGNALS if (value := getattr(metrics, name)) is not None]
     categories = [f"{name} {value} {arrow}" for name, (value, arrow) in metrics.categories.items()]
-    lines = zip(SECTIONS, (nations, signals, categories), strict=True)
-    return "\n".join(f"{section}: {', '.join(figures) or 'none'}" for section, figures in lines)
+    sections = zip(SECTIONS, (nations, signals, categories), strict=True)
+    lines = [f"{section}: {', '.join(figures) or 'none'}" for section, figures in sections]
+    return "\n".join(lines + metrics.cic.lines() if metrics.cic else lines)
 
 
 _NATION = re.compile(r"([A-Z]{3}|mean) (\d{1,3})%")
@@ -104,10 +109,13 @@ def parse(prompt: str) -> Metrics:
         )
 
     lines = prompt.strip().split("\n")
-    if [line.partition(":")[0] for line in lines] != list(SECTIONS):
-        raise bad(f"it needs the lines {', '.join(SECTIONS)}, in this order")
+    named = [line.partition(":")[0] for line in lines]
+    if named not in (list(SECTIONS), [*SECTIONS, *CIC_SECTIONS]):
+        raise bad(
+            f"it needs the lines {', '.join(SECTIONS)}, in this order, and all or none of {', '.join(CIC_SECTIONS)}"
+        )
     found: list[dict[str, tuple[str, ...]]] = []
-    for line, pattern in zip(lines, (_NATION, _SIGNAL, _CATEGORY), strict=True):
+    for line, pattern in zip(lines[:3], (_NATION, _SIGNAL, _CATEGORY), strict=True):
         figures: dict[str, tuple[str, ...]] = {}
         body = line.partition(": ")[2]
         for figure in [] if body == "none" else body.split(", "):
@@ -131,6 +139,7 @@ def parse(prompt: str) -> Metrics:
         Decimal(signals["tone"][0]) if "tone" in signals else None,
         int(signals["alerts"][0]) if "alerts" in signals else None,
         {name: (int(value), arrow) for name, (value, arrow) in categories.items()},
+        parse_lines(lines[3:]) if lines[3:] else None,
     )
     if (int(mean[0]) if mean else None) != metrics.mean:
         raise bad(f"the mean of these nations is {metrics.mean}", lines[0])
@@ -144,16 +153,18 @@ def printed_figures(metrics: Metrics) -> dict[str, Decimal]:
         figures["mean"] = Decimal(metrics.mean)
     figures |= {name: Decimal(value) for name in SIGNALS if (value := getattr(metrics, name)) is not None}
     figures |= {name: Decimal(value) for name, (value, _) in metrics.categories.items()}
-    return figures
+    return figures | metrics.cic.printed if metrics.cic else figures
 
 
 def derived_figures(metrics: Metrics) -> dict[str, Decimal]:
     """Metric name → value, for the figures that an answer may compute from printed ones, by these rules:
 
-    stability index = 100 - financial; nations listed = their number; exceed 50% = how many are above 50 %.
+    stability index = 100 - financial; nations listed = their number; exceed 50% = how many are above 50 %. In the CIC
+    set also those of `CicFigures.derived`.
     """
-    return {
+    figures = {
         "stability index": Decimal(100 - metrics.categories["financial"][0]),
         "nations listed": Decimal(len(metrics.nations)),
         "exceed 50%": Decimal(len(metrics.above_half)),
     }
+    return figures | metrics.cic.derived if metrics.cic else figures

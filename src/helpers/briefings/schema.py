@@ -21,6 +21,15 @@ class Briefing(BaseModel):
     nsm: str  # next steps: the recommended actions
 
 
+class CicBriefing(Briefing):
+    """The CIC briefing: twelve texts, no other key."""
+
+    cic_assessment: str  # the functional F, worked
+    phase_assessment: str
+    confidence_bounds: str  # capped, and decayed to the horizon
+    historical_parallel: str  # the nearest analogue that the prompt names
+
+
 def json_schema(model: type[BaseModel] = Briefing) -> dict:
     """The JSON Schema of a briefing, as servers take it for constrained decoding (additionalProperties: false)."""
     return model.model_json_schema()

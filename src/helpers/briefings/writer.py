@@ -5,6 +5,7 @@ number is which. Each sentence has several wordings, all of which cite the same 
 """
 
 import json
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -26,13 +27,23 @@ _OPENINGS = {
 }
 
 
+#: Chooses one of several wordings.
+Pick = Callable[[tuple[str, ...]], str]
+
+
+def picker(choices: Iterable[float]) -> Pick:
+    """Wordings by `choices`, each in 0..1 (1 excluded), one after the other."""
+    left = iter(choices)
+    return lambda options: options[int(next(left) * len(options))]
+
+
 def compose(metrics: Metrics, rng: np.random.Generator) -> Briefing:
     """Write the briefing of `metrics`; `rng` chooses the wording only, never a figure."""
-    picks = iter(rng.random(32))
+    return Briefing(**basic_texts(metrics, picker(rng.random(32))))
 
-    def pick(options: tuple[str, ...]) -> str:
-        return options[int(next(picks) * len(options))]
 
+def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
+    """The texts of the eight basic keys."""
     texts = {}
     for name in CATEGORIES:
         value, arrow = metrics.categories[name]
@@ -61,14 +72,19 @@ def compose(metrics: Metrics, rng: np.random.Generator) -> Briefing:
     focus = " and ".join(code for code, _ in metrics.nations[:2]) or "data collection"
     steps = pick((f"Focus on {focus}", f"Prioritise {focus}"))
     steps += "; review contingency plans." if (metrics.mean or 0) > 50 else "; keep routine monitoring."
-    return Briefing(**texts, summary=summary, nsm=steps)
+    return texts | {"summary": summary, "nsm": steps}
 
 
 def conversation(metrics: Metrics, rng: np.random.Generator) -> list[dict[str, str]]:
     """One example in ShareGPT form: system, human (the metrics), gpt (the briefing as compact JSON)."""
-    answer = json.dumps(compose(metrics, rng).model_dump(), ensure_ascii=False, separators=(",", ":"))
+    return turns(SYSTEM_PROMPT, render(metrics), compose(metrics, rng).model_dump())
+
+
+def turns(system: str, prompt: str, texts: Mapping[str, str]) -> list[dict[str, str]]:
+    """The three turns of an example; the answer is compact JSON."""
+    answer = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
     return [
-        {"from": "system", "value": SYSTEM_PROMPT},
-        {"from": "human", "value": render(metrics)},
+        {"from": "system", "value": system},
+        {"from": "human", "value": prompt},
         {"from": "gpt", "value": answer},
     ]

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.stats import kendalltau
 
 from helpers.cic import _checks
 from helpers.cic.functional import LAMBDA
@@ -118,19 +116,51 @@ def early_warning_signals(series, window: float = 0.5, bandwidth: float | None =
         ValueError: fewer than 8 values, NaN, a window outside 0..1 or of fewer than 4 values, or a bandwidth outside
             0..1.
     """
-    series = _checks.finite(series, "the series", 1)
-    if len(series) < 8:
-        raise ValueError(f"need at least 8 values, not {len(series)}")
-    if not 0 < window <= 1 or (width := round(window * len(series))) < 4:
-        raise ValueError(f"a window of {window} of {len(series)} values: need window ≤ 1, and at least 4 values in it")
+    variance, autocorrelation = _rolling(_checks.finite(series, "the series", 1), window, bandwidth)
+    return EarlyWarning(variance, autocorrelation, kendall_trend(variance), kendall_trend(autocorrelation))
+
+
+def early_warning_trends(series, window: float = 0.5, bandwidth: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The two τ of `early_warning_signals`, of the variance and of the autocorrelation, for a batch of series.
+
+    Args:
+        series: shape (count, n), n ≥ 8; the rest as there. For windows in their tens: all pairs are compared at once.
+
+    Returns:
+        Two arrays of shape (count,).
+
+    Raises:
+        ValueError: as `early_warning_signals`.
+    """
+    return tuple(map(_kendall_trends, _rolling(_checks.finite(series, "the series", 2), window, bandwidth)))
+
+
+def _rolling(series: np.ndarray, window: float, bandwidth: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Variance and lag-1 autocorrelation in rolling windows along the last axis."""
+    length = series.shape[-1]
+    if length < 8:
+        raise ValueError(f"need at least 8 values, not {length}")
+    if not 0 < window <= 1 or (width := round(window * length)) < 4:
+        raise ValueError(f"a window of {window} of {length} values: need window ≤ 1, and at least 4 values in it")
     if bandwidth is not None:
         if not 0 < bandwidth <= 1:
             raise ValueError(f"the bandwidth must lie in 0..1, not {bandwidth}")
-        series = series - gaussian_filter1d(series, bandwidth * len(series))
-    windows = np.lib.stride_tricks.sliding_window_view(series, width)
-    variance = np.where(np.ptp(windows, axis=1) > 0, windows.var(axis=1, ddof=1), 0)  # no rounding for a constant
-    autocorrelation = lag1_autocorrelation(windows)
-    return EarlyWarning(variance, autocorrelation, kendall_trend(variance), kendall_trend(autocorrelation))
+        from scipy.ndimage import gaussian_filter1d
+
+        series = series - gaussian_filter1d(series, bandwidth * length)
+    windows = np.lib.stride_tricks.sliding_window_view(series, width, axis=-1)
+    variance = np.where(np.ptp(windows, axis=-1) > 0, windows.var(axis=-1, ddof=1), 0)  # no rounding for a constant
+    return variance, lag1_autocorrelation(windows)
+
+
+def _kendall_trends(series: np.ndarray) -> np.ndarray:
+    """`kendall_trend` of each row: time has no ties, so τ_b = Σ sign / √(pairs · pairs without a tie)."""
+    first, second = np.triu_indices(series.shape[-1], 1)
+    signs = np.sign(series[:, second] - series[:, first])  # nan where a value is
+    pairs = (~np.isnan(signs)).sum(axis=1)
+    untied = (np.abs(signs) == 1).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(signs, axis=1) / np.sqrt(pairs * untied)
 
 
 def lag1_autocorrelation(series) -> float | np.ndarray:
@@ -170,6 +200,8 @@ def kendall_trend(series) -> float:
     known = ~np.isnan(series)
     if known.sum() < 2:
         return float("nan")
+    from scipy.stats import kendalltau  # here: it takes half a second to load, and reading a prompt does not need it
+
     return float(kendalltau(np.flatnonzero(known), series[known]).statistic)
 
 

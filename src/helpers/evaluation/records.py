@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.briefings.metrics import RISK_WORDS, Metrics, parse
-from helpers.briefings.schema import CATEGORIES
+from helpers.briefings.schema import CATEGORIES, Briefing, CicBriefing
 from helpers.errors import ElleError
 from helpers.evaluation.faithfulness import Checker, Finding, texts_of, triples
 from helpers.evaluation.parsing import Parsed, parse_output, schema_valid
@@ -73,7 +73,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     required = triples(checker.check(texts_of(wanted.value)))
 
     parsed = Parsed(False, False, "", None, "no output") if output is None else parse_output(output)
-    fault = schema_valid(parsed.value) if parsed.value is not None else None
+    model = CicBriefing if metrics.cic else Briefing
+    fault = schema_valid(parsed.value, model) if parsed.value is not None else None
     texts = texts_of(parsed.value or {})
     findings = checker.check(texts)
     missing = required - triples(findings)

@@ -4,6 +4,7 @@ No weights can be assumed at hand on a laptop, so the project makes its own: the
 the pre-tokenisation are those of Qwen2.5, only the sizes differ.
 """
 
+import functools
 import itertools
 import json
 import subprocess
@@ -30,10 +31,15 @@ CHAT_TEMPLATE = (
 
 def pieces(text: str) -> int:
     """How many pieces Qwen2's pre-tokenisation cuts `text` into: no Qwen2 tokenizer gives fewer tokens than that."""
+    return len(_splitter().pre_tokenize_str(text))
+
+
+@functools.cache
+def _splitter():
     from tokenizers import Regex, pre_tokenizers
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-    return len(pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated").pre_tokenize_str(text))
+    return pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int):

@@ -1,0 +1,111 @@
+"""CIC metrics → answer: the four texts beyond the basic eight, every number printed or computed from printed ones.
+
+Words that follow from figures, by these rules:
+    balance above 0.05: net is rising, growing; below -0.05 falling, shrinking; else steady, level
+    temperature and order against the prior ones: hotter, cooler, as hot; more, less, as ordered
+    both taus above 0.3: early warning; one: mixed signals; none: no early warning, and they are not cited.
+        After a transition a warning would be late: signals high, mixed, low
+    agreement above 0.95: capped
+    distance below 0.15: close, below 0.25: loose, else weak
+    a transition is named only where the prompt prints one, its absence only where there is a history
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from helpers.briefings.cic_figures import CicFigures, months
+from helpers.briefings.metrics import Metrics, render
+from helpers.briefings.schema import CicBriefing
+from helpers.briefings.writer import Pick, basic_texts, turns
+
+SYSTEM_PROMPT = (
+    "Turn pipeline metrics into an analyst's briefing. Cite figures as printed; do not fabricate events. "
+    "Confidence at most 0.95. Answer with one JSON object: each category, summary, nsm, cic_assessment, "
+    "phase_assessment, confidence_bounds, historical_parallel."
+)
+
+_STEADY, _RISING = Decimal("0.05"), Decimal("0.3")
+_LATE = (" Signals low.", " Mixed signals", " Signals high")
+_CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
+
+
+def compose(metrics: Metrics, pick: Pick) -> CicBriefing:
+    """Write the briefing of `metrics`, which holds CIC figures; `pick` chooses the wording only, never a figure."""
+    figures = metrics.cic
+    derived = figures.derived
+    return CicBriefing(
+        **basic_texts(metrics, pick),
+        cic_assessment=_assessment(figures.values, derived, pick),
+        phase_assessment=_phase(figures, pick),
+        confidence_bounds=_confidence(figures.values, derived, pick),
+        historical_parallel=_parallel(figures, pick),
+    )
+
+
+def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
+    """One example in ShareGPT form."""
+    return turns(SYSTEM_PROMPT, render(metrics), compose(metrics, pick).model_dump())
+
+
+def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:
+    if "Φ" not in values:
+        if "H" not in values:
+            return pick(("No nations: F is undefined.", "F is undefined without nations."))
+        why = pick(("Φ needs two nations, so F is undefined", "F is undefined: Φ needs two nations"))
+        return f"{why}. H {values['H']}, C {values['C']}."
+    worked = pick(("Φ {Φ}, H {H}, C {C}: ", "H {H}, C {C}, Φ {Φ}: "))
+    worked += "Φ - λH {λH} = net {net}, net + γC {γC} = F {F}."
+    balance = values["balance"]
+    moves = pick(("rising", "growing") if balance > _STEADY else ("falling", "shrinking"))
+    moves = moves if abs(balance) > _STEADY else pick(("steady", "level"))
+    closing = pick((" Balance {balance}: net {0}.", " Balance {balance}, net {0}."))
+    return (worked + closing).format(moves, **values, **derived)
+
+
+def _phase(figures: CicFigures, pick: Pick) -> str:
+    values = figures.values
+    if figures.phase:
+        heat = _against(values["temperature"], values["prior temperature"], ("hotter", "cooler", "as hot"))
+        order = _against(values["order"], values["prior order"], ("more ordered", "less ordered", "as ordered"))
+        text = pick(("Phase {0}: temperature {1}, order {2}", "{0} phase, temperature {1}, order {2}")).format(
+            figures.phase, values["temperature"], values["order"]
+        )
+        text += pick(("; {0}, {1}.", ", {0} and {1}.")).format(heat, order)
+    else:
+        text = pick(("The phase is undefined.", "No phase is defined."))
+        text += f" Temperature {values['temperature']}." if "temperature" in values else ""
+    taus = [values[name] for name in ("tau variance", "tau autocorrelation") if name in values]
+    if len(taus) == 2:
+        rising = sum(tau > _RISING for tau in taus)
+        late = "transition" in values
+        text += ((" No early warning.", " Mixed signals", " Early warning"), _LATE)[late][rising]
+        text += ": tau variance {}, tau autocorrelation {}.".format(*taus) if rising else ""
+    if "transition" in values:
+        return text + pick((" Transition {0} ago.", " A transition {0} ago.")).format(months(values["transition"]))
+    if "temperature" not in values:
+        return text  # no history, so nothing is known of transitions
+    return text + pick((" No transition.", " No recent transition."))
+
+
+def _against(now: Decimal, before: Decimal, words: tuple[str, str, str]) -> str:
+    return words[0] if now > before else words[1] if now < before else words[2]
+
+
+def _confidence(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:
+    text = ""
+    if derived["confidence"] < values["agreement"]:
+        text = pick(("Agreement {agreement} is capped. ", "Agreement {agreement} above the cap. "))
+    text += pick(
+        (
+            "Confidence {confidence}, at horizon {months} decayed {decayed}.",
+            "Confidence {confidence}; horizon {months}: decayed {decayed}.",
+        )
+    )
+    return text.format(**values, **derived, months=months(values["horizon"]))
+
+
+def _parallel(figures: CicFigures, pick: Pick) -> str:
+    distance = figures.values["distance"]
+    match = "close" if distance < _CLOSE else "loose" if distance < _LOOSE else "weak"
+    text = pick(("{0}, distance {1}: {2} match.", "{0} at distance {1}, {2}."))
+    return text.format(figures.analogue, distance, match)
