@@ -32,7 +32,7 @@ NAMES = tuple(name for names in CIC_SECTIONS.values() for name in names)
 #: Names of the figures that an answer computes.
 DERIVED = ("λH", "γC", "net", "F", "confidence", "decayed")
 #: Name and period of an analogue, as prompts and answers print it → its place in time, from 1.
-ANALOGUES = {f"{event.name} {event.period}": place for place, event in enumerate(CORRELATES, 1)}
+ANALOGUES = {event.dated: place for place, event in enumerate(CORRELATES, 1)}
 
 _PHASE_NEEDS = CIC_SECTIONS["PHASE"][:4]
 _LOWEST = {"balance": -100, "tau variance": -1, "tau autocorrelation": -1}  # of the others 0

@@ -67,7 +67,6 @@ EDGE_CASES = {"no nations": 0.012, "one nation": 0.012, "all zero": 0.003, "all 
 _CODES = tuple(CIC_COUNTRIES)
 _BASES = np.array(list(CIC_COUNTRIES.values()))
 _STEPS, _DT, _GAIN, _T0 = 2, 0.25, 0.7, 0.15
-_ANALOGUES = {event: f"{event.name} {event.period}" for event in analogues.CORRELATES}
 _ARROWS = {1: "↑", -1: "↓", 0: "→"}
 _PRINTED = (*CIC_SECTIONS["CIC"], *CIC_SECTIONS["PHASE"][:-1], "agreement")
 
@@ -302,7 +301,7 @@ def draw(rng: np.random.Generator, count: int = BLOCK, weights=WEIGHTS) -> list[
                     name: (int(value), _ARROWS[int(sign)])
                     for name, value, sign in zip(CATEGORIES, categories[i, 0], trend[i], strict=True)
                 },
-                CicFigures(values, str(phases[i]) if phased[i] else None, _ANALOGUES[match.correlate]),
+                CicFigures(values, str(phases[i]) if phased[i] else None, match.correlate.dated),
             )
         )
     return drawn

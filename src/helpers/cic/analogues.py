@@ -27,6 +27,11 @@ class Correlate:
     features: tuple[float, ...]
     source: str
 
+    @property
+    def dated(self) -> str:
+        """Name and period, as prompts and answers print them."""
+        return f"{self.name} {self.period}"
+
 
 #: In order of time. The first five of the framework's documents have their pattern from there.
 CORRELATES = (

@@ -110,9 +110,21 @@ def _figure(estimate: Estimate, digits: int = 3) -> str:
 
 
 # Trials that several claims rest on run once.
-_generator = lru_cache(documents.generator_trial)
-_answers = lru_cache(answers.answers_trial)
-_traces = lru_cache(traces.traces_trial)
+
+
+@lru_cache
+def _generator(fast: bool) -> documents.GeneratorTrial:
+    return documents.generator_trial(1000 if fast else 10_000)
+
+
+@lru_cache
+def _answers(fast: bool, seed: int) -> answers.AnswersTrial:
+    return answers.answers_trial(300, 5, seed) if fast else answers.answers_trial(seed=seed)
+
+
+@lru_cache
+def _traces(fast: bool, seed: int) -> dict[str, traces.Separation]:
+    return traces.traces_trial(12 if fast else 20, seed=seed)
 
 
 def _functional(fast: bool, seed: int) -> Finding:
@@ -147,7 +159,7 @@ def _computes(fast: bool, seed: int) -> Finding:
 
 
 def _phi(fast: bool, seed: int) -> Finding:
-    made = _generator(1000 if fast else 10_000)
+    made = _generator(fast)
     trial = documents.coupling_trial(100 if fast else 200, seed=seed)
     theirs, cut = trial.auc["documents' Φ"], trial.auc["minimum bipartition"]
     sees = theirs.low > 0.5 and made.phi_is_one.value < 0.5
@@ -162,7 +174,7 @@ def _phi(fast: bool, seed: int) -> Finding:
 
 
 def _uipt_data(fast: bool, seed: int) -> Finding:
-    made = _generator(1000 if fast else 10_000)
+    made = _generator(fast)
     return Finding(
         Status.REPRODUCED if made.flagged.high < 0.5 else Status.NOT_REPRODUCED,
         f"{_percent(made.flagged)} of the documents' examples are flagged as transitions; their 'previous state' is "
@@ -223,7 +235,7 @@ def _existence(fast: bool, seed: int) -> Finding:
 
 
 def _error_reduction(fast: bool, seed: int) -> Finding:
-    trial = _answers(300, 5, seed) if fast else _answers(seed=seed)
+    trial = _answers(fast, seed)
     cut = {result.regime.name: result.reduction[answers.CENTRE] for result in trial.regimes[:5]}
     reached = [name for name, estimate in cut.items() if estimate.low >= answers.CLAIM]
     status = Status.REPRODUCED if len(reached) == len(cut) else Status.CONDITIONAL if reached else Status.NOT_REPRODUCED
@@ -241,7 +253,7 @@ def _error_reduction(fast: bool, seed: int) -> Finding:
 
 
 def _ncd_traces(fast: bool, seed: int) -> Finding:
-    trial = _traces(12 if fast else 20, seed=seed)
+    trial = _traces(fast, seed)
     ratios = {name: separation.ratio for name, separation in trial.items() if "answers" not in name}
     general = ratios["another method, paraphrased"].low >= 11
     template = ratios["two fixed templates"].low >= 11
@@ -256,7 +268,7 @@ def _ncd_traces(fast: bool, seed: int) -> Finding:
 
 
 def _ncd_answers(fast: bool, seed: int) -> Finding:
-    trial = _traces(12 if fast else 20, seed=seed)
+    trial = _traces(fast, seed)
     raw, padded = trial["answers only"], trial["answers only, XZ container"]
     distance, pairs = padded.commonest
     return Finding(
@@ -269,7 +281,7 @@ def _ncd_answers(fast: bool, seed: int) -> Finding:
 
 
 def _overconfidence(fast: bool, seed: int) -> Finding:
-    trial = _answers(300, 5, seed) if fast else _answers(seed=seed)
+    trial = _answers(fast, seed)
     drawn, benign = trial.regimes[5], trial.regimes[6]
     wrong = drawn.wrong[answers.VOTE]
     return Finding(
@@ -321,7 +333,7 @@ def _phase_table(fast: bool, seed: int) -> Finding:
 
 
 def _phases_in_data(fast: bool, seed: int) -> Finding:
-    made = _generator(1000 if fast else 10_000)
+    made = _generator(fast)
     shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in made.phases.items())
     return Finding(
         Status.REPRODUCED if min(made.phases.values()) > 0 else Status.NOT_REPRODUCED,

@@ -172,7 +172,7 @@ def _cic(drawn: Sequence[Metrics]) -> dict[str, Any] | None:
         wrong_phase = sum(c.phase != phase for c, phase in zip(phased, phases, strict=True))
     matches = [analogues.nearest([risk / 100 for risk, _ in metrics.categories.values()])[0] for metrics in drawn]
     wrong_analogue = sum(
-        metrics.cic.analogue != f"{match.correlate.name} {match.correlate.period}"
+        metrics.cic.analogue != match.correlate.dated
         or abs(float(metrics.cic.values["distance"]) - match.distance) > 0.005 + 1e-9
         for metrics, match in zip(drawn, matches, strict=True)
     )

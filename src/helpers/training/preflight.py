@@ -442,13 +442,13 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     if limit is not None and (dollars["high"] is None or dollars["high"] > limit):
         message = f"the profile costs up to ${dollars['high'] or 0:,.2f}, more than ${limit:,.2f}"
         findings.append(asdict(error("budget", name, message, "fewer epochs, fewer or shorter examples")))
-    worst = max(plans, key=lambda p: p.memory.peak if p.memory else 0)
+    worst = max(each, key=lambda one: one["peak_gb"] or 0)
     return {
         "profile": name,
         "ok": all(p.ok for p in plans) and not any(f["severity"] == "error" for f in findings),
         "verdict": max((p.verdict for p in plans), key=order.index),
         "peak_gb": most("peak_gb"),
-        "components_gb": worst.to_json()["components_gb"],
+        "components_gb": worst["components_gb"],
         "host_gb": most("host_gb"),
         "disk_gb": most("disk_gb"),
         "hours": total("hours"),

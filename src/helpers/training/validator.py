@@ -76,6 +76,7 @@ def check(path: str) -> list[dict[str, str]]:
     from axolotl.utils.config import prepare_plugins, validate_config
     from axolotl.utils.dict import DictDefault
 
+    from helpers import paths
     from helpers.training import recipe
 
     config = recipe.read_yaml(path, "recipe")
@@ -84,7 +85,7 @@ def check(path: str) -> list[dict[str, str]]:
     content: Any = zero
     if isinstance(zero, str):
         content = recipe.read_deepspeed(zero)
-        config["deepspeed"] = str(recipe.paths.located(zero))
+        config["deepspeed"] = str(paths.located(zero))
     try:
         cfg = DictDefault(config)
         prepare_plugins(cfg)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.cic import analogues, consensus, seed_formulas, systems
+from helpers.cic import analogues, seed_formulas, systems
 from helpers.cic.criticality import PHASES
 from helpers.cic.fixed_points import circulant_self_reference_operator, spectral_radius
 from helpers.cic.information import minimum_information_bipartition
@@ -180,8 +180,3 @@ def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05,
     same = sum(analogues.nearest(row)[0].correlate.name == name for row, name in zip(again, names, strict=True))
     drawn = int((rng.integers(listed, size=situations) == rng.integers(listed, size=situations)).sum())
     return AnalogueTrial(share(drawn, situations), share(same, situations), dict(Counter(names)))
-
-
-def chaining_fixture(count: int = 40) -> int:
-    """Clusters among 100, 104, 108, …: single linkage makes one of them, however far the ends are apart."""
-    return len(consensus.relative_gap_clusters(100 + 4.0 * np.arange(count)))
