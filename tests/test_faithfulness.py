@@ -5,6 +5,7 @@ import re
 import time
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,12 +32,13 @@ CHECKER = Checker(METRICS)
 
 
 def briefings(count: int, seed: int = 3) -> list[tuple[Checker, dict[str, str]]]:
-    made = []
-    for index in range(count):
-        rng = scenario.generator(seed, index)
-        metrics = scenario.draw(rng)
-        made.append((Checker(metrics), writer.compose(metrics, rng).model_dump()))
-    return made
+    rng = np.random.default_rng(seed)
+    drawn = scenario.draw(rng, count)
+    choices = rng.random((count, writer.CHOICES))
+    return [
+        (Checker(metrics), writer.compose(metrics, writer.picker(row)).model_dump())
+        for metrics, row in zip(drawn, choices, strict=True)
+    ]
 
 
 def test_every_name_has_a_spelling():

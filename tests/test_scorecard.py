@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from helpers.briefings import scenario, writer
+from helpers.briefings import dataset
 from helpers.errors import ElleError
 from helpers.evaluation.failures import html
 from helpers.evaluation.scorecard import METRICS, score
@@ -17,11 +17,7 @@ from helpers.evaluation.statistics import clustered_ratio, wilson
 
 
 def rows_of(count: int, seed: int = 11) -> list[dict]:
-    made = []
-    for index in range(count):
-        rng = scenario.generator(seed, index)
-        made.append({"id": f"t-{index}", "conversations": writer.conversation(scenario.draw(rng), rng)})
-    return made
+    return [dataset.row("basic", seed, index) | {"id": f"t-{index}"} for index in range(count)]
 
 
 def target(row: dict) -> str:

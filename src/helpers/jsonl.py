@@ -68,12 +68,16 @@ def read_json(path: Path | str) -> Any:
         raise ElleError(f"not valid JSON: {error}", where=str(path), fix="repair or regenerate the file") from error
 
 
+#: A value as compact JSON on one line; made once, as `json.dumps` makes a new encoder for every row.
+line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def write(path: Path | str, rows: Iterable[dict]) -> int:
     """Write one JSON object a line, streaming; return how many."""
     count = 0
     with atomic(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n")
+            file.write(line(row) + "\n")
             count += 1
     return count
 
@@ -95,12 +99,12 @@ def numbered(path: Path | str, *, unique: bool = False) -> Iterator[tuple[int, d
     except OSError as error:
         raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="check the path") from error
     with file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, parse(line, f"{path}:{number}", unique=unique)
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                yield number, parse(text, f"{path}:{number}", unique=unique)
 
 
-def parse(line: bytes, where: str, *, unique: bool = False) -> dict:
+def parse(text: bytes, where: str, *, unique: bool = False) -> dict:
     """The object that one line holds.
 
     Args:
@@ -110,7 +114,7 @@ def parse(line: bytes, where: str, *, unique: bool = False) -> dict:
         ElleError: at `where`, it is not JSON, or not an object.
     """
     try:
-        row = json.loads(line.decode("utf-8"), object_pairs_hook=_unique if unique else None)
+        row = json.loads(text.decode("utf-8"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
         raise ElleError(
             f"this line is not valid JSON: {error}",

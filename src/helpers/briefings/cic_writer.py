@@ -31,20 +31,24 @@ _CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
 
 def compose(metrics: Metrics, pick: Pick) -> CicBriefing:
     """Write the briefing of `metrics`, which holds CIC figures; `pick` chooses the wording only, never a figure."""
+    return CicBriefing(**cic_texts(metrics, pick))
+
+
+def cic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
+    """The texts of the twelve keys."""
     figures = metrics.cic
     derived = figures.derived
-    return CicBriefing(
-        **basic_texts(metrics, pick),
-        cic_assessment=_assessment(figures.values, derived, pick),
-        phase_assessment=_phase(figures, pick),
-        confidence_bounds=_confidence(figures.values, derived, pick),
-        historical_parallel=_parallel(figures, pick),
-    )
+    return basic_texts(metrics, pick) | {
+        "cic_assessment": _assessment(figures.values, derived, pick),
+        "phase_assessment": _phase(figures, pick),
+        "confidence_bounds": _confidence(figures.values, derived, pick),
+        "historical_parallel": _parallel(figures, pick),
+    }
 
 
 def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
     """One example in ShareGPT form."""
-    return turns(SYSTEM_PROMPT, render(metrics), compose(metrics, pick).model_dump())
+    return turns(SYSTEM_PROMPT, render(metrics), cic_texts(metrics, pick))
 
 
 def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:

@@ -24,13 +24,19 @@ import numpy as np
 from helpers import jsonl
 from helpers.briefings import cic_writer, scenario, world, writer
 from helpers.briefings.metrics import Metrics, parse
+from helpers.briefings.scenario import BLOCK
 from helpers.errors import ElleError, unknown
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("basic", "cic")
 FORMATS = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
-PART = 8 * world.BLOCK
+PART = 8 * BLOCK
+
+#: Of the examples of a kind: it grows when those of a seed change, so that parts and sets of another one are not mixed.
+VERSIONS = {"basic": 2, "cic": 1}
+
+_MAKERS = {"basic": (scenario, writer), "cic": (world, cic_writer)}
 
 Progress = Callable[[int, int], None]
 
@@ -45,21 +51,18 @@ def split_of(index: int) -> str:
 
 def row(kind: str, seed: int, index: int) -> dict:
     """Example `index` of (kind, seed)."""
-    if kind == "cic":
-        conversation = _cic_block(seed, index // world.BLOCK)[index % world.BLOCK]
-    else:
-        rng = scenario.generator(seed, index)
-        conversation = writer.conversation(scenario.draw(rng), rng)
+    conversation = _block(kind, seed, index // BLOCK)[index % BLOCK]
     return {"id": f"{kind}-{seed}-{index}", "conversations": conversation}
 
 
 @lru_cache(1)
-def _cic_block(seed: int, block: int) -> list[list[dict[str, str]]]:
+def _block(kind: str, seed: int, block: int) -> list[list[dict[str, str]]]:
     """The conversations of a whole block, whichever of them is asked for: so their bits depend on nothing else."""
-    rng = world.generator(seed, block)
-    drawn = world.draw(rng)
-    choices = rng.random((world.BLOCK, 40)).tolist()
-    return [cic_writer.conversation(m, writer.picker(c)) for m, c in zip(drawn, choices, strict=True)]
+    drawer, author = _MAKERS[kind]
+    rng = drawer.generator(seed, block)
+    drawn = drawer.draw(rng)
+    choices = rng.random((BLOCK, writer.CHOICES)).tolist()
+    return [author.conversation(m, writer.picker(c)) for m, c in zip(drawn, choices, strict=True)]
 
 
 def build(
@@ -94,7 +97,7 @@ def build(
         raise ElleError(f"the seed {seed!r} is not a whole number from 0 (to 2^64 - 1)", where="parameter seed")
     if not isinstance(workers, int) or workers < 1:
         raise ElleError(f"{workers!r} workers cannot work", where="parameter workers", fix="use 1 or more")
-    asked = {"kind": kind, "count": count, "seed": seed, "version": 1}
+    asked = {"kind": kind, "count": count, "seed": seed, "version": VERSIONS[kind]}
     asked |= {} if format == "jsonl" else {"format": format}
     if (folder / MANIFEST).exists():
         manifest = load_manifest(folder)
@@ -103,7 +106,7 @@ def build(
             return manifest
         raise ElleError(
             "this folder already holds another data set",
-            where=f"{folder}: {manifest.get('kind')}, {manifest.get('count')} examples, seed {manifest.get('seed')}",
+            where=f"{folder}: " + ", ".join(f"{key} {manifest.get(key)}" for key in asked),
             fix="choose another folder, or delete this one",
         )
 

@@ -7,6 +7,7 @@ printed figures, and the evaluator reads the prompt with `parse`, the exact inve
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache, cached_property
 
 from helpers.briefings.cic_figures import CIC_SECTIONS, CicFigures, parse_lines
 from helpers.briefings.schema import CATEGORIES
@@ -31,6 +32,7 @@ SIGNALS = ("articles", "tone", "alerts")
 _MOVING = {"stable": "steady", "increasing": "rising", "escalating": "rising"}
 
 
+@cache
 def risk_words(value: int, trend: str | None = None) -> tuple[str, ...]:
     """The words for a risk of `value` percent (0..100) that do not contradict its trend (None: no trend known)."""
     words = next(words for bound, words in RISK_WORDS if value < bound)
@@ -60,14 +62,14 @@ class Metrics:
     categories: dict[str, tuple[int, str]]
     cic: CicFigures | None = None
 
-    @property
+    @cached_property
     def mean(self) -> int | None:
         if not self.nations:
             return None
         total, count = sum(risk for _, risk in self.nations), len(self.nations)
         return (2 * total + count) // (2 * count)  # halves round up: no surprise for a reader who checks by hand
 
-    @property
+    @cached_property
     def above_half(self) -> tuple[tuple[str, int], ...]:
         return tuple((code, risk) for code, risk in self.nations if risk > 50)
 

@@ -44,11 +44,10 @@ import numpy as np
 
 from helpers.briefings.cic_figures import CIC_SECTIONS, CicFigures, decimals
 from helpers.briefings.metrics import Metrics
-from helpers.briefings.scenario import COUNTRIES
+from helpers.briefings.scenario import BLOCK, COUNTRIES, by_category, listed, signals
 from helpers.briefings.schema import CATEGORIES
 from helpers.cic import analogues, causality, consensus, criticality, functional, information
 
-BLOCK = 256
 MONTHS, WINDOW, LAG, SETTLE = 60, 24, 12, 24
 MIN_NATIONS, MAX_NATIONS = 2, 5
 HORIZONS = (1, 2, 3, 6, 12)  # months
@@ -67,7 +66,7 @@ EDGE_CASES = {"no nations": 0.012, "one nation": 0.012, "all zero": 0.003, "all 
 _CODES = tuple(CIC_COUNTRIES)
 _BASES = np.array(list(CIC_COUNTRIES.values()))
 _STEPS, _DT, _GAIN, _T0 = 2, 0.25, 0.7, 0.15
-_ARROWS = {1: "↑", -1: "↓", 0: "→"}
+_ARROWS = np.array(("→", "↑", "↓"))  # by sign: 0, 1, -1
 _PRINTED = (*CIC_SECTIONS["CIC"], *CIC_SECTIONS["PHASE"][:-1], "agreement")
 
 
@@ -268,17 +267,14 @@ def draw(rng: np.random.Generator, count: int = BLOCK, weights=WEIGHTS) -> list[
     phases = criticality.classify_phase(printed[0], printed[1], previous=(printed[2], printed[3]))
 
     tension = np.clip((worlds.latent[:, -1] + 1.5) / 3, 0, 1)
-    articles = (rng.random(count) * (121 + 180 * tension)).astype(int)
-    tone = np.rint(10 * np.clip(rng.normal(2 - 7 * tension, 2), -10, 10)).astype(int)
-    alerts = rng.poisson(12 * tension)
-    present = (rng.random((count, 3)) < 0.5) | (worlds.edge != "missing signals")[:, None]
+    observed = zip(*signals(rng, tension, worlds.edge == "missing signals"), strict=True)
     horizon = rng.choice(HORIZONS, count)
-    risks = np.rint(100 * worlds.risks[:, -1]).astype(int)
+    nations = listed(np.array(_CODES)[worlds.codes], worlds.risks[:, -1], worlds.nations)
     categories = np.rint(100 * worlds.categories[:, [-1, -4]]).astype(int)
     trend = np.sign(np.where(np.abs(move := categories[:, 0] - categories[:, 1]) > 2, move, 0))
 
     drawn = []
-    for i in range(count):
+    for i, (articles, tone, alerts) in enumerate(observed):
         values = {
             name: Decimal(int(rounded[name][i])).scaleb(-decimals(name))
             for name in _PRINTED
@@ -289,18 +285,13 @@ def draw(rng: np.random.Generator, count: int = BLOCK, weights=WEIGHTS) -> list[
         match = analogues.nearest(categories[i, 0] / 100)[0]
         values["horizon"] = Decimal(int(horizon[i]))
         values["distance"] = Decimal(round(100 * match.distance)).scaleb(-2)
-        listed = [(_CODES[code], int(risk)) for code, risk in zip(worlds.codes[i], risks[i], strict=True)]
-        nations = sorted(listed[: worlds.nations[i]], key=lambda nation: (-nation[1], nation[0]))
         drawn.append(
             Metrics(
-                tuple(nations),
-                int(articles[i]) if present[i, 0] else None,
-                Decimal(int(tone[i])).scaleb(-1) if present[i, 1] else None,
-                int(alerts[i]) if present[i, 2] else None,
-                {
-                    name: (int(value), _ARROWS[int(sign)])
-                    for name, value, sign in zip(CATEGORIES, categories[i, 0], trend[i], strict=True)
-                },
+                nations[i],
+                articles,
+                tone,
+                alerts,
+                by_category(categories[i, 0].tolist(), _ARROWS[trend[i]].tolist()),
                 CicFigures(values, str(phases[i]) if phased[i] else None, match.correlate.dated),
             )
         )

@@ -4,11 +4,11 @@ A metric is cited as the prompt prints it (`political 40`, `UKR 74%`), so that a
 number is which. Each sentence has several wordings, all of which cite the same figures.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
 
-import numpy as np
-
+from helpers import jsonl
 from helpers.briefings.metrics import TRENDS, Metrics, render, risk_words, signal_density
 from helpers.briefings.schema import CATEGORIES, Briefing
 
@@ -26,9 +26,13 @@ _OPENINGS = {
     "cyber": ("Cyber risk is {word}", "Cyber exposure is {word}"),
 }
 
+_SENTENCES = ("{0}: {1} {2}, {3}.", "{0}, {3}: {1} {2}.")
 
 #: Chooses one of several wordings.
-Pick = Callable[[tuple[str, ...]], str]
+Pick = Callable[[Sequence], Any]
+
+#: No example chooses more often than this.
+CHOICES = 40
 
 
 def picker(choices: Iterable[float]) -> Pick:
@@ -37,9 +41,25 @@ def picker(choices: Iterable[float]) -> Pick:
     return lambda options: options[int(next(left) * len(options))]
 
 
-def compose(metrics: Metrics, rng: np.random.Generator) -> Briefing:
-    """Write the briefing of `metrics`; `rng` chooses the wording only, never a figure."""
-    return Briefing(**basic_texts(metrics, picker(rng.random(32))))
+def compose(metrics: Metrics, pick: Pick) -> Briefing:
+    """Write the briefing of `metrics`; `pick` chooses the wording only, never a figure."""
+    return Briefing(**basic_texts(metrics, pick))
+
+
+@cache
+def _wordings(name: str, value: int, trend: str) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """Every wording of a category's text: by opening, then by risk word, then by sentence."""
+    ending = f" Stability index {100 - value}, {'under stress' if value > 60 else 'no stress'}."
+    return tuple(
+        tuple(
+            tuple(
+                sentence.format(opening.format(word=word), name, value, trend) + ending * (name == "financial")
+                for sentence in _SENTENCES
+            )
+            for word in risk_words(value, trend)
+        )
+        for opening in _OPENINGS[name]
+    )
 
 
 def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
@@ -47,14 +67,9 @@ def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     texts = {}
     for name in CATEGORIES:
         value, arrow = metrics.categories[name]
-        trend = TRENDS[arrow]
-        opening = pick(_OPENINGS[name]).format(word=pick(risk_words(value, trend)))
-        text = pick(("{0}: {1} {2}, {3}.", "{0}, {3}: {1} {2}.")).format(opening, name, value, trend)
-        if name == "security" and metrics.alerts is not None:
-            text += f" Active alerts {metrics.alerts}."
-        if name == "financial":
-            text += f" Stability index {100 - value}, {'under stress' if value > 60 else 'no stress'}."
-        texts[name] = text
+        texts[name] = pick(pick(pick(_wordings(name, value, TRENDS[arrow]))))
+    if metrics.alerts is not None:
+        texts["security"] += f" Active alerts {metrics.alerts}."
 
     if metrics.nations:
         half, count = metrics.above_half, len(metrics.nations)
@@ -75,16 +90,15 @@ def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     return texts | {"summary": summary, "nsm": steps}
 
 
-def conversation(metrics: Metrics, rng: np.random.Generator) -> list[dict[str, str]]:
+def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
     """One example in ShareGPT form: system, human (the metrics), gpt (the briefing as compact JSON)."""
-    return turns(SYSTEM_PROMPT, render(metrics), compose(metrics, rng).model_dump())
+    return turns(SYSTEM_PROMPT, render(metrics), basic_texts(metrics, pick))
 
 
 def turns(system: str, prompt: str, texts: Mapping[str, str]) -> list[dict[str, str]]:
     """The three turns of an example; the answer is compact JSON."""
-    answer = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
     return [
         {"from": "system", "value": system},
         {"from": "human", "value": prompt},
-        {"from": "gpt", "value": answer},
+        {"from": "gpt", "value": jsonl.line(texts)},
     ]
