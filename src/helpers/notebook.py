@@ -6,6 +6,7 @@ writes its own, `manifests/<step>.json`, last: a step with a manifest is done.
 
 import ast
 import hashlib
+import json
 import os
 import sys
 import time
@@ -325,6 +326,10 @@ def show_text(rows: Iterable[Mapping[str, Any]]):
     """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
     from IPython.display import HTML
 
+    return HTML(_table(rows))
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     head = "".join(f'<th style="text-align: left">{escape(str(name))}</th>' for name in (rows[0] if rows else ()))
     lines = (
@@ -332,7 +337,20 @@ def show_text(rows: Iterable[Mapping[str, Any]]):
         for row in rows
     )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return HTML(f'<table class="tex2jax_ignore mathjax_ignore"><tr>{head}</tr>{body}</table>' if rows else "none")
+    return f'<table class="tex2jax_ignore mathjax_ignore"><tr>{head}</tr>{body}</table>' if rows else "none"
+
+
+def show_example(row: Mapping[str, Any]):
+    """An example of a data set, for display: its prompt, its answer key by key, and what is derived by rule."""
+    from IPython.display import HTML
+
+    from helpers.briefings import metrics
+
+    _, prompt, answer = (turn["value"] for turn in row["conversations"])
+    derived = metrics.derived_figures(metrics.parse(prompt))
+    texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
+    plain = '<pre style="white-space: pre-wrap; background: none; color: inherit">'
+    return HTML(f"{plain}{escape(prompt)}</pre>{_table({'key': key, 'text': text} for key, text in texts.items())}")
 
 
 def show_verdicts(outcomes: Iterable[Any]):

@@ -13,13 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from helpers.briefings.metrics import RISK_WORDS, Metrics
-from helpers.briefings.schema import CATEGORIES
 from helpers.training.preflight import Plan
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 SKY, YELLOW = "#56B4E9", "#F0E442"
-RISK_MAP = "YlOrRd"  # lightness grows with the risk: it survives printing in grey
 
 _STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
@@ -45,50 +42,6 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options)
     figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
     plt.close(figure)
     return figure, axes[0]
-
-
-@styled
-def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
-    """Countries by scenario, coloured by risk: which nations a prompt lists, and how the same one varies."""
-    shown = metrics[:limit]
-    codes = sorted(
-        {code for m in shown for code, _ in m.nations},
-        key=lambda code: -np.mean([risk for m in shown for c, risk in m.nations if c == code]),
-    )
-    grid = np.full((len(codes), len(shown)), np.nan)
-    for column, m in enumerate(shown):
-        for code, risk in m.nations:
-            grid[codes.index(code), column] = risk
-    figure, (axes,) = new_axes(height=0.24 * len(codes) + 1.2)
-    image = axes.imshow(grid, cmap=RISK_MAP, vmin=0, vmax=100, aspect="auto")
-    axes.grid(False)
-    axes.set(title="Country risk by scenario (blank: not listed)", xlabel="scenario", ylabel="country")
-    axes.set_yticks(range(len(codes)), codes, fontsize=8)
-    axes.set_xticks(range(0, len(shown), 2), range(1, len(shown) + 1, 2))
-    figure.colorbar(image, ax=axes, label="risk (%)")
-    return figure
-
-
-@styled
-def distributions(metrics: Sequence[Metrics], lengths: Sequence[int], unit: str) -> Figure:
-    """What the set holds: category risks, with the risk words' bands, and the length of its examples in `unit`."""
-    figure, (left, right) = new_axes(2)
-    values = np.array([[m.categories[name][0] for name in CATEGORIES] for m in metrics])
-    boxes = left.boxplot(values, tick_labels=CATEGORIES, patch_artist=True, medianprops={"color": "black"}, sym="")
-    for patch in boxes["boxes"]:
-        patch.set(facecolor=BLUE, alpha=0.35)
-    for bound, _ in RISK_WORDS[:-1]:
-        left.axhline(
-            bound, color=RED, linewidth=0.9, linestyle="--", label="the risk word changes" if bound == 30 else None
-        )
-    left.set(title="Category risk", ylabel="risk (0–100)", ylim=(0, 118), yticks=range(0, 101, 20))
-    left.legend(loc="upper right")
-    left.tick_params(axis="x", rotation=30)
-    right.hist(lengths, bins=30, color=BLUE)
-    right.axvline(np.mean(lengths), color=RED, label=f"mean {np.mean(lengths):.0f}")
-    right.set(title="Length of an example", xlabel=unit, ylabel="examples")
-    right.legend()
-    return figure
 
 
 @styled

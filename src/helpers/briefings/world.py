@@ -129,6 +129,12 @@ def simulate(rng: np.random.Generator, count: int = BLOCK, weights=WEIGHTS) -> H
     return Histories(latent, risks, categories, nations, codes, regime, edge)
 
 
+def first(worlds: Histories, regime: str, nations: int = 4) -> int:
+    """The place of the first ordinary world of a regime with at least so many nations: one to show."""
+    ordinary = (worlds.regime == REGIMES.index(regime)) & (worlds.edge == "") & (worlds.nations >= nations)
+    return int(np.flatnonzero(ordinary)[0])
+
+
 def _regimes(rng: np.random.Generator, regime: np.ndarray) -> tuple[np.ndarray, ...]:
     """Pressure c and noise σ (count, MONTHS); shared ρ and spill-over κ (count,); first activities (count, nations)."""
     count, month = len(regime), np.arange(MONTHS)

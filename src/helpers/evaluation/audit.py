@@ -254,10 +254,27 @@ def _faults(found: Mapping[str, Any], targets: Mapping[str, float | None], rows:
     return faults
 
 
+def summary(found: Mapping[str, Any]) -> dict[str, str]:
+    """The findings in a line each: what was asked → what was found."""
+    lines = {f"{split} rows": f"{count:,}" for split, count in found["rows"].items()}
+    lines |= {f"{name} of the targets": _shown(value) for name, value in found["targets"].items()}
+    duplicates = found["duplicates"]
+    lines["exact duplicates"] = str(duplicates["exact"])
+    lines[f"near-duplicates (Jaccard of word triples ≥ {NEAR})"] = str(duplicates["near"])
+    lines["prompts in more than one split"] = str(duplicates["prompts_in_several_splits"])
+    if tokens := found["tokens"]:
+        spread = f"mean {tokens['mean']:.0f}, {tokens['min']:.0f} to {tokens['max']:.0f}"
+        lines[f"{tokens['unit']} an example"] = spread
+    if cic := found["cic"]:
+        judged = found["rows_judged"]
+        lines |= {f"phase {phase}": f"{count / judged:.1%}" for phase, count in cic["phases"].items()}
+        lines["with a transition"] = f"{cic['transition_rate']:.1%}"
+    return lines
+
+
 def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """The data card in markdown, for people and for a dataset hub."""
-    rows = found["rows"]
-    size = sum(rows.values())
+    size = sum(found["rows"].values())
     kind = "CIC" if found["cic"] else "basic"
     lines = [
         "---",
@@ -283,20 +300,10 @@ def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {split} | {count:,} rows |" for split, count in rows.items()),
-        *(f"| {name} of the targets | {_shown(value)} |" for name, value in found["targets"].items()),
-        f"| exact duplicates | {found['duplicates']['exact']} |",
-        f"| near-duplicates (Jaccard of word triples ≥ {NEAR}) | {found['duplicates']['near']} |",
-        f"| prompts in more than one split | {found['duplicates']['prompts_in_several_splits']} |",
+        *(f"| {name} | {value} |" for name, value in summary(found).items()),
     ]
-    if tokens := found["tokens"]:
-        lines.append(
-            f"| {tokens['unit']} an example | mean {tokens['mean']:.0f}, {tokens['min']:.0f} to {tokens['max']:.0f} |"
-        )
     if cic := found["cic"]:
-        lines += [f"| {phase} | {count / size:.1%} |" for phase, count in cic["phases"].items()]
-        lines += [f"| with a transition | {cic['transition_rate']:.1%} |", "", "| figure | mean | sd | 5 % | 95 % |"]
-        lines += ["|---|---|---|---|---|"]
+        lines += ["", "| figure | mean | sd | 5 % | 95 % |", "|---|---|---|---|---|"]
         lines += [
             f"| {name} | {s['mean']:.3f} | {s['sd']:.3f} | {s['5%']:.2f} | {s['95%']:.2f} |"
             for name, s in cic["spread"].items()
