@@ -349,13 +349,21 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_an_example_depends_on_seed_and_index_alone():
-    assert dataset.row("cic", 5, 300) == dataset.row("cic", 5, 300)
-    ahead = [dataset.row("cic", 5, index) for index in (600, 301, 5)]
-    assert ahead == [dataset.row("cic", 5, index) for index in (600, 301, 5)]
-    assert dataset.row("cic", 6, 300) != dataset.row("cic", 5, 300)
-    texts = {json.dumps(dataset.row("cic", 5, index)["conversations"]) for index in range(512)}
-    assert len(texts) == 512
+@pytest.mark.parametrize("kind", dataset.KINDS)
+def test_an_example_depends_on_seed_and_index_alone(kind):
+    in_order = [dataset.row(kind, 5, index) for index in range(3 * dataset.BLOCK)]
+    for index in (600, 301, 5, 255, 256, 767):
+        assert dataset.row(kind, 5, index) == in_order[index]
+        assert dataset.row(kind, 6, index)["conversations"] != in_order[index]["conversations"]
+    assert len({json.dumps(row["conversations"]) for row in in_order}) == len(in_order)
+
+
+def test_an_answer_is_its_briefing_as_json():
+    rng = np.random.default_rng(8)
+    for m, choices in zip(drawn(1), rng.random((dataset.BLOCK, writer.CHOICES)).tolist(), strict=True):
+        briefing = cic_writer.compose(m, writer.picker(choices))
+        answer = cic_writer.conversation(m, writer.picker(choices))[2]["value"]
+        assert answer == json.dumps(briefing.model_dump(), ensure_ascii=False, separators=(",", ":"))
 
 
 @pytest.mark.parametrize("kind", ["basic", "cic"])
@@ -370,7 +378,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(kind, tmp_path, monkeypatc
 
 
 def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
-    count, folder = 5 * dataset.PART, tmp_path / "killed"
+    count, folder = 8 * dataset.PART, tmp_path / "killed"
     command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", str(count), "--out", str(folder)]
     # A session of its own: its workers, if any were left behind, would be seen there.
     process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True)
@@ -394,7 +402,7 @@ def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
     (folder / "parts" / ".000004.jsonl.x.partial").write_text("cut o")
     made = []
     dataset.build("basic", count, 42, folder, progress=lambda done, of: made.append(done))
-    assert len(finished) * dataset.PART < made[0] or len(finished) == 5  # what was finished is not made again
+    assert len(finished) * dataset.PART < made[0] or len(finished) == 8  # what was finished is not made again
     dataset.build("basic", count, 42, tmp_path / "whole")
     assert bytes_of(folder) == bytes_of(tmp_path / "whole")
 
@@ -460,6 +468,19 @@ def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
         assert {path.name for path in folder.rglob("*")} == {"parts", "asked.json"}
 
 
+def test_a_disk_that_fills_up_at_the_end_leaves_the_parts_alone(tmp_path):
+    """The parts fit, the training file does not; with room again, the same command goes on."""
+    folder, count = tmp_path / "set", 2 * dataset.PART
+    command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", str(count), "--out", str(folder)]
+    ran = subprocess.run(
+        ["bash", "-c", 'ulimit -f 3000; exec "$@"', "bash", *command], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert "cannot write: File too large" in ran.stderr
+    assert {path.name for path in folder.rglob("*")} == {"parts", "asked.json", "000000.jsonl", "000001.jsonl"}
+    assert dataset.build("basic", count, 42, folder)["splits"]["train"]["rows"] == 0.9 * count // 1
+
+
 # The audit
 
 
@@ -478,7 +499,7 @@ def test_the_audit_passes_a_good_set_and_writes_its_card(tmp_path):
     assert sum(found["tokens"]["histogram"]["counts"]) == found["tokens"]["n"]
     card = (tmp_path / "README.md").read_text()
     assert "Passed its audit" in card
-    assert "| PLASMA |" in card
+    assert "| phase PLASMA |" in card
     dataset.build("basic", 40, 3, tmp_path / "basic")
     assert audits.audit(tmp_path / "basic")["passed"]
 
@@ -583,6 +604,23 @@ def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path,
     assert caught.value.where.startswith(f"{tmp_path / 'mine.jsonl'}:3")
     assert where in caught.value.where
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("form", dataset.FORMATS)
+def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
+    mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
+    jsonl.write(mine, [record(number) for number in range(100)])
+    limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
+    ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "cannot write: File too large" in ran.stderr
+    assert str(out) in ran.stderr
+    assert not out.parent.exists()
+    with pytest.raises(ElleError, match="cannot"):
+        convert(mine, mine / "set", format=form)
+    with pytest.raises(ElleError, match="unknown format"):
+        convert(mine, out, format="csv")
+    assert not out.parent.exists()
 
 
 def test_files_that_hold_no_records_are_refused(tmp_path):

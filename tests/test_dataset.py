@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from decimal import Decimal
 
 import numpy as np
@@ -191,6 +192,88 @@ def test_reading_names_file_and_line(tmp_path):
         dataset.read_split(tmp_path, "training")
     with pytest.raises(ElleError, match="no data set"):
         dataset.read_split(tmp_path / "nowhere", "train")
+
+
+TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt")]
+
+
+@pytest.mark.parametrize(
+    "turns", [None, 5, "text", [], TURNS[:2], [*TURNS, 5], TURNS[::-1], [*TURNS[:2], {"from": "gpt", "value": 5}]]
+)
+def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
+    dataset.build("basic", 40, 3, tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"conversations": turns}) + "\n")
+    with pytest.raises(ElleError, match="not a system, human, gpt conversation") as caught:
+        dataset.read_split(tmp_path, "train")
+    assert caught.value.where.endswith("train.jsonl:38")  # a blank line is a line
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        [],
+        {},
+        {"splits": {}},
+        {"splits": 3},
+        {"splits": {"train": {}}},
+        {"splits": {"train": {"file": "train.jsonl", "rows": "36", "sha256": ""}}},
+        {"splits": {"train": {"file": "../train.jsonl", "rows": 36, "sha256": ""}}},
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for use in (dataset.load_manifest, lambda folder: dataset.build("basic", 40, 3, folder)):
+        with pytest.raises(ElleError, match="does not describe the files") as caught:
+            use(tmp_path)
+        assert caught.value.where == str(tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-40], lambda text: text[:-1], lambda text: "", lambda text: 2 * text]
+)
+def test_a_damaged_part_is_named_and_never_dealt_out(tmp_path, monkeypatch, damage):
+    # A bug once: rows behind a cut part would have changed sides.
+    whole = dataset.build("basic", 60, 3, tmp_path / "whole")
+    monkeypatch.setattr(dataset, "PART", 20)
+    monkeypatch.setattr(dataset, "write_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    folder = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        dataset.build("basic", 60, 3, folder)
+    monkeypatch.undo()
+    monkeypatch.setattr(dataset, "PART", 20)
+    part = folder / "parts" / "000001.jsonl"
+    part.write_text(damage(part.read_text()))
+    with pytest.raises(ElleError, match="damaged") as caught:
+        dataset.build("basic", 60, 3, folder)
+    assert caught.value.where.startswith(f"{part}:")
+    assert {path.name for path in folder.iterdir()} == {"parts"}
+    part.unlink()
+    assert dataset.build("basic", 60, 3, folder) == whole
+
+
+def test_a_path_that_cannot_be_is_a_clear_error(tmp_path):
+    # A bug once: `Path.exists` raises for a name that is too long, or in a folder that may not be read.
+    folder = tmp_path / ("x" * 300)
+    for use in (dataset.load_manifest, lambda path: dataset.build("basic", 40, 3, path)):
+        with pytest.raises(ElleError, match="too long") as caught:
+            use(folder)
+        assert str(folder) in caught.value.where
+
+
+def test_splitting_takes_a_few_bytes_a_row(tmp_path):
+    # A digest of each prompt is all that is kept: 8 bytes, and copies while they are compared; as Python integers they
+    # would be 77 bytes a row.
+    def peak(count: int) -> int:
+        lines = ((dataset.split_of(i), b'{"from":"human","value":"%d"},{"from":"gpt"}\n' % i) for i in range(count))
+        tracemalloc.start()
+        try:
+            dataset.write_splits(tmp_path / str(count), {}, lines)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(100_000) - peak(20_000) < 80_000 * 55
 
 
 def test_the_schema_for_constrained_decoding_is_the_briefings():

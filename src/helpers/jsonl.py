@@ -137,5 +137,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def sha256(path: Path | str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="check the path") from error
+
+
+def exists(path: Path | str) -> bool:
+    """Whether there is such a file or folder; an ElleError where that cannot be found out (`Path.exists` may crash)."""
+    try:
+        return Path(path).exists()
+    except OSError as error:
+        fix = "check the path, and the permissions of its folder"
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix=fix) from error

@@ -11,7 +11,6 @@ Figures are rounded as prompts print them: whole percents, whole category risks,
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -53,10 +52,10 @@ def convert(source: Path | str, folder: Path | str, *, format: str = "jsonl") ->
             different figures; a folder that holds a set. Nothing is written then.
     """
     source, folder = Path(source), Path(folder)
-    if (folder / dataset.MANIFEST).exists():
+    if jsonl.exists(folder / dataset.MANIFEST):
         raise ElleError("this folder already holds a data set", where=str(folder), fix="choose another folder")
     places: dict[str, int] = {}
-    existed = folder.exists()
+    new = [place for place in (folder, *folder.parents) if not jsonl.exists(place)]
 
     def lines() -> Iterator[tuple[str, bytes]]:
         count = 0
@@ -73,7 +72,7 @@ def convert(source: Path | str, folder: Path | str, *, format: str = "jsonl") ->
                 "id": f"converted-{number}",
                 "conversations": writer.turns(writer.SYSTEM_PROMPT, prompt, briefing.model_dump()),
             }
-            yield split, json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            yield split, jsonl.line(row).encode() + b"\n"
         if len(places) < 20:
             raise ElleError(
                 f"{count} records, {len(places)} with different figures, cannot fill three splits",
@@ -81,16 +80,16 @@ def convert(source: Path | str, folder: Path | str, *, format: str = "jsonl") ->
                 fix="give at least 20",
             )
 
-    if not source.is_file():
+    if not jsonl.exists(source) or not source.is_file():
         raise ElleError("file not found", where=str(source), fix="name a JSONL file of records")
     described = {"kind": "converted", "source": {"file": source.name, "sha256": jsonl.sha256(source)}, "version": 1}
     described |= {} if format == "jsonl" else {"format": format}
     try:
         return dataset.write_splits(folder, described, lines())
-    except ElleError:
-        if not existed:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for place in new:
+                place.rmdir()
         raise
 
 

@@ -99,7 +99,7 @@ def build(
         raise ElleError(f"{workers!r} workers cannot work", where="parameter workers", fix="use 1 or more")
     asked = {"kind": kind, "count": count, "seed": seed, "version": VERSIONS[kind]}
     asked |= {} if format == "jsonl" else {"format": format}
-    if (folder / MANIFEST).exists():
+    if jsonl.exists(folder / MANIFEST):
         manifest = load_manifest(folder)
         if {key: manifest.get(key) for key in {*asked, "format"}} == {"format": None} | asked:
             _remove(folder / "parts")  # of a process that was killed between its last two steps
@@ -111,7 +111,7 @@ def build(
         )
 
     parts = folder / "parts"
-    if not (parts / "asked.json").exists() or jsonl.read_json(parts / "asked.json") != asked:
+    if not jsonl.exists(parts / "asked.json") or jsonl.read_json(parts / "asked.json") != asked:
         _remove(parts)
         jsonl.write_json(parts / "asked.json", asked)
     for place in (parts, folder):
@@ -122,9 +122,13 @@ def build(
 
     def lines() -> Iterator[tuple[str, bytes]]:
         for number in numbers:
-            with _part(parts, number).open("rb") as file:
+            path, index, line = _part(parts, number), number * PART - 1, b""
+            with path.open("rb") as file:
                 for index, line in enumerate(file, number * PART):
                     yield split_of(index), line
+            if index + 1 != min(count, (number + 1) * PART) or not line.endswith(b"\n"):
+                fix = "delete it and give the same command again"
+                raise ElleError("this part of the set is damaged", where=f"{path}:{index % PART + 1}", fix=fix)
 
     manifest = write_splits(folder, asked, lines())
     _remove(parts)
@@ -132,11 +136,17 @@ def build(
 
 
 def _remove(parts: Path) -> None:
-    try:
+    with _removing(parts):
         if parts.is_dir():
             shutil.rmtree(parts)
+
+
+@contextlib.contextmanager
+def _removing(what: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise ElleError(f"cannot remove: {error.strerror}", where=str(parts), fix="delete it yourself") from error
+        raise ElleError(f"cannot remove: {error.strerror}", where=str(what), fix="delete it yourself") from error
 
 
 def _part(parts: Path, number: int) -> Path:
@@ -192,7 +202,8 @@ def _make_parts(
 def _sweep(folder: Path) -> None:
     """Remove what processes that were ended in the middle of a file left of it."""
     for left in folder.glob(".*.partial"):
-        left.unlink(missing_ok=True)
+        with _removing(left):
+            left.unlink(missing_ok=True)
 
 
 def _work(kind: str, seed: int, count: int, parts: Path, numbers: list[int], pipe: Any) -> None:
@@ -231,27 +242,43 @@ def write_splits(folder: Path, described: dict, lines: Iterable[tuple[str, bytes
     All files appear, or none does. The rows' prompts are counted that stand in a split before theirs as well.
     """
     format = described.get("format", "jsonl")
-    digests: dict[str, list[int]] = {split: [] for split in SPLITS}
-    with contextlib.ExitStack() as stack:
-        sinks = {split: stack.enter_context(_sink(folder / f"{split}.{format}", format)) for split in SPLITS}
-        for split, line in lines:
-            sinks[split](line)
-            # The prompt as the line spells it: what lies between these marks, whatever the text.
-            prompt = line.partition(b'{"from":"human","value":"')[2].partition(b'"},{"from":"gpt"')[0]
-            digests[split].append(int.from_bytes(hashlib.blake2b(prompt, digest_size=8).digest()))
-    shared, before = 0, np.zeros(0, np.uint64)
-    for split in SPLITS:
-        here = np.array(digests[split], np.uint64)
-        shared += int(np.isin(here, before).sum())
-        before = np.union1d(before, here)
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, where="parameter format")
+    digests = {split: bytearray() for split in SPLITS}  # eight bytes a row: a set may be large
     files = {split: folder / f"{split}.{format}" for split in SPLITS}
-    splits = {
-        split: {"file": path.name, "rows": len(digests[split]), "sha256": jsonl.sha256(path)}
-        for split, path in files.items()
-    }
-    manifest = described | {"splits": splits, "prompts_shared_between_splits": shared}
-    jsonl.write_json(folder / MANIFEST, manifest)
+    with _all_or_none(list(files.values())):
+        with contextlib.ExitStack() as stack:
+            sinks = {split: stack.enter_context(_sink(path, format)) for split, path in files.items()}
+            for split, line in lines:
+                sinks[split](line)
+                # The prompt as the line spells it: what lies between these marks, whatever the text.
+                prompt = line.partition(b'{"from":"human","value":"')[2].partition(b'"},{"from":"gpt"')[0]
+                digests[split] += hashlib.blake2b(prompt, digest_size=8).digest()
+        shared, before = 0, np.zeros(0, np.uint64)
+        for split in SPLITS:
+            here = np.frombuffer(digests[split], np.uint64)
+            shared += int(np.isin(here, before).sum())
+            before = np.union1d(before, here)
+        splits = {
+            split: {"file": path.name, "rows": len(digests[split]) // 8, "sha256": jsonl.sha256(path)}
+            for split, path in files.items()
+        }
+        manifest = described | {"splits": splits, "prompts_shared_between_splits": shared}
+        jsonl.write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _all_or_none(files: list[Path]) -> Iterator[None]:
+    """On a failure, remove those of `files` that are new: a full disk may be found out when some have their names."""
+    new = [path for path in files if not jsonl.exists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -285,14 +312,35 @@ def _sink(path: Path, format: str) -> Iterator[Callable[[bytes], Any]]:
 
 def ensure(kind: str, count: int, seed: int, folder: Path | str, **options) -> dict:
     """The manifest of whatever set `folder` holds; where it holds none, `build` makes the one described."""
-    return load_manifest(folder) if (Path(folder) / MANIFEST).exists() else build(kind, count, seed, folder, **options)
+    return (
+        load_manifest(folder) if jsonl.exists(Path(folder) / MANIFEST) else build(kind, count, seed, folder, **options)
+    )
 
 
 def load_manifest(folder: Path | str) -> dict:
+    """The manifest of the set in `folder`.
+
+    Raises:
+        ElleError: there is none, or it does not describe the files of a set.
+    """
     path = Path(folder) / MANIFEST
-    if not path.exists():
+    if not jsonl.exists(path):
         raise ElleError("no data set here", where=str(folder), fix="run notebook 03_generate_data")
-    return jsonl.read_json(path)
+    manifest = jsonl.read_json(path)
+    splits = manifest.get("splits") if isinstance(manifest, dict) else None
+    if not isinstance(splits, dict) or not splits or not all(map(_is_file, splits.values())):
+        raise ElleError(
+            "this manifest does not describe the files of a data set",
+            where=str(path),
+            fix="make the set again, in another folder",
+        )
+    return manifest
+
+
+def _is_file(facts: Any) -> bool:
+    types = {"file": str, "rows": int, "sha256": str}
+    described = isinstance(facts, dict) and all(isinstance(facts.get(key), kind) for key, kind in types.items())
+    return described and Path(facts["file"]).name == facts["file"]  # of this folder
 
 
 def read_split(folder: Path | str, split: str, limit: int | None = None) -> list[dict]:
@@ -318,13 +366,11 @@ def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
     if split not in manifest["splits"]:
         raise unknown("split", split, manifest["splits"])
     path = folder / manifest["splits"][split]["file"]
-    for number, example in enumerate(_read(path), 1):
+    expected = [(speaker, str) for speaker in ("system", "human", "gpt")]
+    for number, example in _read(path):
         turns = example.get("conversations")
-        if not isinstance(turns, list) or [t.get("from") for t in turns if isinstance(t, dict)] != [
-            "system",
-            "human",
-            "gpt",
-        ]:
+        turns = turns if isinstance(turns, list) else []
+        if [(t.get("from"), type(t.get("value"))) if isinstance(t, dict) else t for t in turns] != expected:
             raise ElleError(
                 "this row is not a system, human, gpt conversation",
                 where=f"{path}:{number}",
@@ -333,17 +379,17 @@ def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
         yield example
 
 
-def _read(path: Path) -> Iterator[dict]:
+def _read(path: Path) -> Iterator[tuple[int, dict]]:
+    """The rows with their line numbers; in Parquet, with their places, from 1."""
     if path.suffix != ".parquet":
-        yield from jsonl.read(path)
+        yield from jsonl.numbered(path)
         return
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(PART):
-                yield from batch.to_pylist()
+            yield from enumerate((row for batch in file.iter_batches(PART) for row in batch.to_pylist()), 1)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ElleError(f"cannot read: {error}", where=str(path), fix="generate the set again") from error
 
