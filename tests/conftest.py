@@ -1,6 +1,8 @@
 """Shared by all tests: runs go to a folder of their own, and the smallest real model is made once."""
 
 import pytest
+from contract import Server
+from contract.hub import Hub
 
 from helpers.briefings import dataset
 from helpers.training import nano
@@ -29,3 +31,11 @@ def small_base(tmp_path_factory, small_data):
     folder = tmp_path_factory.mktemp("model") / "base"
     nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", folder)
     return folder
+
+
+@pytest.fixture
+def hub():
+    """A Hub in memory, behind a server of its own: `hub.server`."""
+    service = Hub()
+    with Server(service) as service.server:
+        yield service

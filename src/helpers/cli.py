@@ -100,7 +100,7 @@ def profiles(as_json) -> None:
 
 @cli.group()
 def data() -> None:
-    """Make, convert and audit data sets."""
+    """Make, convert, audit and publish data sets."""
 
 
 as_format = click.option("--format", default="jsonl", show_default=True, help="jsonl or parquet.")
@@ -156,6 +156,28 @@ def audit(folder, as_json) -> None:
         click.echo((folder / audits.CARD).read_text(encoding="utf-8").partition("# ")[2], nl=False)
     if not found["passed"]:
         raise ElleError(f"this set fails its audit: {found['faults'][0]}", where=str(folder), fix=f"see {audits.AUDIT}")
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--repo", metavar="NAME", help="USER/NAME, or NAME (default: HF_DATASET_REPO, under HF_USERNAME).")
+@click.option("--public", is_flag=True, help="A repository that all can read.")
+@click.option("--dry-run", is_flag=True, help="Only list what would go: no token, no network.")
+@click.option("--force", is_flag=True, help="Even if the set was not audited, or failed its audit.")
+@as_json
+def push(folder, repo, public, dry_run, force, as_json) -> None:
+    """Publish a data set on the Hugging Face Hub, private by default. The token is read from HF_TOKEN."""
+    from helpers.briefings import hub
+    from helpers.evaluation.audit import verdict
+
+    what = {"verdict": verdict(folder), "private": not public, "force": force}
+    if dry_run:
+        planned = hub.plan(folder, repo, **what)
+        click.echo(json.dumps(planned.to_json()) if as_json else f"would go to a {planned.text()}")
+        return
+    told = counter("bytes", as_json)
+    pushed = hub.push(folder, repo, **what, progress=told, say=lambda text: click.echo(text, err=True))
+    show(pushed.to_json(), as_json)
 
 
 @cli.command()

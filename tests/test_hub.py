@@ -1,0 +1,586 @@
+"""Publishing a set: the real `huggingface_hub` against a Hub in memory, which fails in every way that a Hub does."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from contract import Server
+from contract.hub import Hub
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.utils import _http, are_progress_bars_disabled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import cli
+from helpers.briefings import dataset
+from helpers.briefings import hub as publishing
+from helpers.errors import ElleError
+from helpers.evaluation.audit import audit, verdict
+
+# huggingface_hub hands open files to httpx the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+TOKEN = "hf_RecognisableTokenThatMustNotLeak"
+ROUTES = ["info", "create", "preupload", "batch", "upload", "verify", "validate-yaml", "commit"]
+PASSING = [
+    {"status": 429, "headers": {"Retry-After": "2"}},
+    {"status": 500},
+    {"status": 503, "body": b"<html>upstream</html>"},
+    {"drop": "request"},
+    {"drop": "answer"},
+    {"drop": "done"},
+    {"delay": 0.8},
+]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Audited sets: basic, cic, and basic as Parquet."""
+    folder = tmp_path_factory.mktemp("sets")
+    for kind, format in (("basic", "jsonl"), ("cic", "jsonl"), ("basic", "parquet")):
+        place = folder / (kind if format == "jsonl" else format)
+        dataset.build(kind, 120, 7, place, format=format)
+        assert audit(place)["passed"]
+    return folder
+
+
+@pytest.fixture
+def basic(sets, tmp_path):
+    return Path(shutil.copytree(sets / "basic", tmp_path / "basic"))
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch, tmp_path):
+    """A token, an empty cache, no settings of the user's, and nothing but loopback."""
+    for name in ("HF_ENDPOINT", "HF_USERNAME", "HF_DATASET_REPO"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"))
+    elsewhere, connect = [], socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            elsewhere.append(address)
+            raise OSError(f"no test goes to {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+    assert not elsewhere
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """The seconds that `push` waited between its tries, none of them really."""
+    waited = []
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=waited.append))
+    return waited
+
+
+@pytest.fixture
+def ada(hub):
+    """The Hub, where the token is ada's."""
+    hub.tokens[TOKEN] = "ada"
+    return hub
+
+
+def push(hub, folder, repo="ada/elle", **options):
+    options = {"verdict": [], "endpoint": hub.server.url, "timeout": 5.0} | options
+    return publishing.push(folder, repo, **options)
+
+
+def stands(hub, repo="ada/elle") -> dict[str, bytes]:
+    files = dict(hub.repositories["datasets", repo].head.files)
+    del files[".gitattributes"]
+    return files
+
+
+def on_disk(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- what goes
+
+
+@pytest.mark.parametrize("kind", ["basic", "cic", "parquet"])
+def test_a_set_is_pushed_once_and_reads_back(sets, ada, kind, monkeypatch, tmp_path):
+    folder, told = sets / kind, []
+    pushed = push(ada, folder, verdict=verdict(folder), progress=lambda *at: told.append(at))
+    repository = ada.repositories["datasets", "ada/elle"]
+    assert repository.private
+    assert [commit.message for commit in repository.commits] == ["initial commit", f"Elle's briefings: {kind}"]
+    assert (pushed.new, pushed.commit, pushed.private) == (True, repository.head.id, True)
+    assert pushed.url == f"{ada.server.url}/datasets/ada/elle"
+    assert told == sorted(told)
+    assert told[-1] == (pushed.size, pushed.size)
+    assert pushed.size == sum(map(len, on_disk(folder).values()))
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # else a download asks huggingface.co
+    for name, content in on_disk(folder).items():
+        where = {"repo_type": "dataset", "endpoint": ada.server.url, "token": TOKEN, "cache_dir": tmp_path / "read"}
+        assert Path(hf_hub_download("ada/elle", name, **where)).read_bytes() == content
+    assert {*stands(ada)} == {*on_disk(folder)}
+
+    uploads = ada.server.count("upload")
+    assert uploads > 0
+    again = push(ada, folder)
+    assert (again.new, again.commit) == (False, pushed.commit)
+    assert len(repository.commits) == 2
+    assert ada.server.count("upload") == uploads
+
+
+def test_a_published_set_loads_with_datasets(sets, ada, tmp_path):
+    push(ada, sets / "cic")
+    code = """
+import datasets
+loaded = datasets.load_dataset("ada/elle")
+print({split: rows.num_rows for split, rows in loaded.items()}, loaded["test"][0]["id"])
+"""
+    environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "{'train': 108, 'validation': 6, 'test': 6} cic-7-0\n", done.stderr
+
+
+def test_a_large_file_goes_in_parts(sets):
+    hub = Hub(part=30_000)
+    hub.tokens[TOKEN] = "ada"
+    with Server(hub) as hub.server:
+        hub.server.fail("upload", status=500, after=2)
+        push(hub, sets / "basic")
+        assert stands(hub) == on_disk(sets / "basic")
+        assert hub.server.count("complete") == 1
+
+
+def test_one_set_replaces_another_and_leaves_other_files_alone(sets, ada):
+    push(ada, sets / "basic")
+    repository = ada.repositories["datasets", "ada/elle"]
+    repository.commit("by hand", repository.head.files | {"notes.md": b"mine"})
+    push(ada, sets / "parquet")
+    # A bug it would be: train.jsonl beside train.parquet, of two different sets.
+    assert stands(ada) == on_disk(sets / "parquet") | {"notes.md": b"mine"}
+    assert len(repository.commits) == 4
+
+
+def test_a_public_set_is_public_only_when_asked_for(sets, ada):
+    push(ada, sets / "basic", private=False)
+    assert not ada.repositories["datasets", "ada/elle"].private
+    before = len(ada.server.requests)
+    with pytest.raises(ElleError, match="exists and is public") as caught:
+        push(ada, sets / "cic")
+    assert "--public" in caught.value.fix
+    assert {request.method for request in ada.server.requests[before:]} == {"GET"}
+    ada.repositories["datasets", "ada/elle"].private = True
+    with pytest.raises(ElleError, match="exists and is private"):
+        push(ada, sets / "cic", private=False)
+
+
+# ---- what would go
+
+
+def run(monkeypatch, capsys, *words) -> tuple[int, str, str]:
+    """`elle` with these words: its exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["elle", *map(str, words)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as error:
+        code = error.code
+    out, err = capsys.readouterr()
+    return code or 0, out, err
+
+
+def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_ENDPOINT", ada.server.url)
+    monkeypatch.setenv("HF_USERNAME", "ada")
+    monkeypatch.setenv("HF_DATASET_REPO", "elle")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert (listed["repository"], listed["private"]) == ("ada/elle", True)
+    assert {file["name"]: (file["size"], file["sha256"]) for file in listed["files"]} == {
+        name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in on_disk(basic).items()
+    }
+    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--public", "--repo", "mine")
+    assert code == 0
+    assert out.startswith("would go to a PUBLIC dataset repository ada/mine\n")
+    assert all(name in out for name in on_disk(basic))
+    assert ada.server.requests == []
+
+
+def test_the_command_pushes_and_says_so(basic, ada, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", ada.server.url + "/")
+    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--repo", "elle", "--json")
+    assert code == 0
+    assert json.loads(out)["repository"] == "ada/elle"
+    assert stands(ada) == on_disk(basic)
+    ada.server.fail("info", status=401)
+    code, out, err = run(monkeypatch, capsys, "data", "push", basic, "--repo", "ada/elle")
+    assert (code, out) == (1, "")
+    assert "the Hub does not accept the token" in err
+    code, _, err = run(monkeypatch, capsys, "data", "push", basic / "none", "--repo", "elle")
+    assert code == 1
+    assert "no data set here" in err
+
+
+def test_a_set_that_did_not_pass_its_audit_is_refused_unless_forced(basic, ada):
+    (basic / "audit.json").rename(basic.parent / "audit.json")
+    assert verdict(basic) is None
+    with pytest.raises(ElleError, match="not been audited") as caught:
+        push(ada, basic, verdict=None)
+    assert "elle data audit" in caught.value.fix
+    push(ada, basic, verdict=None, force=True)
+    assert {*stands(ada)} == {"train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json"}  # no card of another
+
+    found = json.loads((basic.parent / "audit.json").read_text()) | {"faults": ["political is wrong"], "passed": False}
+    (basic / "audit.json").write_text(json.dumps(found))
+    before = len(ada.server.requests)
+    with pytest.raises(ElleError, match="failed its audit: political is wrong"):
+        push(ada, basic, verdict=verdict(basic))
+    assert len(ada.server.requests) == before
+    push(ada, basic, verdict=verdict(basic), force=True)
+    assert b"political is wrong" in stands(ada)["audit.json"]
+
+
+def test_a_folder_that_is_not_what_its_manifest_says_is_refused(basic, ada, tmp_path):
+    for folder, what in ((tmp_path / "none", "no data set here"), (tmp_path, "no data set here")):
+        with pytest.raises(ElleError, match=what):
+            push(ada, folder)
+    with (basic / "test.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(ElleError, match="not the file that the manifest describes") as caught:
+        push(ada, basic)
+    assert caught.value.where.endswith("test.jsonl")
+    (basic / "test.jsonl").unlink()
+    with pytest.raises(ElleError, match=r"'test.jsonl' is not in its folder"):
+        push(ada, basic)
+    # A manifest from elsewhere must not publish the user's other files.
+    secret = tmp_path / "id_rsa"
+    secret.write_text("secret")
+    manifest = dataset.load_manifest(basic)
+    manifest["splits"]["test"] = {"file": "../id_rsa", "rows": 1, "sha256": hashlib.sha256(b"secret").hexdigest()}
+    (basic / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ElleError, match="does not describe the files of a data set"):
+        push(ada, basic)
+    assert ada.server.requests == []
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits, monkeypatch):
+    def change(_):
+        (basic / "train.jsonl").write_text("another\n")
+
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=change))
+    ada.server.fail("batch", status=500, after=1)
+    with pytest.raises(ElleError, match="changed while it was being sent"):
+        push(ada, basic)
+    assert stands(ada) == {}
+
+
+@pytest.mark.parametrize(
+    ("given_name", "user", "default", "found"),
+    [
+        ("ada/x", "bob", "y", "ada/x"),
+        ("x", "bob", "ada/y", "bob/x"),
+        ("x", "", "", "x"),
+        (None, "bob", "y", "bob/y"),
+        (None, "bob", "ada/y", "ada/y"),
+        (None, "", "y", "y"),
+    ],
+)
+def test_the_repositorys_name(basic, monkeypatch, given_name, user, default, found):
+    monkeypatch.setenv("HF_USERNAME", user)
+    monkeypatch.setenv("HF_DATASET_REPO", default)
+    assert publishing.plan(basic, given_name, verdict=[]).repository == found
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "a b", "/x", "x/", "../x", "a..b", "a--b", "-a", "é", "a" * 97, "a\n"])
+def test_what_is_no_repositorys_name_is_refused(basic, name):
+    with pytest.raises(ElleError, match="repository"):
+        publishing.plan(basic, name, verdict=[])
+
+
+# ---- tokens, refusals
+
+
+def test_without_a_token_nothing_is_sent(basic, ada, monkeypatch):
+    for token in (None, "", "  ", "hf_with a space", f"{TOKEN}\nX-Evil: 1", "hf_é"):
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        if token is not None:
+            monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(ElleError, match="token") as caught:
+            push(ada, basic)
+        assert "HF_TOKEN" in caught.value.where
+        assert TOKEN not in str(caught.value)
+    assert ada.server.requests == []
+
+
+def test_a_token_is_taken_from_the_environment_only(basic, ada, monkeypatch, tmp_path):
+    # Not from `hf auth login`: the file may hold another account's.
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ElleError, match="no token"):
+        push(ada, basic)
+    assert ada.server.requests == []
+
+
+@pytest.mark.parametrize("url", ["http://example.org", "ftp://127.0.0.1", "huggingface.co", "https://a:b@example.org"])
+def test_a_token_goes_to_no_unsafe_address(basic, url):
+    with pytest.raises(ElleError, match="https"):
+        publishing.push(basic, "ada/elle", verdict=[], endpoint=url)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "does not accept the token"),
+        (403, "may not write"),
+        (400, "refuses with 400"),
+        (413, "refuses with 413"),
+        (422, "refuses with 422"),
+    ],
+)
+@pytest.mark.parametrize("route", ["info", "create", "preupload", "batch", "commit"])
+def test_a_refusal_is_not_tried_again_and_does_not_quote_the_token(basic, ada, waits, status, said, route):
+    body = json.dumps({"error": f"no, {TOKEN}"}).encode()
+    ada.server.fail(route, status=status, body=body, headers={"Content-Type": "application/json"}, times=99)
+    with pytest.raises(ElleError, match=said) as caught:
+        push(ada, basic)
+    assert waits == []
+    assert ada.server.count(route) == 1
+    assert "(it said: no, …" in str(caught.value)
+    shown, chained = str(caught.value) + repr(caught.value), (caught.value.__cause__, caught.value.__context__)
+    assert TOKEN not in shown
+    assert chained == (None, None)  # or a traceback would quote the server
+    assert caught.value.fix
+
+
+def test_who_may_not_write_is_told_so(basic, ada):
+    ada.tokens["hf_stranger"] = "bob"
+    ada.readers.add(TOKEN)
+    ada.add("datasets", "ada/elle")
+    with pytest.raises(ElleError, match="may not write"):
+        push(ada, basic)
+    with pytest.raises(ElleError, match="may not write"):
+        push(ada, basic, "carol/elle")
+    ada.tokens.clear()
+    with pytest.raises(ElleError, match="does not accept the token"):
+        push(ada, basic)
+    with pytest.raises(ElleError, match="does not accept the token"):
+        push(ada, basic, "elle")
+
+
+def test_a_private_repository_of_others_is_named_as_the_reason(basic, ada):
+    ada.server.fail("info", status=404, times=99)
+    ada.add("datasets", "ada/elle")
+    with pytest.raises(ElleError, match="may not see it"):
+        push(ada, basic)
+
+
+def test_an_address_that_is_no_hub_is_named_as_the_reason(basic, ada):
+    ada.server.fail("info", status=200, body=b"<html>welcome</html>")
+    with pytest.raises(ElleError, match="cannot be used") as caught:
+        push(ada, basic)
+    assert "is this address a Hub's?" in caught.value.fix
+
+
+def test_offline_is_said_with_the_way_out(basic, ada, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ElleError, match="offline") as caught:
+        push(ada, basic)
+    assert "unset HF_HUB_OFFLINE" in caught.value.fix
+    assert ada.server.requests == []
+
+
+def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
+    """The command in a process of its own, with the library's debugging on, through failures, to both ends."""
+    ada.server.fail("info", delay=1.0)
+    ada.server.fail("upload", drop="request")
+    environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_DEBUG": "1", "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    command = [sys.executable, "-m", "helpers.cli", "data", "push", str(basic), "--repo", "ada/elle"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        until = time.monotonic() + 120
+        while not ada.server.requests and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.01)
+        shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    ada.server.fail("commit", status=403, body=TOKEN.encode(), times=9)
+    (basic / "README.md").write_text("another card\n")
+    refused = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert refused.returncode == 1
+    for text in (shown, output, refused.stdout, refused.stderr):
+        assert TOKEN.encode() not in text
+    assert b"again in" in output
+    for place in (basic, tmp_path / "home"):
+        for path in place.rglob("*"):
+            assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
+    for request in ada.server.requests:
+        others = {name: value for name, value in request.headers.items() if name != "authorization"}
+        assert TOKEN not in f"{request.path}{request.query}{others}"
+        assert TOKEN.encode() not in request.body
+        if request.route in ("upload", "storage"):  # another host
+            assert request.token is None
+        else:
+            assert request.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+# ---- failures that pass
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=str)
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_fails_once_is_tried_again_and_committed_once(sets, ada, waits, route, fault):
+    said = []
+    ada.server.fail(route, **fault)
+    slow = "delay" in fault
+    pushed = push(ada, sets / "basic", timeout=0.4 if slow else 5.0, say=said.append)
+    while slow and ada.server.busy:  # the Hub goes on with what its client gave up
+        time.sleep(0.01)
+    assert stands(ada) == on_disk(sets / "basic")
+    assert len(ada.repositories["datasets", "ada/elle"].commits) == 2
+    assert pushed.new
+    assert len(waits) == len(said)
+    assert len(waits) == 1 or (slow and waits)  # on a busy machine other answers may be late
+    assert waits[0] >= (2 if fault.get("status") == 429 else 0.5)
+    assert "again in" in said[0]
+
+
+def test_what_others_commit_at_the_same_time_is_kept(sets, ada, waits):
+    repository = ada.add("datasets", "ada/elle")
+
+    def meanwhile(*at):
+        if len(repository.commits) == 1:
+            repository.commit("by another", repository.head.files | {"theirs.md": b"theirs"})
+
+    push(ada, sets / "basic", progress=meanwhile)
+    assert stands(ada) == on_disk(sets / "basic") | {"theirs.md": b"theirs"}
+    assert len(repository.commits) == 3
+    assert len(waits) == 1
+
+
+def test_waits_grow_with_jitter(sets, ada, waits):
+    for times in range(2):
+        ada.server.fail("info", status=502, times=5)
+        push(ada, sets / "basic")
+        for attempt, wait in enumerate(waits[5 * times :]):
+            assert 0.5 * 2**attempt <= wait <= 1.5 * 2**attempt
+    assert len(set(waits)) == 10
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({"Retry-After": "77"}, 77),
+        ({"retry-after": formatdate(time.time() + 3600 * 24, usegmt=True)}, None),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"Retry-After": "soon"}, 0),
+        ({"Retry-After": "-5"}, 0),
+        ({"Retry-After": "301"}, None),
+    ],
+    ids=str,
+)
+def test_the_wait_that_the_hub_asks_for_is_honoured_or_said(sets, ada, waits, headers, asked):
+    ada.server.fail("preupload", status=429, headers=headers)
+    if asked is None:  # too long: say so rather than hang
+        with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 tries; it asks for a wait of \d+ s"):
+            push(ada, sets / "basic")
+        assert waits == []
+    else:
+        push(ada, sets / "basic")
+        assert len(waits) == 1
+        assert asked <= waits[0] <= max(asked, 1.5)
+
+
+def test_a_date_to_wait_for_becomes_seconds():
+    assert 50 < publishing._seconds(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert publishing._seconds(formatdate(time.time() - 60, usegmt=True)) == 0
+
+
+def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):
+    before = on_disk(basic)
+    ada.server.fail("upload", drop="request", after=1, times=99)
+    with pytest.raises(ElleError, match="did not take the set") as caught:
+        push(ada, basic, retries=2)
+    assert "3 tries" in str(caught.value)
+    assert "goes on" in caught.value.fix
+    assert len(waits) == 2
+    assert on_disk(basic) == before
+    assert stands(ada) == {}  # nothing of it shows
+    ada.server.faults.clear()
+    uploads = ada.server.count("upload")
+    assert push(ada, basic).new
+    assert stands(ada) == before
+    resent = [request.path for request in ada.server.requests if request.route == "upload"][uploads:]
+    assert not any(hashlib.sha256(before["train.jsonl"]).hexdigest() in path for path in resent)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_so(basic, waits):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ElleError, match=r"the connection failed.*4 tries") as caught:
+        publishing.push(basic, "ada/elle", verdict=[], endpoint=url, retries=3)
+    assert caught.value.where == url
+    assert len(waits) == 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*ROUTES, None]), st.sampled_from(PASSING[:-1]), st.integers(0, 6), st.integers(1, 4)
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_fails_the_repository_shows_the_old_set_or_the_new_one(sets, faults):
+    service = Hub()
+    service.tokens[TOKEN] = "ada"
+    with Server(service) as service.server:
+        push(service, sets / "basic")
+        old, new = on_disk(sets / "basic"), on_disk(sets / "cic")
+        for route, fault, after, times in faults:
+            service.server.fail(route, **fault, after=after, times=times)
+        try:
+            push(service, sets / "cic", retries=1)
+        except ElleError:
+            assert stands(service) in (old, new)
+        else:
+            assert stands(service) == new
+        service.server.faults.clear()
+        push(service, sets / "cic")
+        assert stands(service) == new
+        assert len(service.repositories["datasets", "ada/elle"].commits) == 3
+
+
+def test_the_library_is_left_as_it_was_found(basic, ada):
+    def state():
+        level = logging.getLogger("huggingface_hub").level
+        return _http._GLOBAL_CLIENT_FACTORY, level, are_progress_bars_disabled(), constants.HF_HUB_DISABLE_TELEMETRY
+
+    before = state()
+    push(ada, basic)
+    ada.server.fail("info", status=400)
+    with pytest.raises(ElleError):
+        push(ada, basic)
+    assert state() == before
+    assert "send" not in vars(huggingface_hub.get_session())
