@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -531,6 +532,22 @@ def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):
     assert stands(ada) == before
     resent = [request.path for request in ada.server.requests if request.route == "upload"][uploads:]
     assert not any(hashlib.sha256(before["train.jsonl"]).hexdigest() in path for path in resent)
+
+
+def test_an_interrupted_push_ends_at_once_and_goes_on(basic, ada):
+    ada.server.fail("upload", delay=60, after=1)
+    environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    command = [sys.executable, "-m", "helpers.cli", "data", "push", str(basic), "--repo", "ada/elle"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 120
+        while ada.server.count("upload") < 2 and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, b"", b"interrupted")
+    assert stands(ada) == {}
+    assert push(ada, basic).new
+    assert stands(ada) == on_disk(basic)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_so(basic, waits):
