@@ -14,6 +14,7 @@ from helpers.briefings.dataset import messages
 from helpers.briefings.metrics import parse
 from helpers.briefings.schema import Briefing, CicBriefing, json_schema
 from helpers.errors import ElleError
+from helpers.evaluation.cost import per_hour
 from helpers.serving.client import Answer, Batch, ask
 
 
@@ -98,7 +99,7 @@ def collect(
             that `path` holds to the very same questions (model, identity, messages, max_tokens, schema) are not asked
             for again. None: `path` is made anew.
         limit: ask for the first `limit` rows only; answers to the others stay in the file.
-        progress: called as `progress(done, total)`, kept answers included.
+        progress: called as `progress(done, total)`, of the questions that are asked now.
 
     Returns:
         The answers in the rows' order, kept ones included; its `seconds` are those of this call.
@@ -125,7 +126,6 @@ def collect(
 
     # Failed lines go now, so that no id has two of them.
     _write(path, (line(answer) for answer in kept.values()))
-    before = sum(row["id"] in kept for row in asked)
     batch = ask(
         server.base_url,
         server.name,
@@ -133,7 +133,7 @@ def collect(
         max_tokens=max_tokens,
         schema=schema,
         concurrency=concurrency,
-        progress=progress and (lambda done, _: progress(before + done, len(asked))),
+        progress=progress,
         arrived=keep,
         timeout=timeout,
         retries=retries,
@@ -142,6 +142,24 @@ def collect(
     _write(path, (line(found[name]) for name in requests if name in found))
     answers = [found[row["id"]] for row in asked]
     return Batch(answers, batch.seconds, kept=frozenset(answer.id for answer in answers if answer.id in kept))
+
+
+def usage(batch: Batch, dollars_per_hour: float | None = None) -> dict[str, Any]:
+    """What a batch took: requests asked, kept and failed, wall-clock seconds, tokens a second, latency and, with the
+    price of the server's hour, dollars a briefing (None where this call brought no answer)."""
+    answered = [answer for answer in batch.answers if answer.error is None]
+    fresh = [answer for answer in answered if answer.id not in batch.kept]
+    priced = bool(fresh) and dollars_per_hour is not None
+    return {
+        "asked": len(batch.answers) - len(batch.kept),
+        "kept": len(batch.kept),
+        "failed": len(batch.failed),
+        "seconds": round(batch.seconds, 3),
+        "tokens_per_second": round(batch.tokens_per_second, 1),
+        "p50": round(batch.latency(50), 3) if answered else None,
+        "p95": round(batch.latency(95), 3) if answered else None,
+        "dollars_a_briefing": per_hour(dollars_per_hour, batch.seconds, len(fresh)) if priced else None,
+    }
 
 
 def _digest(value: Any) -> str:
