@@ -33,7 +33,8 @@ def counter(label: str, quiet: bool):
     def update(done: int, total: int) -> None:
         rate = done / max(time.monotonic() - began, 1e-9)
         left = (total - done) / rate if rate else 0
-        click.echo(f"\r{label}: {done}/{total}, {rate:.0f}/s, {left:.0f} s left   ", nl=done == total, err=True)
+        pace = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+        click.echo(f"\r{label}: {done}/{total}, {pace}, {left:.0f} s left   ", nl=done == total, err=True)
 
     return None if quiet or not sys.stderr.isatty() else update
 
@@ -275,24 +276,104 @@ def train(recipe, folder, base, out, as_json) -> None:
 
 
 @cli.command()
-@click.option("--data", "rows", required=True, type=click.Path(path_type=Path), help="Rows (JSONL) with references.")
-@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="JSONL of {id, output}.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="A set's folder (its test split), JSONL or Parquet."
+)
+@click.option("--outputs", type=click.Path(path_type=Path), help="JSONL of {id, output}; with --endpoint: to write.")
+@click.option("--against", type=click.Path(path_type=Path), help="Another model's outputs: compare the two, paired.")
+@click.option("--endpoint", metavar="URL", help="Ask this OpenAI-compatible server first (key: ELLE_API_KEY).")
+@click.option("--model", help="The model's name there.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first rows.")
+@click.option("--concurrency", default=16, show_default=True, help="Requests at once.")
+@click.option("--max-tokens", default=700, show_default=True, help="The longest answer.")
+@click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
+@click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the failures as a page.")
 @as_json
-def evaluate(rows, outputs, as_json) -> None:
-    """Score a model's outputs: JSON and schema compliance, and every number."""
+def evaluate(
+    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, as_json
+) -> None:
+    """Score a model's outputs: JSON and schema compliance, and every number.
+
+    With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
+    """
     from helpers import jsonl
-    from helpers.evaluation.answers import read_outputs
+    from helpers.evaluation import answers, browser, compare, tables
     from helpers.evaluation.scorecard import score
 
-    card = score(jsonl.read(rows), read_outputs(outputs)).to_json()
+    if endpoint is None and outputs is None:
+        raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
+    if endpoint is None and (model or constrained or price is not None):
+        raise click.UsageError("--model, --constrained and --price go with --endpoint")
+    if endpoint is not None and model is None:
+        raise click.UsageError("--endpoint needs --model NAME")
+    rows = answers.read_rows(data)
+    batch, used = None, None
+    if endpoint is not None:
+        batch, used, outputs = _ask_endpoint(
+            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+        )
+    left_out = {row["id"] for row in rows[limit:]} if limit else set()
+    rows = rows[:limit]
+
+    def scored(path):
+        found = answers.read_outputs(path)
+        return score(rows, {name: text for name, text in found.items() if name not in left_out})
+
+    card = scored(outputs)
+    other = scored(against) if against else None
+    found = compare.compare(other, card) if other else None
+    if page:
+        jsonl.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
-        click.echo(json.dumps(card, ensure_ascii=False))
-        return
-    for name, metric in card["metrics"].items():
-        value = "undefined" if metric["value"] is None else f"{metric['value']:.4f}"
-        interval = "" if metric["low"] is None else f"  [{metric['low']:.4f}, {metric['high']:.4f}]"
-        click.echo(f"{name:<18}  {value}{interval}  n = {metric['n']}")
-    click.echo(f"coverage            {card['coverage']['outputs']} of {card['coverage']['rows']} rows have an output")
+        result = card.to_json() | ({"answers": str(outputs), "usage": used} if used else {})
+        if found:
+            result["against"] = {"a": str(against), "b": str(outputs)} | found.to_json()
+        click.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        click.echo(tables.differences(found, "against", "outputs") if found else tables.figures(card))
+        if worst := [record for record in card.worst(3) if record.reasons]:
+            click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{tables.worst(worst)}")
+        if used:
+            click.echo()
+            show({name: value for name, value in used.items() if value is not None} | {"outputs": outputs}, False)
+        if page:
+            click.echo(f"\nfailures, marked: {page}")
+    if batch and batch.failed:
+        raise ElleError(
+            f"{len(batch.failed)} of {len(batch.answers)} requests have no answer; the first: {batch.failed[0].error}",
+            where=str(outputs),
+            fix="give the same command again: only these are asked; above they count as failures",
+        )
+
+
+def _ask_endpoint(
+    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+) -> tuple:
+    """The answers of a server to the rows, what they took, and the file that holds them."""
+    from helpers.serving import answers
+
+    server = answers.Endpoint(endpoint, model)
+    if outputs is None:
+        name = "-".join([model, data.stem if data.stem not in ("test", "train") else data.parent.name])
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+        outputs = paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
+    try:
+        batch = answers.collect(
+            server,
+            rows,
+            outputs,
+            schema=answers.schema_of(rows) if constrained else None,
+            max_tokens=max_tokens,
+            concurrency=concurrency,
+            identity="",
+            limit=limit,
+            progress=counter("briefings", as_json),
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nwhat was answered is kept in {outputs}; the same command goes on", err=True)
+        raise
+    return batch, answers.usage(batch, price), outputs
 
 
 @cli.command()

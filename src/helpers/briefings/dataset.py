@@ -365,7 +365,15 @@ def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
     manifest = load_manifest(folder)
     if split not in manifest["splits"]:
         raise unknown("split", split, manifest["splits"])
-    path = folder / manifest["splits"][split]["file"]
+    yield from read_rows(folder / manifest["splits"][split]["file"])
+
+
+def read_rows(path: Path) -> Iterator[dict]:
+    """The rows of a file, JSONL or (by its name) Parquet, streaming.
+
+    Raises:
+        ElleError: it cannot be read, or a row is no example (file and line).
+    """
     expected = [(speaker, str) for speaker in ("system", "human", "gpt")]
     for number, example in _read(path):
         turns = example.get("conversations")

@@ -1,9 +1,24 @@
-"""A model's outputs on disk: JSONL of `{"id": ..., "output": ...}`, from any model or server."""
+"""What an evaluation reads: rows with their references, and a model's outputs, JSONL of `{"id": ..., "output": ...}`
+from any model or server."""
 
 from pathlib import Path
 
 from helpers import jsonl
+from helpers.briefings import dataset
 from helpers.errors import ElleError
+
+
+def read_rows(path: Path | str) -> list[dict]:
+    """The rows of a JSONL or Parquet file, or the test split of a data set's folder.
+
+    Raises:
+        ElleError: there is no such file or set, it holds nothing, or a row is no example (file and line).
+    """
+    path = Path(path)
+    rows = list(dataset.rows_of(path, "test") if path.is_dir() else dataset.read_rows(path))
+    if not rows:
+        raise ElleError("there is nothing to evaluate: no rows", where=str(path), fix="give at least one row")
+    return rows
 
 
 def read_outputs(path: Path | str) -> dict[str, str]:

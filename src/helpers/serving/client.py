@@ -32,10 +32,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Batch:
-    """All answers, in the order of the requests, and the wall-clock `seconds` that they took together."""
+    """All answers, in the order of the requests, and the wall-clock `seconds` that they took together; but for those
+    of the ids in `kept`, which an earlier batch brought."""
 
     answers: list[Answer]
     seconds: float
+    kept: frozenset[str] = frozenset()
 
     @property
     def failed(self) -> list[Answer]:
@@ -47,8 +49,9 @@ class Batch:
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens a second of wall-clock time, all requests together."""
-        return self.completion_tokens / self.seconds if self.seconds else 0.0
+        """Completion tokens a second of wall-clock time, all requests together (kept answers took none of it)."""
+        tokens = sum(answer.completion_tokens for answer in self.answers if answer.id not in self.kept)
+        return tokens / self.seconds if self.seconds else 0.0
 
     def latency(self, percent: float) -> float:
         """Seconds within which `percent` (0 to 100) of the answered requests ended (nearest rank); NaN if none was."""
@@ -77,17 +80,23 @@ def ask(
     schema: dict | None = None,
     concurrency: int = 16,
     progress: Callable[[int, int], None] | None = None,
+    arrived: Callable[[list[Answer]], None] | None = None,
     timeout: float = 120.0,
     retries: int = 4,
 ) -> Batch:
     """Send every request, at most `concurrency` at a time, and wait for all; works inside Jupyter too.
 
+    Where as many requests in a row as run at once find no server, or one that refuses the key or knows no such model,
+    the rest is not sent: each of them is an Answer whose error says so.
+
     Args:
-        base_url: the server's, with its `/v1`. The key is read from ELLE_API_KEY, if set.
+        base_url: the server's, with its `/v1`. The key is read from ELLE_API_KEY, else OPENAI_API_KEY, if set.
         max_tokens: the longest answer, in tokens.
         temperature: 0 is greedy.
         schema: a JSON schema that the server holds the output to (constrained decoding).
         progress: called in this thread as `progress(done, total)`.
+        arrived: called in this thread with the answers that came since the last call, failed ones included: what it
+            keeps survives an interrupt, which loses only the requests in flight.
         timeout: seconds for one attempt.
         retries: further attempts after a refused connection, a time-out, 408, 409, 429 or 5xx, with growing, jittered
             pauses (0.5 s to 8 s).
@@ -108,7 +117,7 @@ def ask(
         options["extra_body"] = {"repetition_penalty": 1.0}
 
     answers: list[Answer | None] = [None] * len(requests)
-    finished: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # None: the end
     # A loop of its own in a thread of its own: a notebook's kernel runs one already in this thread.
     loop = asyncio.new_event_loop()
     task = loop.create_task(_ask_all(base_url, requests, options, concurrency, timeout, retries, answers, finished))
@@ -121,25 +130,38 @@ def ask(
             pass
         finally:
             loop.close()
-            finished.put(False)
+            finished.put(None)
 
     start = time.perf_counter()
     thread = threading.Thread(target=work, name="elle-client", daemon=True)
     thread.start()
     done = 0
     try:
-        while finished.get():
-            done += 1
-            if progress:
-                progress(done, len(requests))
+        while (answer := finished.get()) is not None:
+            news, more = _drain(finished, [answer])
+            if arrived:
+                arrived(news)
+            for _ in news:
+                done += 1
+                if progress:
+                    progress(done, len(requests))
+            if not more:
+                break
     except BaseException:  # Ctrl-C: open requests are dropped, and the server aborts them
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
-        raise
-    finally:
         thread.join()
+        if arrived and (news := _drain(finished, [])[0]):
+            arrived(news)
+        raise
+    thread.join()
     task.result()
-    batch = Batch([answer for answer in answers if answer is not None], time.perf_counter() - start)
+    sent = [answer for answer in answers if answer is not None]
+    why = f"not sent: the requests before it failed ({sent[-1].error})" if sent else ""
+    batch = Batch(
+        [a or Answer(name, "", "", 0, 0, 0.0, why) for a, (name, _) in zip(answers, requests, strict=True)],
+        time.perf_counter() - start,
+    )
     if batch.answers and len(batch.failed) == len(batch.answers):
         raise ElleError(
             f"none of {len(batch.answers)} requests was answered; the first: {batch.answers[0].error}",
@@ -147,6 +169,15 @@ def ask(
             fix="check that the server runs (its log says why not), and its name for the model",
         )
     return batch
+
+
+def _drain(waiting: "queue.SimpleQueue[Answer | None]", news: list[Answer]) -> tuple[list[Answer], bool]:
+    """`news` and what is waiting behind it; whether more will come."""
+    with contextlib.suppress(queue.Empty):
+        while (answer := waiting.get_nowait()) is not None:
+            news.append(answer)
+        return news, False
+    return news, True
 
 
 async def _ask_all(
@@ -157,39 +188,75 @@ async def _ask_all(
     timeout: float,
     retries: int,
     answers: list[Answer | None],
-    finished: "queue.SimpleQueue[bool]",
+    finished: "queue.SimpleQueue[Answer | None]",
 ) -> None:
     import openai
 
     # A proxy from the environment is right for an endpoint on the internet, and wrong for this machine's own server.
     web = openai.DefaultAsyncHttpxClient(trust_env=not loopback(urlsplit(base_url).hostname or ""))
-    key = os.environ.get("ELLE_API_KEY") or "none"  # the openai package wants one, a server without a key ignores it
+    secret = os.environ.get("ELLE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    key = secret or "none"  # the openai package wants one, a server without a key ignores it
     waiting: Iterator[tuple[int, Request]] = iter(enumerate(requests))
+    at_once = min(concurrency, len(requests))
+    in_vain = 0  # requests in a row that came upon no server, or one that will not hear the others either
 
     async with openai.AsyncOpenAI(
         base_url=base_url, api_key=key, max_retries=retries, timeout=timeout, http_client=web
     ) as client:
 
-        async def one(number: int, request: Request) -> None:
+        async def one(name: str, messages: list[dict]) -> Answer:
+            nonlocal options, in_vain
             start = time.perf_counter()
-            name, messages = request
             try:
-                reply = await client.chat.completions.create(messages=messages, **options)  # type: ignore[arg-type]
+                while True:
+                    asked = options
+                    try:
+                        reply = await client.chat.completions.create(messages=messages, **asked)  # type: ignore[arg-type]
+                        break
+                    except openai.BadRequestError as error:
+                        if (other := _without(asked, str(error))) is None:
+                            raise
+                        options = other
                 choice, usage = reply.choices[0], reply.usage
                 output, reason = choice.message.content or "", choice.finish_reason or ""
                 tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-                answers[number] = Answer(name, output, reason, *tokens, time.perf_counter() - start)
+                answer = Answer(name, output, reason, *tokens, time.perf_counter() - start)
             except Exception as error:  # whatever it is, it is this request's end and no other's
-                answers[number] = Answer(name, "", "", 0, 0, time.perf_counter() - start, _reason(error, timeout))
-            finished.put(True)
+                why = _reason(error, timeout)
+                why = why.replace(secret, "…") if secret else why  # a server may repeat the key: it ends up in files
+                in_vain = in_vain + 1 if _for_all(error) else 0
+                return Answer(name, "", "", 0, 0, time.perf_counter() - start, why)
+            in_vain = 0
+            return answer
 
         async def worker() -> None:
-            for number, request in waiting:  # shared by all workers: no request waits as a task of its own
-                await one(number, request)
+            for number, (name, messages) in waiting:  # shared by all workers: no request waits as a task of its own
+                answers[number] = answer = await one(name, messages)
+                finished.put(answer)
+                if in_vain >= at_once:
+                    return
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(requests))):
+            for _ in range(at_once):
                 group.create_task(worker())
+
+
+def _without(options: dict[str, Any], complaint: str) -> dict[str, Any] | None:
+    """The same question in terms of a server that refuses some of them (OpenAI's own does); None: not in question."""
+    if "repetition_penalty" in complaint and "extra_body" in options:
+        return {name: value for name, value in options.items() if name != "extra_body"}
+    if "max_completion_tokens" in complaint and "max_tokens" in options:
+        return {("max_completion_tokens" if name == "max_tokens" else name): v for name, v in options.items()}
+    return None
+
+
+def _for_all(error: Exception) -> bool:
+    """Whether a request failed for a reason that the next one will meet as well: no server, the key, the model."""
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        return not isinstance(error, openai.APITimeoutError)
+    return isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError)
 
 
 def _reason(error: Exception, timeout: float) -> str:

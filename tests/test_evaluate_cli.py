@@ -1,0 +1,411 @@
+"""`elle evaluate`: files of outputs, two of them compared, and a server that is asked, dies, and is asked again."""
+
+# ruff: noqa: F811 (the fixture `fake` is an argument)
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from click.testing import CliRunner
+from test_serving import completion, fake  # noqa: F401
+
+from helpers import cli, jsonl
+from helpers.briefings import dataset
+from helpers.errors import ElleError
+from helpers.evaluation.answers import read_outputs, read_rows
+from helpers.evaluation.scorecard import METRICS
+from helpers.serving.answers import Endpoint, collect, fingerprint, schema_of, usage
+from helpers.serving.client import Batch
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A set with 25 test rows."""
+    folder = tmp_path_factory.mktemp("set")
+    dataset.build("basic", 500, 5, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(data):
+    return read_rows(data)
+
+
+def write(path, outputs):
+    jsonl.write(path, ({"id": name, "output": text} for name, text in outputs.items()))
+    return path
+
+
+def right(rows) -> dict[str, str]:
+    return {row["id"]: row["conversations"][2]["value"] for row in rows}
+
+
+def elle(*arguments):
+    return CliRunner().invoke(cli.cli, ["evaluate", *map(str, arguments)])
+
+
+class Oracle:
+    """A model that knows every answer; `broken(row id)` true: the server fails."""
+
+    def __init__(self, rows):
+        self.by_prompt = {row["conversations"][1]["value"]: row for row in rows}
+        self.broken = lambda name: False
+        self.asked: list[str] = []
+
+    def __call__(self, body: dict, _: int) -> tuple[int, dict]:
+        row = self.by_prompt[body["messages"][1]["content"]]
+        self.asked.append(row["id"])
+        if self.broken(row["id"]):
+            return 400, {"error": {"message": "out of luck"}}
+        return 200, completion(row["conversations"][2]["value"])
+
+
+# Files
+
+
+@pytest.mark.parametrize("form", ["folder", "jsonl", "parquet"])
+def test_data_in_each_form(tmp_path, form):
+    dataset.build("basic", 100, 9, tmp_path, format="parquet" if form == "parquet" else "jsonl")
+    path = tmp_path if form == "folder" else tmp_path / f"test.{form}"
+    file = write(tmp_path / "o.jsonl", right(read_rows(path)))
+    card = json.loads(elle("--data", path, "--outputs", file, "--json").stdout)
+    assert card["coverage"] == {"rows": 5, "outputs": 5}
+    assert card["metrics"]["all_right"]["value"] == 1
+
+
+def test_people_see_a_table_and_the_worst(tmp_path, data, rows):
+    outputs = right(rows)
+    names = list(outputs)
+    outputs[names[3]] = "sorry"
+    outputs[names[4]] = outputs[names[4]].replace("1", "2")
+    del outputs[names[5]]
+    done = elle("--data", data, "--outputs", write(tmp_path / "o.jsonl", outputs), "--html", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    head, strict = done.stdout.splitlines()[:2]
+    assert head.split() == ["metric", "value", "95", "%", "interval", "n", "coverage"]
+    assert strict.split()[:2] == ["json_strict", "0.9200"]
+    assert all(name in done.stdout for name in METRICS)
+    assert "24 of 25 rows have an output" in done.stdout
+    assert f"{names[3]}: 1 fault\n  not strictly JSON" in done.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert "sorry" in page
+    assert "<script" not in page
+
+
+def test_two_models_side_by_side(tmp_path, data, rows):
+    good, bad = right(rows), {name: text.replace("1", "2") for name, text in right(rows).items()}
+    bad.popitem()
+    files = write(tmp_path / "good.jsonl", good), write(tmp_path / "bad.jsonl", bad)
+    arguments = ("--data", data, "--outputs", files[0], "--against", files[1])
+    found = json.loads(elle(*arguments, "--json").stdout)["against"]
+    assert (found["rows"], found["compared"], found["only_b"]) == (25, 24, 1)
+    precision = found["metrics"]["numeric_precision"]
+    assert precision["a"] < precision["b"] == 1
+    assert precision["low"] <= precision["difference"] <= precision["high"]
+    assert precision["p"] <= precision["p_holm"] < 0.01
+    text = elle(*arguments).stdout
+    assert text.splitlines()[0].split()[:4] == ["metric", "against", "outputs", "difference"]
+    assert "compared on 24 of 25 rows; no output: against alone 0, outputs alone 0" not in text
+    assert "compared on 24 of 25 rows" in text
+    same = elle("--data", data, "--outputs", files[0], "--against", files[0]).stdout
+    assert "+0.0000" in same
+    assert "1.0000" in same
+
+
+def test_a_limit_takes_the_first_rows_and_strangers_are_still_refused(tmp_path, data, rows):
+    file = write(tmp_path / "o.jsonl", right(rows))
+    card = json.loads(elle("--data", data, "--outputs", file, "--limit", 7, "--json").stdout)
+    assert card["coverage"] == {"rows": 7, "outputs": 7}
+    write(file, right(rows) | {"stranger": "x"})
+    assert "belong to no row" in str(elle("--data", data, "--outputs", file, "--limit", 7).exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ((), "--outputs"),
+        (("--endpoint", "http://127.0.0.1:9"), "--model"),
+        (("--outputs", "o.jsonl", "--price", "3"), "--endpoint"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(data, arguments, what):
+    done = elle("--data", data, *arguments)
+    assert done.exit_code == 2
+    assert what in done.output
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [("localhost:8000", "not an address"), ("ftp://x/v1", "not an address"), ("http://me:pw@x/v1", "password")],
+)
+def test_an_address_that_cannot_be_meant(address, what):
+    with pytest.raises(ElleError, match=what) as caught:
+        Endpoint(address, "elle")
+    assert "pw" not in str(caught.value)
+    assert Endpoint("http://127.0.0.1:8000/", "elle").base_url == "http://127.0.0.1:8000/v1"
+    assert Endpoint("https://x.org/openai/v1", "elle").base_url == "https://x.org/openai/v1"
+
+
+# A server
+
+
+def test_a_server_is_asked_and_the_answers_are_kept(tmp_path, data, rows, fake):
+    oracle = Oracle(rows)
+    one = fake(oracle)
+    file = tmp_path / "new" / "o.jsonl"
+    ask = ("--data", data, "--endpoint", one.url, "--model", "m", "--outputs", file, "--json")
+    card = json.loads(elle(*ask, "--price", 3.6).stdout)
+    assert card["metrics"]["all_right"]["value"] == 1
+    assert read_outputs(file) == right(rows)
+    assert [row["id"] for row in jsonl.read(file)] == [row["id"] for row in rows]
+    assert (card["usage"]["asked"], card["usage"]["kept"], card["answers"]) == (25, 0, str(file))
+    assert card["usage"]["dollars_a_briefing"] == pytest.approx(card["usage"]["seconds"] / 1000 / 25, rel=0.01)
+    assert (one.seen[0]["temperature"], one.seen[0]["max_tokens"]) == (0, 700)
+
+    again = json.loads(elle(*ask, "--price", 3.6).stdout)
+    assert len(oracle.asked) == 25
+    assert (again["usage"]["asked"], again["usage"]["kept"]) == (0, 25)
+    assert again["usage"]["dollars_a_briefing"] is None
+    assert again["metrics"] == card["metrics"]
+
+
+def test_the_file_has_a_name_by_itself(data, rows, fake):
+    done = elle("--data", data, "--endpoint", fake(Oracle(rows)).url, "--model", "me/m 1", "--limit", 2, "--json")
+    assert json.loads(done.stdout)["answers"].endswith(f"/runs/evaluate/me-m-1-{data.name}.jsonl")
+
+
+def test_failed_requests_are_asked_again_and_others_not(tmp_path, data, rows, fake):
+    oracle = Oracle(rows)
+    unlucky = {row["id"] for row in rows[3:6]}
+    oracle.broken = unlucky.__contains__
+    file = tmp_path / "o.jsonl"
+    ask = ("--data", data, "--endpoint", fake(oracle).url, "--model", "m", "--outputs", file, "--json")
+    done = elle(*ask)
+    assert "3 of 25 requests have no answer; the first: HTTP 400: out of luck" in str(done.exception)
+    assert json.loads(done.stdout)["coverage"] == {"rows": 25, "outputs": 22}
+    assert {row["id"] for row in jsonl.read(file) if row["output"] is None} == unlucky
+    oracle.asked.clear()
+    oracle.broken = lambda name: False
+    assert json.loads(elle(*ask).stdout)["coverage"] == {"rows": 25, "outputs": 25}
+    assert set(oracle.asked) == unlucky
+    assert len(list(jsonl.read(file))) == 25
+
+
+def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(tmp_path, data, rows, fake):
+    oracle = Oracle(rows)
+    file = tmp_path / "o.jsonl"
+    ask = ("--data", data, "--endpoint", fake(oracle).url, "--model", "m", "--outputs", file, "--json", "--limit")
+    for limit, asked in ((5, 5), (12, 12), (3, 12)):
+        card = json.loads(elle(*ask, limit).stdout)
+        assert len(oracle.asked) == asked
+        assert card["coverage"] == {"rows": limit, "outputs": limit}
+    assert len(read_outputs(file)) == 12
+
+
+@pytest.mark.parametrize(
+    "change", [("--model", "other"), ("--max-tokens", "64"), ("--constrained",), ("--data", "other prompts")]
+)
+def test_another_question_is_not_taken_for_answered(tmp_path, data, rows, fake, change):
+    oracle = Oracle(rows)
+    file = tmp_path / "o.jsonl"
+    ask = ["--data", data, "--endpoint", fake(oracle).url, "--model", "m", "--outputs", file]
+    assert elle(*ask).exit_code == 0
+    if change[0] == "--data":
+        changed = [json.loads(json.dumps(row)) for row in rows]
+        for row in changed:
+            row["conversations"][1]["value"] = row["conversations"][1]["value"].replace("alerts ", "alerts 1")
+        jsonl.write(tmp_path / "changed.jsonl", changed)
+        change = ("--data", tmp_path / "changed.jsonl")
+    before = file.read_bytes()
+    done = elle(*ask, *change)
+    assert "already holds other outputs" in str(done.exception)
+    assert "asked otherwise" in str(done.exception)
+    assert file.read_bytes() == before
+    assert len(oracle.asked) == 25
+
+
+def test_a_file_that_it_did_not_write_is_left_alone(tmp_path, data, rows, fake):
+    file = write(tmp_path / "mine.jsonl", right(rows))
+    before = file.read_bytes()
+    done = elle("--data", data, "--endpoint", fake(Oracle(rows)).url, "--model", "m", "--outputs", file)
+    assert "already holds other outputs" in str(done.exception)
+    assert file.read_bytes() == before
+
+
+def test_a_server_that_is_down_is_said_at_once_and_nothing_is_lost(tmp_path, data, rows, fake):
+    file = tmp_path / "o.jsonl"
+    oracle = Oracle(rows)
+    one = fake(oracle)
+    collect(Endpoint(one.url, "m"), rows, file, identity="", limit=10)
+    kept = read_outputs(file)
+    one.http.shutdown()
+    one.http.server_close()
+    with pytest.raises(ElleError, match=r"none of 15 .*no connection") as caught:
+        collect(Endpoint(one.url, "m"), rows, file, identity="", concurrency=4, retries=0)
+    assert "check that the server runs" in str(caught.value)
+    assert read_outputs(file) == kept
+
+
+def test_a_server_that_dies_midway_is_not_asked_for_the_rest(tmp_path, rows, fake):
+    """A thousand requests, each with its pauses, would have taken minutes to say so."""
+    oracle = Oracle(rows)
+
+    def behave(body, earlier):
+        return oracle(body, earlier) if len(oracle.asked) < 8 else (401, {"error": {"message": "your key is void"}})
+
+    one = fake(behave)
+    batch = collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl", identity="", concurrency=2, retries=0)
+    assert len(read_outputs(tmp_path / "o.jsonl")) == 8
+    assert len(one.seen) <= 8 + 3
+    assert batch.failed[-1].error.startswith("not sent: the requests before it failed (HTTP 401: your key is void)")
+    assert [answer.id for answer in batch.answers] == [row["id"] for row in rows]
+
+
+def test_a_key_that_the_server_repeats_is_not_kept(tmp_path, rows, fake, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t-value")
+    one = fake(lambda *_: (401, {"error": {"message": "bad key s3cr3t-value"}}))
+    with pytest.raises(ElleError) as caught:
+        collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl", identity="")
+    assert one.seen[0]["key"] == "Bearer s3cr3t-value"
+    assert "s3cr3t-value" not in str(caught.value)
+    assert "s3cr3t-value" not in (tmp_path / "o.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("refused", "gone"), [("repetition_penalty", "repetition_penalty"), ("max_completion_tokens", "max_tokens")]
+)
+def test_a_server_that_knows_fewer_options_is_asked_in_its_terms(tmp_path, rows, fake, refused, gone):
+    """OpenAI's own server refuses vLLM's repetition_penalty, and its newer models max_tokens."""
+    oracle = Oracle(rows)
+
+    def strict(body, earlier):
+        if gone in body:
+            return 400, {"error": {"message": f"unsupported; see {refused}"}}
+        return oracle(body, earlier)
+
+    one = fake(strict)
+    batch = collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl")
+    assert batch.failed == []
+    assert gone not in one.seen[-1]
+    assert one.seen[-1].get("max_tokens", one.seen[-1].get("max_completion_tokens")) == 400
+
+
+def test_a_lone_surrogate_survives(tmp_path, rows, fake):
+    text = '{"political": "\ud800"}'
+    one = fake(lambda *_: (200, completion(text)))
+    file = tmp_path / "o.jsonl"
+    for _ in range(2):
+        collect(Endpoint(one.url, "m"), rows[:2], file, identity="")
+        assert set(read_outputs(file).values()) == {text}
+    assert len(one.seen) == 2
+
+
+def test_a_cut_off_last_line_is_asked_again(tmp_path, rows, fake):
+    """The machine went down in the middle of a line."""
+    oracle = Oracle(rows)
+    server = Endpoint(fake(oracle).url, "m")
+    file = tmp_path / "o.jsonl"
+    collect(server, rows, file, identity="")
+    file.write_bytes(file.read_bytes()[:-40])
+    oracle.asked.clear()
+    collect(server, rows, file, identity="")
+    assert oracle.asked == [rows[-1]["id"]]
+    assert read_outputs(file) == right(rows)
+
+
+def test_a_retrained_model_of_the_same_name_is_another(tmp_path, rows, fake):
+    oracle = Oracle(rows)
+    server = Endpoint(fake(oracle).url, "m")
+    (tmp_path / "model").mkdir()
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_text("a")
+    first = fingerprint(tmp_path / "model")
+    collect(server, rows, tmp_path / "o.jsonl", identity=first)
+    assert fingerprint(tmp_path / "model") == first
+    weights.write_text("b")
+    os.utime(weights, ns=(1, 1))
+    with pytest.raises(ElleError, match="asked otherwise"):
+        collect(server, rows, tmp_path / "o.jsonl", identity=fingerprint(tmp_path / "model"))
+    collect(server, rows[:4], tmp_path / "o.jsonl")  # without an identity all are asked, and the file is made anew
+    assert len(oracle.asked) == 29
+    assert len(read_outputs(tmp_path / "o.jsonl")) == 4
+
+
+def test_an_interrupt_keeps_what_was_answered(tmp_path, rows, fake):
+    oracle = Oracle(rows)
+
+    def interrupt(done, total):
+        assert total == 25
+        if done == 6:
+            raise KeyboardInterrupt
+
+    server = Endpoint(fake(oracle).url, "m")
+    with pytest.raises(KeyboardInterrupt):
+        collect(server, rows, tmp_path / "o.jsonl", identity="", concurrency=2, progress=interrupt)
+    kept = len(read_outputs(tmp_path / "o.jsonl"))
+    assert 6 <= kept < 25
+    asked = len(oracle.asked)
+    batch = collect(server, rows, tmp_path / "o.jsonl", identity="", concurrency=2)
+    assert len(batch.kept) == kept
+    assert len(oracle.asked) - asked == 25 - kept
+    assert read_outputs(tmp_path / "o.jsonl") == right(rows)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_command_goes_on(tmp_path, data, rows, fake, how):
+    """Answers were written only when all had come: a kill lost them all."""
+    oracle = Oracle(rows)
+    gate = threading.Event()
+
+    def behave(body, earlier):
+        if len(oracle.asked) >= 10:
+            gate.wait(30)
+        return oracle(body, earlier)
+
+    one = fake(behave)
+    file = tmp_path / "o.jsonl"
+    command = [
+        sys.executable, "-m", "helpers.cli", "evaluate", "--data", str(data), "--endpoint", one.url, "--model", "m",
+        "--outputs", str(file), "--concurrency", "2", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while (not file.exists() or file.read_bytes().count(b"\n") < 10) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    gate.set()
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    if how == signal.SIGINT:
+        assert f"what was answered is kept in {file}" in said
+        assert "Traceback" not in said
+    assert len(read_outputs(file)) >= 10
+    time.sleep(0.2)
+    before = len(oracle.asked)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    card = json.loads(done.stdout)
+    assert card["usage"]["kept"] >= 10
+    assert len(oracle.asked) - before == card["usage"]["asked"] == 25 - card["usage"]["kept"]
+    assert card["metrics"]["all_right"]["value"] == 1
+
+
+def test_constrained_sends_the_schema_of_the_set(tmp_path, data, rows, fake):
+    one = fake(Oracle(rows))
+    done = elle(
+        "--data", data, "--endpoint", one.url, "--model", "m", "--outputs", tmp_path / "o.jsonl", "--constrained"
+    )
+    assert done.exit_code == 0, done.output
+    assert len(one.seen[0]["response_format"]["json_schema"]["schema"]["required"]) == 8
+    cic = [dataset.row("cic", 5, 0)]
+    assert len(schema_of(cic)["required"]) == 12
+    with pytest.raises(ElleError, match="both sets"):
+        schema_of([*rows, *cic])
+
+
+def test_usage_of_nothing():
+    assert usage(Batch([], 0.0), 3.0)["dollars_a_briefing"] is None

@@ -1,0 +1,160 @@
+"""The tasks for lm-evaluation-harness: the real tool loads them, asks what our own command asks, and its figures are
+the same to the last bit."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from helpers import cli, jsonl, paths
+from helpers.briefings import dataset
+from helpers.errors import ElleError
+from helpers.evaluation.answers import read_rows
+from helpers.evaluation.scorecard import METRICS
+
+TASKS = paths.root() / "src" / "helpers" / "evaluation" / "harness"
+
+
+def spoilt(place: int, text: str) -> str:
+    """An answer, some of them with a fault."""
+    faults = [
+        lambda t: t, lambda t: f"```json\n{t}\n```", lambda t: t[:-30], lambda t: t.replace("1", "7", 1),
+        lambda t: t.replace("low", "high"), lambda t: "", lambda t: t, lambda t: t[:-1] + ',"x":"70%"}',
+    ]  # fmt: skip
+    return faults[place % len(faults)](text)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Kind → (data set's folder, outputs by id, a file of them): both kinds, test rows only in the figures."""
+    found = {}
+    for kind in dataset.KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        dataset.build(kind, 500, 11, folder)
+        rows = dataset.read_split(folder, "test")
+        outputs = {row["id"]: spoilt(n, row["conversations"][2]["value"]) for n, row in enumerate(rows)}
+        jsonl.write(folder / "outputs.jsonl", ({"id": name, "output": text} for name, text in outputs.items()))
+        found[kind] = folder, outputs, folder / "outputs.jsonl"
+    return found
+
+
+def own(data, outputs) -> dict[str, float | None]:
+    """The figures of our own command."""
+    done = CliRunner().invoke(cli.cli, ["evaluate", "--data", str(data), "--outputs", str(outputs), "--json"])
+    assert done.exit_code == 0, done.output
+    return {name: figure["value"] for name, figure in json.loads(done.stdout)["metrics"].items()}
+
+
+def figures(results: dict, kind: str) -> dict[str, float | None]:
+    """The harness's figures of a task."""
+    return {name: results["results"][f"elle_{kind}"][f"{name},none"] for name in METRICS}
+
+
+def evaluated(outputs: dict[str, str], metadata: dict[str, str]) -> tuple[dict, list]:
+    """What the harness makes of a model that says `outputs`, and the contexts that it was given."""
+    from lm_eval import simple_evaluate
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+
+    contexts = []
+
+    class Replay(LM):
+        def generate_until(self, requests, disable_tqdm=False):
+            contexts.extend((request.doc, request.args) for request in requests)
+            return [outputs[request.doc["id"]] for request in requests]
+
+        def loglikelihood(self, requests):
+            raise NotImplementedError
+
+        loglikelihood_rolling = loglikelihood
+
+    tasks = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    found = simple_evaluate(
+        Replay(), tasks=[f"elle_{kind}" for kind in metadata], task_manager=tasks, bootstrap_iters=0
+    )
+    return found, contexts
+
+
+def test_the_harness_and_our_command_agree_exactly(sets):
+    outputs = {name: text for _, texts, _ in sets.values() for name, text in texts.items()}
+    found, contexts = evaluated(outputs, {kind: str(folder) for kind, (folder, _, _) in sets.items()})
+    assert len(contexts) == len(outputs)
+    for kind, (folder, _, file) in sets.items():
+        theirs, ours = figures(found, kind), own(folder, file)
+        assert theirs == ours  # not approximately
+        assert sum(value == 1 for value in ours.values()) < len(ours) / 2  # the faults are felt
+        assert set(found["higher_is_better"][f"elle_{kind}"]) == set(METRICS)
+    for doc, (context, options) in contexts:
+        assert context.endswith(doc["prompt"])
+        assert context.startswith(doc["system"])
+        assert options["until"] == []
+        assert options["do_sample"] is False
+
+
+def test_what_is_undefined_stays_so(sets):
+    folder, outputs, _ = sets["basic"]
+    file = folder / "empty.jsonl"
+    jsonl.write(file, ({"id": name, "output": "sorry"} for name in outputs))
+    found, _ = evaluated(dict.fromkeys(outputs, "sorry"), {"basic": str(folder)})
+    assert figures(found, "basic") == own(folder, file)
+    assert figures(found, "basic")["numeric_precision"] is None
+
+
+def test_the_data_is_named_by_metadata_or_the_environment_and_must_be_of_the_kind(sets, monkeypatch):
+    folder, outputs, file = sets["cic"]
+    with pytest.raises(ElleError, match="needs a data set") as caught:
+        evaluated(outputs, {"cic": ""})
+    assert "ELLE_CIC" in str(caught.value)
+    with pytest.raises(ElleError, match="another set"):
+        evaluated(outputs, {"basic": str(folder)})
+    monkeypatch.setenv("ELLE_CIC", str(folder / "test.jsonl"))
+    found, _ = evaluated(outputs, {"cic": ""})
+    assert figures(found, "cic") == own(folder, file)
+
+
+@pytest.mark.real
+def test_the_harness_own_command_asks_a_server_the_same_questions(sets, tmp_path):
+    folder, outputs, file = sets["basic"]
+    rows = {json.dumps(dataset.messages(row)): row["id"] for row in read_rows(folder)}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            turns = [{"role": turn["role"], "content": turn["content"]} for turn in body["messages"]]
+            text = outputs[rows[json.dumps(turns)]]
+            reply = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+            data = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+    try:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "lm_eval", "--tasks", "elle_basic", "--include_path", str(TASKS),
+                "--model", "local-chat-completions", "--apply_chat_template",
+                "--model_args", f"model=elle,base_url={address},num_concurrent=4",
+                "--metadata", json.dumps({"basic": str(folder)}), "--output_path", str(tmp_path),
+            ],
+            capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=600, check=False,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "|elle_basic|" in done.stdout
+    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
+    assert figures(results, "basic") == own(folder, file)
