@@ -5,7 +5,7 @@ from contract import Server
 from contract.hub import Hub
 
 from helpers.briefings import dataset
-from helpers.training import nano
+from helpers.training import launch, nano
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,26 @@ def hub():
     service = Hub()
     with Server(service) as service.server:
         yield service
+
+
+@pytest.fixture(scope="session")
+def prepare(small_data, small_base):
+    """`launch.prepare` of the smoke recipe on the small data and base: prepare(parent, **what to change)."""
+
+    def make(parent, **changes):
+        options = {
+            "recipe_file": "configs/smoke.yaml",
+            "base_model": small_base,
+            "train": small_data / "train.jsonl",
+            "validation": small_data / "validation.jsonl",
+        } | changes
+        return launch.prepare(options.pop("recipe_file"), parent, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(prepare, tmp_path_factory):
+    """The smoke recipe, really trained, without a break."""
+    prepared = prepare(tmp_path_factory.mktemp("trained"))
+    return launch.follow(prepared, launch.start(prepared))

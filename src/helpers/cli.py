@@ -251,28 +251,57 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
 @click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of training runs (default: runs/lab/train).")
+@click.option("--force", is_flag=True, help="Train although the preflight or the audit refuses; the manifest says so.")
+@click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data: before a GPU is rented.")
+@click.option("--merge", is_flag=True, help="Merge a trained adapter into its base.")
+@click.option("--nodes", type=int, help="Machines that train together (default: NUM_NODES, else 1).")
+@click.option("--node", type=int, help="Which of them this is, from 0 (default: NODE_RANK).")
+@click.option("--rendezvous", metavar="HOST:PORT", help="Where they meet (default: MASTER_ADDR and MASTER_PORT).")
 @as_json
-def train(recipe, folder, base, out, as_json) -> None:
+def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node, rendezvous, as_json) -> None:
     """Train a recipe by Axolotl. Interrupted, it continues from its last checkpoint when it is called again."""
     from helpers.briefings import dataset
-    from helpers.training import launch, nano
+    from helpers.evaluation import audit as audits
+    from helpers.training import history, launch, nano
 
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
+    faults = audits.verdict(folder) if folder else []
     prepared = launch.prepare(
-        recipe, out, base_model=base_model, train=files.get("train"), validation=files.get("validation")
+        recipe,
+        out,
+        base_model=base_model,
+        train=files.get("train"),
+        validation=files.get("validation"),
+        refusals=[f"{paths.shown(folder)} fails its audit: {fault}" for fault in faults or []],
+        force=force,
+        data_only=preprocess_only,
+        nodes=nodes,
+        node=node,
+        rendezvous=rendezvous,
     )
-    click.echo(f"command    {' '.join(prepared.command)}\nprecision  {prepared.precision}", err=True)
+    if faults is None:
+        prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")
+    click.echo("\n".join(prepared.said(data_only=preprocess_only)), err=True)
+    if preprocess_only:
+        found = launch.preprocess(prepared)
+        click.echo(launch.counted(found), err=True)
+        show(
+            {split: f"{one['kept']} of {one['rows']}" for split, one in found.items()} if not as_json else found,
+            as_json,
+        )
+        return
 
-    def progress(history: list[dict]) -> None:
-        if history:
-            log = history[-1]
-            loss = f"eval loss {log['eval_loss']:.4f}" if "eval_loss" in log else f"loss {log['loss']:.4f}"
-            click.echo(f"step {log['step']}/{log['of']}  {loss}  {log['seconds']:.0f} s", err=True)
+    def progress(rows: list[dict]) -> None:
+        if rows:
+            click.echo(history.line(rows, prepared.hourly), err=True)
 
     trained = launch.follow(prepared, launch.start(prepared), progress)
-    show({"weights": paths.shown(trained.weights), "steps": trained.steps, "seconds": trained.seconds}, as_json)
+    answer = {"weights": paths.shown(trained.weights), "steps": trained.steps, "seconds": trained.seconds}
+    if merge and trained.adapter:
+        answer["merged"] = paths.shown(launch.merge(trained))
+    show(answer | {"manifest": paths.shown(trained.folder / launch.DONE)}, as_json)
 
 
 @cli.command()

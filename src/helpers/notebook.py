@@ -411,28 +411,28 @@ class Counter(Line):
 
 
 class TrainingView(Line):
-    """A progress callback(history) for `training.launch.follow`: the curve so far, and a line under it."""
+    """A progress callback(history) for `training.launch.follow`: the curve so far, and a line under it.
 
-    def __init__(self) -> None:
+    hourly: dollars an hour (`Prepared.hourly`): 0 is free, None is unknown.
+    """
+
+    def __init__(self, hourly: float | None = 0.0) -> None:
         from IPython.display import HTML, display
 
+        self.hourly = hourly
         self._figure = display(HTML("<i>the trainer is starting …</i>"), display_id=True)
         super().__init__()
 
     def __call__(self, history: list[dict]) -> None:
         from IPython.display import HTML
 
-        from helpers import plots
+        from helpers import plots_training
+        from helpers.training.history import line
 
         if not history:
             return
-        log = history[-1]
-        pace = log["seconds"] / max(log["step"], 1)
-        if log["step"] >= log["of"]:  # the notebook shows the finished curve itself, with what to see in it
+        if history[-1]["step"] >= history[-1]["of"]:  # the notebook shows the finished curve itself
             self._figure.update(HTML(""))
         else:
-            self._figure.update(plots.loss_curve(history))
-        losses = [entry["loss"] for entry in history if "loss" in entry]
-        loss = f"loss {losses[-1]:.4f}, " if losses else ""
-        left = pace * (log["of"] - log["step"])
-        self.say(f"step {log['step']} of {log['of']}, {loss}{pace:.2f} s a step, {left:.0f} s left")
+            self._figure.update(plots_training.loss_curve(history))
+        self.say(line(history, self.hourly))

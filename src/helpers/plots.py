@@ -45,32 +45,6 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options)
 
 
 @styled
-def loss_curve(history: Sequence[Mapping[str, float]], learned_at: int | None = None) -> Figure:
-    """Loss by step, and beside it the share of digits predicted right, with the step at which copying is learned."""
-    figure, (left, right) = new_axes(2)
-    train = [(log["step"], log["loss"]) for log in history if "loss" in log]
-    valid = [(log["step"], log["eval_loss"]) for log in history if "eval_loss" in log]
-    digits = [(log["step"], log["digit_accuracy"]) for log in history if "digit_accuracy" in log]
-    for points, label, colour, marker in ((train, "training", BLUE, ""), (valid, "validation", RED, "o")):
-        if points:
-            left.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=4)
-    left.set(title="The words are learned at once …", xlabel="step", ylabel="loss (nats a token, log scale)")
-    left.set_yscale("log")
-    left.legend()
-    if digits:
-        right.plot(*zip(*digits, strict=True), color=GREEN, marker="o", markersize=4)
-    right.axhline(0.1, color=GREY, linestyle=":", label="guessing")
-    right.set(title="… the figures later, and suddenly", xlabel="step", ylabel="digits predicted right", ylim=(0, 1.05))
-    right.yaxis.set_major_formatter(PercentFormatter(1))
-    if learned_at is not None:
-        for axes in (left, right):
-            axes.axvline(learned_at, color=ORANGE, linewidth=1.5)
-        right.plot([], [], color=ORANGE, label=f"copying learned: step {learned_at}")
-    right.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
-    return figure
-
-
-@styled
 def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], metrics: Sequence[str]) -> Figure:
     """Models side by side: each metric's value with its 95 % interval. scores: model → metric → value, low, high."""
     figure, (axes,) = new_axes(height=3.9)

@@ -6,9 +6,10 @@ Units: GB = 1e9 bytes; prices in dollars a GPU-hour.
 import json
 import math
 import os
+import re
 import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import yaml
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
+from helpers.machine import Machine
 from helpers.training.recipe import table
 
 #: Environment variable: dollars a GPU-hour, in place of the list prices.
@@ -89,6 +91,38 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
         price=(float(low), float(high)),
         priced=origin,
     )
+
+
+def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
+    """This computer (and `nodes` - 1 more like it) as hardware to plan with: its own memory and disk; speed and price
+    by its GPU's name.
+
+    A GPU that is not listed has the speed of the slowest that is, and no price but ELLE_GPU_PRICE.
+
+    Raises:
+        ElleError: ELLE_GPU_PRICE is no price.
+    """
+    if not computer.gpus:
+        found = find("cpu", 1, disk_gb, 0.0)
+        title = f"processor ({computer.cores} cores)"
+        return replace(found, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
+    gpu = min(computer.gpus, key=lambda gpu: gpu.memory_gb)
+    listed = table("gpus")["gpus"]
+    named = [name for name, row in listed.items() if name != "cpu" and _is(gpu.name, row)]
+    slowest = min((name for name in listed if name != "cpu"), key=lambda name: listed[name]["tflops"])
+    found = find(named[0] if named else slowest, len(computer.gpus) * nodes, disk_gb)
+    found = replace(found, memory_gb=gpu.memory_gb, host_gb=computer.ram_gb * nodes)
+    if not named:
+        found = replace(found, name="gpu", title=gpu.name)
+        if not os.environ.get(PRICE):
+            found = replace(found, price=(0.0, 0.0), priced=f"unknown: set {PRICE}")
+    return found
+
+
+def _is(name: str, row: dict) -> bool:
+    """Whether nvidia-smi's name of a GPU is that of a row: "NVIDIA H200", "NVIDIA A100-SXM4-80GB"."""
+    known = row.get("catalogue") or f"NVIDIA {row['title']}"
+    return re.match(rf"{re.escape(known)}\b", name) is not None
 
 
 def hourly(hardware: Hardware) -> tuple[float, float]:

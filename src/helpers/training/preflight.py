@@ -328,7 +328,7 @@ def _entry(path: Path) -> dict:
     return recipe.table("recipes")["recipes"].get(path.name, {})
 
 
-def _own_data(config: dict) -> str | None:
+def own_data(config: dict) -> str | None:
     """The file that the recipe itself names, if it is here."""
     sets = config.get("datasets")
     named: Any = sets[0].get("path") if isinstance(sets, list) and sets and isinstance(sets[0], dict) else None
@@ -382,7 +382,7 @@ def plan(
         price,
     )
     base = config.get("base_model")
-    chosen = data or _own_data(config) or entry.get("data")
+    chosen = data or own_data(config) or entry.get("data")
     read = budgets.find_data(chosen, base if isinstance(base, str) else "", examples) if chosen else None
     return assess(path, config, hardware, read, sizes=entry.get("base", ""), limit=limit)
 

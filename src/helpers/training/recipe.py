@@ -119,25 +119,6 @@ def refresh_known_keys() -> None:
     schema.cache_clear()
 
 
-def load(path: Path | str) -> dict:
-    """Read and check a recipe.
-
-    Raises:
-        ElleError: no such recipe (with the nearest name), not YAML, a key that Axolotl does not know (with the
-            nearest one: the trainer itself would drop it silently), or no base model or data set.
-    """
-    path = paths.located(path)
-    recipe = read_yaml(path, "recipe")
-    known = known_keys(recipe)
-    for key in recipe:
-        if key not in known:
-            raise unknown("recipe key", key, known, where=str(path))
-    for key in ("base_model", "datasets"):
-        if not recipe.get(key):
-            raise ElleError(f"the recipe has no {key}", where=str(path), fix=f"add {key}; see configs/nano.yaml")
-    return recipe
-
-
 def merge(recipe: dict, changes: dict) -> dict:
     """`recipe` with `changes` (key → value; None removes the key)."""
     return {key: value for key, value in (recipe | changes).items() if value is not None or key not in changes}

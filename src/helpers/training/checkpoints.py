@@ -1,0 +1,77 @@
+"""Checkpoints: which are whole. A trainer that is killed while it saves leaves one that is not."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+#: In place of "checkpoint-": the trainer does not look there.
+ASIDE = "incomplete-"
+
+
+def steps_of(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of the checkpoints in a training's output folder, in order of steps."""
+    found = ((path.name.partition("-")[2], path) for path in folder.glob("checkpoint-*") if path.is_dir())
+    return sorted((int(step), path) for step, path in found if step.isdecimal())
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Why a training cannot be resumed from `checkpoint`; None if it can.
+
+    The trainer writes weights, optimizer, random state, and `trainer_state.json` last; none of them atomically.
+    """
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    zero = checkpoint / "latest"  # DeepSpeed names its own folder in it, and writes it last
+    if not weights and not zero.exists():
+        return "no weights"
+    for path in weights:
+        if not whole_safetensors(path):
+            return f"{path.name} is cut short"
+    if zero.exists():
+        states = checkpoint / zero.read_text(encoding="utf-8").strip()
+        if not any(states.glob("*optim_states.pt")):
+            return "DeepSpeed's optimizer states are missing"
+    elif not any((checkpoint / name).exists() for name in ("optimizer.pt", "optimizer.bin", "optimizer_0")):
+        return "no optimizer state"
+    for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"):
+        if path.exists() and not whole_archive(path):
+            return f"{path.name} is cut short"
+    if not any(checkpoint.glob("rng_state*.pth")):
+        return "no random state"
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError):
+        return "trainer_state.json is missing or cut short"
+    return None
+
+
+def whole_safetensors(path: Path) -> bool:
+    """Whether a safetensors file has all the bytes that its header speaks of."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        last = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        return path.stat().st_size == 8 + length + last
+    except (OSError, ValueError, struct.error, KeyError, TypeError, MemoryError, OverflowError):
+        return False
+
+
+def whole_archive(path: Path) -> bool:
+    """Whether a file of `torch.save` is whole: a zip, whose directory is written last, at the end."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return b"PK\x05\x06" in file.read()
+
+
+def set_aside(folder: Path) -> list[str]:
+    """Rename the checkpoints that nothing can resume from, so that the trainer takes the newest whole one; what was
+    done, in sentences. Only the newest of them is kept: they may be large."""
+    said = []
+    for step, path in steps_of(folder):
+        if why := fault(path):
+            for older in folder.glob(f"{ASIDE}*"):
+                shutil.rmtree(older)
+            path.rename(folder / f"{ASIDE}{step}")
+            said.append(f"checkpoint-{step} is incomplete ({why}): set aside as {ASIDE}{step}")
+    return said

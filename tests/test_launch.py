@@ -1,0 +1,521 @@
+"""A training before and after it runs: what is refused, which command is started, what is read from its progress, how
+a failure is explained."""
+
+import dataclasses
+import json
+import math
+import re
+import shlex
+import struct
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from helpers import cli, machine, paths, plots_training
+from helpers.errors import ElleError
+from helpers.training import checkpoints, diagnosis, hardware, health, history, launch
+from helpers.training.recipe import read_yaml
+
+SMOKE = read_yaml(paths.configs() / "smoke.yaml")
+
+
+def write(path, **changes):
+    path.write_text(yaml.safe_dump({key: value for key, value in (SMOKE | changes).items() if value is not None}))
+    return path
+
+
+def gpus(monkeypatch, count, name="NVIDIA H200", gb=150.8):
+    found = [machine.Gpu(name, gb, "580.95")] * count
+    computer = machine.Machine("a", 64, 2000.0, 900.0, found)
+    monkeypatch.setattr(machine, "inspect", lambda *_: computer)
+    return computer
+
+
+# Preparing
+
+
+def test_the_same_inputs_lead_to_the_same_folder_and_others_elsewhere(tmp_path, prepare, small_data):
+    first = prepare(tmp_path)
+    assert prepare(tmp_path).folder == first.folder
+    assert prepare(tmp_path, seed=8).folder != first.folder
+    assert prepare(tmp_path, train=small_data / "test.jsonl").folder != first.folder
+    written = yaml.safe_load((first.folder / "axolotl.yaml").read_text())
+    assert written == first.config
+    assert written["datasets"][0]["path"] == str(small_data / "train.jsonl")
+    assert written["test_datasets"][0]["split"] == "train[:16]"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_deepspeed_is_found_from_where_axolotl_is_started_and_left_out_on_one_gpu(
+    tmp_path, small_data, monkeypatch, count
+):
+    gpus(monkeypatch, count)
+    rows = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
+    prepared = launch.prepare("configs/config.yaml", tmp_path, **rows, force=count == 1)
+    if count == 1:
+        assert "deepspeed" not in prepared.config
+        assert any("deepspeed is left out" in remark for remark in prepared.remarks)
+    else:
+        assert Path(prepared.config["deepspeed"]) == paths.root() / "deepspeed" / "zero2.json"
+        assert "deepspeed" in prepared.inputs
+
+
+def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_path, prepare, small_data):
+    # A bug: it was dropped without a word.
+    recipe = write(tmp_path / "share.yaml", val_set_size=0.05, test_datasets=None)
+    replaced = prepare(tmp_path, recipe_file=recipe)
+    assert "val_set_size" not in replaced.config
+    assert any("val_set_size: 0.05 is left out" in remark for remark in replaced.remarks)
+    kept = prepare(tmp_path, recipe_file=recipe, validation=None)
+    assert kept.config["val_set_size"] == 0.05
+    assert "test_datasets" not in kept.config
+    without = prepare(tmp_path, validation=None)  # the recipe's own validation file is another run's
+    assert without.config["eval_strategy"] == "no"
+    assert "test_datasets" not in without.config
+
+
+def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, small_base):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(ElleError, match="empty"):
+        prepare(tmp_path, train=empty)
+    with pytest.raises(ElleError, match="cannot read"):
+        prepare(tmp_path, train=tmp_path / "none.jsonl")
+    with pytest.raises(ElleError, match="no weights"):
+        prepare(tmp_path, base_model=tmp_path / "nowhere")
+    corrupt = tmp_path / "corrupt.jsonl"
+    corrupt.write_text('{"conversations": [\n')
+    with pytest.raises(ElleError) as caught:
+        prepare(tmp_path, train=corrupt)
+    assert caught.value.where.endswith("corrupt.jsonl:1")
+    with pytest.raises(ElleError, match="unknown recipe") as caught:
+        prepare(tmp_path, recipe_file="configs/nanno.yaml")
+    assert "did you mean 'nano.yaml'" in caught.value.fix
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(ElleError, match="not a whole model") as caught:
+        prepare(tmp_path, base_model=adapter)
+    assert "merge" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rte": 1}, "did you mean 'learning_rate'"),  # the trainer would drop it silently
+        ({"base_model": None}, "no base_model"),
+        ({"micro_batch_size": "many"}, "not what Axolotl takes"),
+        ({"sequence_len": 128}, "are longer than 128 tokens and are dropped"),
+        ({"micro_batch_size": 60000}, "GB at the peak of a step"),
+    ],
+)
+def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, prepare, changes, said):
+    recipe = write(tmp_path / "bad.yaml", **changes)
+    options = {"base_model": None} if "base_model" in changes else {}
+    with pytest.raises(ElleError, match="refused") as caught:
+        prepare(tmp_path, recipe_file=recipe, **options)
+    assert said in caught.value.what
+    assert "--force" in caught.value.fix
+    assert not list(tmp_path.glob("bad-*"))
+    forced = prepare(tmp_path, recipe_file=recipe, force=True, **options)
+    assert any(said in reason for reason in forced.forced)
+    assert forced.variables[launch.FORCE] == "1"
+
+
+def test_a_full_disk_is_foreseen(tmp_path, prepare, monkeypatch):
+    computer = machine.inspect(tmp_path)
+    monkeypatch.setattr(machine, "inspect", lambda *_: computer)
+    assert not prepare(tmp_path).forced  # the packages that the planner counts are installed already
+    full = dataclasses.replace(computer, disk_free_gb=0.0)
+    monkeypatch.setattr(machine, "inspect", lambda *_: full)
+    with pytest.raises(ElleError, match="GB of disk"):
+        prepare(tmp_path)
+
+
+def test_further_reasons_refuse_too(tmp_path, prepare):
+    with pytest.raises(ElleError, match="fails its audit"):
+        prepare(tmp_path, refusals=["this set fails its audit: 3 wrong figures"])
+    assert prepare(tmp_path, refusals=["the audit"], force=True).forced == ["the audit"]
+
+
+def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, small_base, monkeypatch):
+    from helpers.evaluation import audit
+
+    monkeypatch.setattr(audit, "verdict", lambda folder: ["3 wrong figures"])
+    arguments = ["train", "configs/smoke.yaml", "--data", str(small_data), "--base", str(small_base)]
+    done = CliRunner().invoke(cli.cli, [*arguments, "--out", str(tmp_path)])
+    assert "fails its audit: 3 wrong figures" in str(done.exception)
+
+
+def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, monkeypatch):
+    monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
+    prepared = prepare(tmp_path, recipe_file="configs/nano_qlora.yaml")
+    assert all(prepared.config[key] is False for key in launch.LORA_KERNELS)
+    assert prepared.config["load_in_4bit"] is True
+    assert any("kernels for LoRA" in remark for remark in prepared.remarks)
+    packed = prepare(tmp_path, recipe_file=write(tmp_path / "packed.yaml", sample_packing=True))
+    assert packed.config["sample_packing"] is False
+    assert any("not packed" in remark for remark in packed.remarks)
+    fp32 = prepare(tmp_path)
+    assert fp32.precision == "fp32, because the processor has no bf16 arithmetic."
+
+
+def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(tmp_path, small_data, monkeypatch):
+    monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
+    options = {"train": small_data / "train.jsonl"}
+    with pytest.raises(ElleError, match="refused"):
+        launch.prepare("configs/config_qlora.yaml", tmp_path, **options)
+    prepared = launch.prepare("configs/config_qlora.yaml", tmp_path, data_only=True, **options)
+    assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
+    assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
+
+
+def test_without_an_optimizer_in_its_checkpoints_a_run_is_not_resumed(tmp_path, prepare):
+    # A bug: under DeepSpeed such a checkpoint cannot be resumed, and the trainer was told to.
+    recipe = write(tmp_path / "only.yaml", save_only_model=True)
+    prepared = prepare(tmp_path, recipe_file=recipe)
+    assert prepared.config["auto_resume_from_checkpoints"] is False
+    assert any("starts over" in remark for remark in prepared.remarks)
+    assert prepare(tmp_path).config["auto_resume_from_checkpoints"] is True
+
+
+# The machine
+
+
+@pytest.mark.parametrize(
+    ("name", "gb", "expected"),
+    [("NVIDIA H200", 150.8, "h200"), ("NVIDIA A100-SXM4-80GB", 85.9, "a100"), ("NVIDIA A10", 24.1, "a10"),
+     ("NVIDIA H100 80GB HBM3", 85.5, "h100"), ("NVIDIA A100-PCIE-40GB", 42.9, "gpu"), ("NVIDIA A10G", 24.1, "gpu")],
+)  # fmt: skip
+def test_this_machine_is_known_by_its_gpu(monkeypatch, name, gb, expected):
+    monkeypatch.delenv(hardware.PRICE, raising=False)
+    found = hardware.here(gpus(monkeypatch, 4, name, gb), 500.0)
+    assert (found.name, found.count, found.memory_gb) == (expected, 4, gb)
+    assert (found.price == (0, 0)) is (expected == "gpu")
+    monkeypatch.setenv(hardware.PRICE, "2.5")
+    assert hardware.here(gpus(monkeypatch, 4, name, gb), 500.0).price == (2.5, 2.5)
+
+
+# Commands, read by the real programs' own parsers
+
+
+def parsed_by_axolotl(command):
+    """(arguments, what follows `--`) as Axolotl's own command line reads them."""
+    from axolotl.cli.main import cli as axolotl
+
+    assert command[0] == "axolotl"
+    verb = axolotl.commands[command[1]]
+    context = verb.make_context(command[1], command[2:])
+    return context.params, context.args
+
+
+def chosen(monkeypatch, tmp_path, small_data, count, **options):
+    gpus(monkeypatch, count)
+    files = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
+    return launch.prepare("configs/config.yaml", tmp_path, **files, force=True, **options)
+
+
+@pytest.mark.real
+def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(tmp_path, small_data, monkeypatch):
+    from accelerate.commands.launch import launch_command_parser
+    from axolotl.cli.utils import train as launcher
+    from torch.distributed.run import get_args_parser
+
+    one = chosen(monkeypatch, tmp_path, small_data, 1)
+    params, extra = parsed_by_axolotl(one.command)
+    assert (params["launcher"], extra) == ("python", [])
+    assert params["config"] == str(one.folder / "axolotl.yaml")
+    assert parsed_by_axolotl(one.preprocess)[0]["config"] == params["config"]
+    merging = ["axolotl", "merge-lora", params["config"]]
+    assert parsed_by_axolotl(merging)[0]["config"] == params["config"]
+
+    eight = chosen(monkeypatch, tmp_path, small_data, 8)
+    params, extra = parsed_by_axolotl(eight.command)
+    assert params["launcher"] == "accelerate"
+    script = ["-m", "axolotl.cli.train", params["config"]]
+    read = launch_command_parser().parse_args([*extra, *script])
+    assert (read.num_processes, read.num_machines, read.multi_gpu, read.main_process_port) == (8, 1, True, 0)
+    assert read.training_script == "axolotl.cli.train"
+
+    ids = set()
+    for node in (0, 1):
+        prepared = chosen(monkeypatch, tmp_path, small_data, 8, nodes=2, node=node, rendezvous="10.0.0.1:29500")
+        params, extra = parsed_by_axolotl(prepared.command)
+        assert params["launcher"] == "torchrun"
+        read = get_args_parser().parse_args([*launcher._add_default_rdzv_args(extra), *script])
+        assert (read.nnodes, read.node_rank, read.nproc_per_node) == ("2", node, "8")
+        assert (read.rdzv_backend, read.rdzv_endpoint) == ("static", "10.0.0.1:29500")
+        ids.add(read.rdzv_id)
+        assert prepared.plan.hardware.count == 16
+    assert len(ids) == 1  # else the nodes would never meet
+    with pytest.raises(click.UsageError):
+        parsed_by_axolotl(["axolotl", "train", str(one.folder / "axolotl.yaml"), "--launcher", "none"])
+
+
+def test_on_a_gpu_the_data_is_prepared_first(tmp_path, small_data, monkeypatch):
+    prepared = chosen(monkeypatch, tmp_path, small_data, 2)
+    assert [command[1] for command in prepared.commands] == ["preprocess", "train"]
+    assert shlex.split(prepared.said()[0].partition(" ")[2]) == prepared.preprocess
+    (prepared.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
+    assert prepared.commands == [prepared.command]  # it is done already
+
+
+def test_a_cluster_is_read_from_the_environment(tmp_path, small_data, monkeypatch):
+    for name, value in ((launch.NODES, "2"), (launch.NODE_RANK, "1"), (launch.MASTER, "10.0.0.1")):
+        monkeypatch.setenv(name, value)
+    prepared = chosen(monkeypatch, tmp_path, small_data, 8)
+    assert prepared.node == 1
+    assert "10.0.0.1:29500" in prepared.command
+    monkeypatch.delenv(launch.MASTER)
+    with pytest.raises(ElleError, match="where 2 machines are to meet"):
+        chosen(monkeypatch, tmp_path, small_data, 8)
+    with pytest.raises(ElleError, match="node 2 of 2"):
+        chosen(monkeypatch, tmp_path, small_data, 8, node=2, rendezvous="a:1")
+    monkeypatch.setenv(launch.NODES, "two")
+    with pytest.raises(ElleError, match="no whole number"):
+        chosen(monkeypatch, tmp_path, small_data, 8)
+
+
+# Progress
+
+
+def event(kind, step, seconds, **values):
+    return json.dumps({"event": kind, "step": step, "of": 4, "seconds": seconds} | values)
+
+
+def test_history_joins_the_attempts_of_an_interrupted_run(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    lines = [
+        event("begin", 0, 0.0, startup=5.0),
+        event("log", 1, 10.0, loss=3.0),
+        event("save", 1, 10.5),
+        event("log", 2, 20.0, loss=2.0),
+        event("log", 3, 30.0, loss=1.5),
+        event("begin", 1, 0.0, startup=7.0),
+        event("log", 2, 10.0, loss=2.5),
+        event("log", 2, 11.0, eval_loss=2.4),
+        event("log", 2, 12.0, digit_accuracy=0.95),
+        '{"event": "log", "st',
+    ]
+    path.write_text("\n".join(lines))
+    rows = history.read_history(path)
+    # Step 3 of the broken attempt is gone: live progress would else speak of work that was lost.
+    assert [(row["step"], row["seconds"], row["wall"]) for row in rows] == [
+        (1, 10.0, 15.0), (1, 10.5, 15.5), (2, 40.0, 52.0), (2, 42.0, 54.0),
+    ]  # fmt: skip
+    assert rows[1]["saved"] is True
+    assert rows[2]["loss"] == 2.5
+    assert (rows[3]["eval_loss"], rows[3]["digit_accuracy"]) == (2.4, 0.95)
+    assert history.copying_learned(rows) == 2
+    assert history.copying_learned(rows[:3]) is None
+    assert history.resumed(rows) == [1]
+    assert history.read_history(tmp_path / "none") == []
+
+
+def run_of(steps=100, loss=lambda step: 3 * math.exp(-step / 20) + 0.1, **series):
+    """A made-up history: 1,000 tokens a second, an evaluation of 50 s each ten steps that is none of the training."""
+    rows, seconds = [], 0.0
+    for step in range(1, steps + 1):
+        seconds += 1.0
+        values = {"loss": loss(step), "grad_norm": 0.5, "learning_rate": 1e-3 * min(step / 5, 1, (steps - step) / 50)}
+        values |= {name: value(step) for name, value in series.items() if name != "eval_loss"}
+        values |= {history.TOTAL: 1000 * step, history.TRAINED_ON: 400 * step}
+        rows.append({"step": step, "of": steps, "seconds": seconds, "wall": seconds + 20} | values)
+        if step % 10 == 0:
+            seconds += 50.0
+            valid = series.get("eval_loss", loss)(step)
+            done = {"eval_loss": valid, "digit_accuracy": 0.95 if step > 50 else 0.2}
+            rows.append({"step": step, "of": steps, "seconds": seconds, "wall": seconds + 20} | done)
+    return rows
+
+
+def test_speed_is_that_of_training_without_evaluation():
+    rows = run_of()
+    assert history.rate(rows) == pytest.approx(1000)
+    assert {round(pace) for _, pace in history.rates(rows)} == {1000}
+    assert history.tokens(rows) == (100_000, 40_000)
+    assert history.rate(rows[:1]) is None
+
+
+def test_a_line_says_where_a_training_is():
+    rows = run_of(steps=100)[:22]  # 20 steps and two evaluations
+    said = history.line(rows, 36.0)
+    assert said.startswith("step 20 of 100, loss 1.2036, 1,000 tokens/s (40% of them trained on), ")
+    assert re.search(r"\$1\.40 so far$", said)  # 140 s of wall-clock
+    assert history.line(rows).endswith("free")
+    assert "$" not in history.line(rows, None)
+    assert history.line([]) == "the trainer is starting …"
+
+
+def test_moments_are_found():
+    found = history.moments(run_of())
+    assert found["copying learned"] == 60
+    assert found["warm-up ends"] == 5
+    assert found["decay begins"] == 50
+    assert found["best validation"] == 100
+    assert history.moments([]) == {}
+
+
+# Health
+
+
+def verdicts(rows, **options):
+    return {row.measure: row.verdict for row in health.check(rows, **options)}
+
+
+def test_a_healthy_run_raises_no_flag():
+    found = verdicts(run_of(), examples={"train": {"rows": 5, "kept": 5}})
+    assert set(found.values()) == {"healthy"}
+    assert set(found) == set(health.TABLE)
+
+
+@pytest.mark.parametrize(
+    ("measure", "changes"),
+    [
+        ("loss", {"loss": lambda step: 3.0}),
+        ("loss", {"loss": lambda step: 3.0 if step < 90 else math.nan}),
+        ("spikes", {"loss": lambda step: 9.0 if step == 70 else 1 + 1 / step}),
+        ("validation", {"eval_loss": lambda step: 1 + abs(step - 40) / 40}),
+        ("gradient norm", {"grad_norm": lambda step: 0.5 * 1.2 ** max(0, step - 70)}),
+        ("gradient norm", {"grad_norm": lambda step: math.inf if step == 99 else 0.5}),
+        ("warm-up", {"learning_rate": lambda step: step / 100}),
+        ("decay", {"learning_rate": lambda step: 1e-3}),
+    ],
+)
+def test_what_is_wrong_is_flagged(measure, changes):
+    assert verdicts(run_of(**changes))[measure] == "red flag"
+
+
+def test_lost_examples_uncopied_figures_and_a_slowing_machine_are_flagged():
+    assert verdicts(run_of(), examples={"train": {"rows": 5, "kept": 4}})["examples kept"] == "red flag"
+    rows = run_of()
+    assert verdicts(rows[:50])["figures copied"] == "red flag"
+    for row in rows:
+        row["seconds"] *= 1 + row["step"] / 50
+    assert verdicts(rows)["tokens/s"] == "red flag"
+    assert set(verdicts([]).values()) == {"not measured"}
+
+
+def test_the_figures_hold_what_is_known():
+    rows = run_of()
+    rows += [rows[-1] | {"step": 100, "saved": True, "resumed_at": 50}]
+    figure = plots_training.training(rows)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["Loss", "Learning rate", "Gradient norm, before clipping", "Speed, without evaluation"]
+    labels = " ".join(figure.axes[0].get_legend_handles_labels()[1])
+    for part in ("training", "validation", "checkpoint", "copying learned (60)", "went on after a break"):
+        assert part in labels
+    assert plots_training.training(rows[:1]).axes
+    assert plots_training.loss_curve(rows, 60).axes
+
+
+# Checkpoints
+
+
+def checkpoint(folder, step):
+    """A whole checkpoint, as the trainer leaves it."""
+    import torch
+
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"a": torch.zeros(500)}, path / name)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return path
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda path: (path / "trainer_state.json").unlink(), "trainer_state.json is missing"),
+        (lambda path: cut(path / "trainer_state.json"), "trainer_state.json is missing or cut short"),
+        (lambda path: (path / "optimizer.pt").unlink(), "no optimizer state"),
+        (lambda path: cut(path / "model.safetensors"), "model.safetensors is cut short"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"abc"), "cut short"),
+        (lambda path: (path / "optimizer.pt").write_bytes((path / "optimizer.pt").read_bytes()[:900]), "optimizer.pt"),
+        (lambda path: (path / "rng_state.pth").unlink(), "no random state"),
+        (lambda path: (path / "model.safetensors").unlink(), "no weights"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_set_aside(tmp_path, harm, why):
+    whole, harmed = checkpoint(tmp_path, 3), checkpoint(tmp_path, 10)
+    assert checkpoints.set_aside(tmp_path) == []
+    harm(harmed)
+    (said,) = checkpoints.set_aside(tmp_path)
+    assert "checkpoint-10 is incomplete" in said
+    assert why in said
+    assert [path for _, path in checkpoints.steps_of(tmp_path)] == [whole]
+    assert (tmp_path / "incomplete-10").is_dir()
+    assert checkpoints.set_aside(tmp_path / "none") == []
+
+
+def test_deepspeeds_checkpoints_are_judged_by_their_own_states(tmp_path):
+    path = checkpoint(tmp_path, 4)
+    (path / "optimizer.pt").unlink()
+    (path / "latest").write_text("global_step4")
+    assert "optimizer states are missing" in checkpoints.fault(path)
+    (path / "global_step4").mkdir()
+    (path / "global_step4" / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(b"x")
+    assert checkpoints.fault(path) is None
+
+
+# Failures
+
+
+#: What the programs really print, by case.
+LOGS = {
+    "gpu-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity "
+    "of 79.11 GiB of which 1.02 GiB is free.",
+    "loss": "helpers.errors.ElleError: the loss is not a finite number at step 3: nan",
+    "rows-lost": "helpers.errors.ElleError: 12.5% of the data would not be trained on: 25 of 200 examples",
+    "disk": "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left on device "
+    "(os error 28)",
+    "gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url "
+    "https://huggingface.co/meta-llama/Llama-3.1-8B/resolve/main/config.json.",
+    "offline": "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in "
+    "the cached files.",
+    "data-missing": "FileNotFoundError: Unable to find '/workspace/data/train.jsonl'",
+    "data-faulty": "datasets.exceptions.DatasetGenerationError: An error occurred while generating the dataset",
+    "chat-template": "ValueError: `chat_template choice is tokenizer_default but tokenizer's chat_template is null. "
+    "Please add a chat_template in tokenizer config",
+    "driver-old": "RuntimeError: The NVIDIA driver on your system is too old (found version 12080). Please update your "
+    "GPU driver",
+    "driver-new": "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 804: forward compatibility was "
+    "attempted on non supported HW",
+    "no-gpu": "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+    "port": "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. "
+    "port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use",
+    "nccl": "[rank1]:[E1122 10:00:00] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12, "
+    "OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=1800000) ran for 1800012 milliseconds before timing out.",
+    "killed": "  exitcode  : -9 (pid: 123)\n  traceback : Signal 9 (SIGKILL) received by PID 123",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", diagnosis.CASES, ids=lambda case: case.name)
+def test_a_failure_is_recognised_and_explained(case):
+    text = f"[2026-11-22] [INFO] [axolotl.train] Starting trainer...\nTraceback:\n{LOGS[case.name]}\n"
+    assert diagnosis.find(text, 1) is case
+    assert case.row in (paths.root() / "docs" / "troubleshooting.md").read_text()
+
+
+def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one():
+    log = (paths.root() / "docs" / "planning.md").read_text()  # no log, but much about memory and disks
+    assert diagnosis.find("step 5\nTraining completed! Saving trained model\n", 1) is None
+    assert diagnosis.find("", -9).name == "killed"
+    assert diagnosis.find(log, 1) is None
+
+
+def test_the_plugin_says_what_is_searched_for():
+    source = (paths.root() / "src" / "helpers" / "training" / "plugin.py").read_text()
+    assert "{NOT_FINITE}" in source
+    assert "{ROWS_LOST}" in source

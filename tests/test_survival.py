@@ -1,0 +1,268 @@
+"""The real trainer: started, joined, killed, resumed, forced to fail, explained; an adapter trained and merged."""
+
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from helpers import jsonl, paths
+from helpers.errors import ElleError
+from helpers.process import Job
+from helpers.training import checkpoints, health, history, launch
+from helpers.training.recipe import read_yaml
+
+pytestmark = pytest.mark.real
+SMOKE = "configs/smoke.yaml"
+
+
+def wait_for(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def trainers(folder):
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in part for part in process.info["cmdline"] or [])
+    ]
+
+
+def changed(path, recipe=SMOKE, **changes):
+    """A copy of a recipe with other values (None: without the key)."""
+    content = read_yaml(paths.root() / recipe) | changes
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def test_a_finished_run_says_what_it_was(trained, small_base):
+    """The unbroken run that others are compared with: its manifest, its history, its weights."""
+    from transformers import AutoModelForCausalLM
+
+    found = trained.manifest
+    assert found == json.loads((trained.folder / launch.DONE).read_text())
+    assert found["attempts"] == 1
+    assert found["examples"] == {"train": {"rows": 180, "kept": 180}, "validation": {"rows": 10, "kept": 10}}
+    assert found["weights"] == "whole model"
+    assert not trained.adapter
+    assert found["config_sha256"] == jsonl.sha256(trained.folder / "axolotl.yaml")
+    assert {"axolotl", "torch", "transformers", "peft", "bitsandbytes", "deepspeed"} <= set(found["versions"])
+    assert found["seed"] == 42
+    assert found["dollars"] == 0
+    assert found["forced"] == []
+    assert found["tokens"] > found["tokens_trained_on"] > 0
+    assert found["tokens_per_second"] > 0
+    assert 0.1 < found["peak_host_gb"] < 10
+    assert found["seconds"] > trained.history[-1]["seconds"]
+    assert trained.steps == 6
+    losses = [row["loss"] for row in trained.history if "loss" in row]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
+    assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
+    assert found["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
+    assert {row.measure for row in health.check(trained.history, found["examples"])} == set(health.TABLE)
+
+    model = AutoModelForCausalLM.from_pretrained(trained.weights)
+    base = AutoModelForCausalLM.from_pretrained(small_base).state_dict()
+    assert found["parameters"] == found["trained_parameters"] == model.num_parameters()
+    assert found["weights_bytes"] > 4 * found["parameters"]
+    weights = model.state_dict()
+    assert any(not weights[name].equal(base[name]) for name in base)
+    with pytest.raises(ElleError, match="nothing to merge"):
+        launch.merge(trained)
+
+
+def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp_path, prepare, trained):
+    """One training, through its whole life: killed after its checkpoint, resumed, joined, found done."""
+    prepared = prepare(tmp_path / "train")
+    job = launch.start(prepared)
+    joined = launch.start(prepared)  # a re-run cell
+    assert joined.pid == job.pid
+    checkpoint = prepared.weights / "checkpoint-3" / "trainer_state.json"
+    wait_for(lambda: checkpoint.exists() or not job.running, 900, "no checkpoint appeared")
+    time.sleep(0.3)
+    for process in trainers(prepared.folder):
+        process.kill()
+    wait_for(lambda: not job.running, 60, "the killed job still counts as running")
+    # A data worker that was forked in this very moment ends by itself once it misses its parent (within 5 s).
+    wait_for(lambda: not trainers(prepared.folder), 30, "a process of the killed training is left")
+    with pytest.raises(ElleError, match="killed from outside") as caught:
+        launch.follow(prepared, job)
+    assert "checkpoint" in caught.value.fix
+
+    # Killed again while it saved: a checkpoint without its last file.
+    cut_short = prepared.weights / "checkpoint-5"
+    shutil.copytree(prepared.weights / "checkpoint-3", cut_short)
+    (cut_short / "trainer_state.json").unlink()
+    seen = []
+    again = launch.follow(prepared, launch.start(prepared), lambda rows: seen.append(history.line(rows)))
+    assert (prepared.weights / "incomplete-5").is_dir()
+    assert not cut_short.exists()
+    assert "step 6 of 6, loss" in seen[-1]
+
+    begins = [event["step"] for event in history.read_events(prepared.progress) if event["event"] == "begin"]
+    assert begins[0] == 0
+    assert begins[-1] in (3, 6)  # at most save_steps were lost (6: the kill came late)
+    assert again.manifest["attempts"] == 2
+    assert history.resumed(again.history) == [begins[-1]]
+
+    # The same data in the same order from the same random state: the same losses as without a break.
+    def losses(run):
+        return {row["step"]: row["loss"] for row in run.history if "loss" in row}
+
+    assert losses(again) == pytest.approx(losses(trained), rel=1e-3)
+    assert sorted(losses(again)) == [1, 2, 3, 4, 5, 6]
+    assert again.manifest["tokens"] == trained.manifest["tokens"]
+    assert not trainers(prepared.folder)
+
+    assert launch.start(prepared) is None  # done: nothing runs again
+    assert launch.follow(prepared, None).steps == 6
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare):
+    recipe = changed(tmp_path / "nan.yaml", optimizer="adamw_torch", learning_rate=1e30, save_steps=1, warmup_steps=0,
+                     lr_scheduler="constant", lr_scheduler_kwargs=None, eval_strategy="no", eval_steps=None)  # fmt: skip
+    prepared = prepare(tmp_path / "train", recipe_file=recipe)
+    with pytest.raises(ElleError, match="is not a finite number at step [23]") as caught:
+        launch.follow(prepared, launch.start(prepared))
+    assert "lower `learning_rate`" in caught.value.fix
+    steps = checkpoints.steps_of(prepared.weights)
+    assert steps
+    assert all(checkpoints.fault(path) is None for _, path in steps)
+
+
+def test_a_vanished_data_set_and_a_bad_row_are_named(tmp_path, prepare, small_data):
+    rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(rows))
+    prepared = prepare(tmp_path / "train", train=file)
+    file.unlink()
+    with pytest.raises(ElleError, match="vanished") as caught:
+        launch.follow(prepared, launch.start(prepared))
+    assert "elle data" in caught.value.fix
+
+    broken = "".join([*rows[:100], '{"id": "x", "conversations": "none"}\n', *rows[100:]])
+    file.write_text(broken)
+    with pytest.raises(ElleError, match="not what the recipe says") as caught:
+        launch.preprocess(prepare(tmp_path / "train", train=file))
+    assert "audit" in caught.value.fix
+
+
+def test_examples_that_would_be_lost_are_counted_and_refuse(tmp_path, prepare, small_data):
+    rows = [json.loads(line) for line in (small_data / "train.jsonl").open()]
+    for row in rows[:3]:  # too long by far
+        row["conversations"][1]["value"] *= 20
+    for row in rows[3:5]:  # nothing to train on
+        row["conversations"] = row["conversations"][:2]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ElleError, match=r"2\.8% of the data would not be trained on: 5 of 180 examples") as caught:
+        launch.preprocess(prepare(tmp_path / "train", train=file))
+    assert "sequence_len" in caught.value.fix
+    found = launch.preprocess(prepare(tmp_path / "forced", train=file, force=True))
+    assert found["train"] == {"rows": 180, "kept": 175}
+    assert launch.counted(found).startswith("train: 175 of 180 rows (the rest is lost)")
+
+
+def test_a_full_disk_is_explained(tmp_path, prepare):
+    """A limit on the size of files stands in for the disk: the optimizer's state does not fit, what comes before it
+    does."""
+    prepared = prepare(tmp_path / "train")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        job = launch.start(prepared)  # limits are inherited
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(ElleError, match="the disk is full") as caught:
+        launch.follow(prepared, job)
+    assert "save_total_limit" in caught.value.fix
+
+
+def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
+    prepared = prepare(tmp_path / "train", recipe_file=changed(tmp_path / "bad.yaml", optimizer="no_such_optimizer"))
+    with pytest.raises(ElleError, match="no_such_optimizer") as caught:
+        launch.follow(prepared, launch.start(prepared))
+    assert caught.value.where.endswith("log.txt")
+
+
+def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
+    """As a user does it: `elle train`, then Ctrl-C."""
+    environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
+    command = [sys.executable, "-m", "helpers.cli", "train", SMOKE, "--base", str(small_base)]
+    command += ["--data", str(small_data), "--out", str(tmp_path / "train")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=paths.root())
+    wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 600, "no job")
+    folder = next((tmp_path / "train").glob("smoke-*"))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search("interrupted", said)
+    wait_for(lambda: not trainers(folder), 10, "a trainer outlived Ctrl-C")
+    assert not (folder / launch.DONE).exists()
+
+
+def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, trained):
+    """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly."""
+    import bitsandbytes.functional as bnb
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    recipe = changed(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
+                     eval_steps=10, save_steps=10, logging_steps=1, micro_batch_size=8)  # fmt: skip
+    prepared = prepare(tmp_path / "train", recipe_file=recipe, base_model=trained.weights)
+    adapted = launch.follow(prepared, launch.start(prepared))
+    assert adapted.adapter
+    assert adapted.manifest["weights"] == "adapter"
+    assert launch.start(prepared) is None
+    losses = [row["loss"] for row in adapted.history if "loss" in row]
+    assert losses[-1] < losses[0]
+    whole = trained.manifest["parameters"]
+    learned = adapted.manifest["trained_parameters"]
+    assert learned == adapted.manifest["parameters"] - whole == prepared.plan.setup.trained
+
+    merged = launch.merge(adapted)
+    before = (merged / "model.safetensors").stat().st_mtime_ns
+    assert launch.merge(adapted) == merged
+    assert (merged / "model.safetensors").stat().st_mtime_ns == before
+    got = load_file(merged / "model.safetensors")
+    base = load_file(trained.weights / "model.safetensors")
+    adapter = load_file(adapted.weights / "adapter_model.safetensors")
+    assert set(got) == set(base)
+    for name, weight in base.items():
+        pair = [f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight" for side in "BA"]
+        if pair[0] not in adapter:
+            assert torch.equal(got[name], weight), name
+            continue
+        rounded = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
+        expected = rounded + 2 * adapter[pair[0]] @ adapter[pair[1]]  # alpha / rank is 2
+        assert torch.allclose(got[name], expected, atol=1e-6), name
+
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    four = AutoModelForCausalLM.from_pretrained(trained.weights, quantization_config=nf4, dtype=torch.float32)
+    four = PeftModel.from_pretrained(four, adapted.weights).eval()
+    ids = AutoTokenizer.from_pretrained(merged)("GLOBAL RISK 40%, political 74%", return_tensors="pt").input_ids
+    with torch.no_grad():
+        one, other = model(ids).logits, four(ids).logits
+    # bitsandbytes' kernel for processors multiplies in bf16.
+    assert float((one - other).abs().mean()) < 0.02 * float(one.abs().mean())
+    assert math.isfinite(float(one.sum()))
