@@ -267,21 +267,20 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
-    faults = audits.verdict(folder) if folder else []
     prepared = launch.prepare(
         recipe,
         out,
         base_model=base_model,
         train=files.get("train"),
         validation=files.get("validation"),
-        refusals=[f"{paths.shown(folder)} fails its audit: {fault}" for fault in faults or []],
+        refusals=audits.refusals(folder) if folder else [],
         force=force,
         data_only=preprocess_only,
         nodes=nodes,
         node=node,
         rendezvous=rendezvous,
     )
-    if faults is None:
+    if folder and audits.verdict(folder) is None:
         prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")
     click.echo("\n".join(prepared.said(data_only=preprocess_only)), err=True)
     if preprocess_only:

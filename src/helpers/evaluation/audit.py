@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers import jsonl
+from helpers import jsonl, paths
 from helpers.briefings import dataset
 from helpers.briefings.metrics import RISK_WORDS, Metrics, parse
 from helpers.briefings.schema import CATEGORIES
@@ -127,6 +127,11 @@ def verdict(folder: Path | str) -> list[str] | None:
     found = jsonl.read_json(path)
     files = {split: facts["sha256"] for split, facts in dataset.load_manifest(folder)["splits"].items()}
     return found["faults"] if found["files"] == files else None
+
+
+def refusals(folder: Path | str) -> list[str]:
+    """Reasons not to train on the set in `folder`: its audit's faults; [] where it passed, or was not audited."""
+    return [f"{paths.shown(folder)} fails its audit: {fault}" for fault in verdict(folder) or []]
 
 
 def _count(scores: Counter[str], record: Record) -> None:

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -526,6 +526,42 @@ def _manifest(prepared: Prepared) -> dict:
         "learned_at": copying_learned(history),
         "history": [finite({key: row[key] for key in kept if key in row}) for row in history if "saved" not in row],
     }
+
+
+def adapt(
+    recipe_file: Path | str, trained: Trained, progress: Callable[[list[dict]], None] | None = None, **options
+) -> Trained | None:
+    """Train an adapter on top of finished weights, beside them; None where no recipe is named.
+
+    options: as `prepare` takes them, but for the base model.
+    """
+    if not recipe_file:
+        return None
+    prepared = prepare(recipe_file, trained.folder.parent, base_model=trained.weights, **options)
+    return follow(prepared, start(prepared), progress)
+
+
+def compared(trainings: Mapping[str, Trained | None]) -> list[dict]:
+    """What trainings took and left, a row each, for display; those that did not run are left out."""
+    rows = []
+    for name, trained in trainings.items():
+        if trained is None:
+            continue
+        found = trained.manifest
+        losses = [row["eval_loss"] for row in trained.history if "eval_loss" in row]
+        rows.append(
+            {
+                "training": name,
+                "learns (parameters)": found["trained_parameters"],
+                "of": found["parameters"],
+                "steps": trained.steps,
+                "seconds": round(trained.seconds),
+                "tokens a second": found["tokens_per_second"],
+                "validation loss": losses[-1] if losses else None,
+                "weights (bytes)": found["weights_bytes"],
+            }
+        )
+    return rows
 
 
 def merge(trained: Trained) -> Path:
