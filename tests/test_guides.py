@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from helpers import paths, pipeline, profile
+from helpers import paths, pipeline, planning, profile
 from helpers.errors import ElleError
-from helpers.training import hardware
+from helpers.training import budget, hardware, preflight
 
 spec = importlib.util.spec_from_file_location("refresh", paths.root() / "docs" / "refresh.py")
 refresh = importlib.util.module_from_spec(spec)
@@ -33,7 +33,7 @@ def test_a_stale_figure_is_found_and_put_right(tmp_path, monkeypatch, capsys):
     shutil.copytree(paths.root() / "docs", page.parent)
     monkeypatch.setattr(refresh, "pages", lambda: [page])
     before = page.read_text()
-    page.write_text(before.replace("in 28 steps", "in 82 steps", 1))
+    page.write_text(before.replace("in 56 steps", "in 65 steps", 1))
     assert refresh.main(["--check"]) == 1
     assert "make docs" in capsys.readouterr().out
     assert refresh.main([]) == 0
@@ -111,6 +111,48 @@ def test_what_the_guides_say_of_the_documents_budgets_is_so():
     for recipe in ("config", "config_14b"):
         plan = refresh.answered(f"configs/{recipe}.yaml", "documents-cic")
         assert plan["dropped_examples"] == 10_000
+
+
+@pytest.mark.parametrize("name", [name for name, *_, data in refresh.PLANS if data == "documents-cic"])
+def test_what_the_guides_say_of_our_own_cic_set_is_so(name):
+    ours, theirs = (budget.find_data(data, "") for data in ("cic", "documents-cic"))
+    assert 5 * ours.tokens / ours.examples == pytest.approx(theirs.tokens / theirs.examples, rel=0.05)  # "a fifth"
+    chosen = profile.load(name)
+    assert (chosen.parameters["kind"], chosen.parameters["count"]) == ("cic", 10_000)
+    plan = preflight.plan(profile.recipes(chosen)[0], **profile.plan_options(chosen))
+    assert plan.data.examples == 9000
+
+    def longer(factor: float) -> preflight.Plan:
+        lengths = {round(length * factor): count for length, count in plan.data.lengths.items()}
+        return planning.varied(plan, data=budget.Data("longer", lengths, ""))
+
+    assert longer(1.1).ok
+    if name == "beast":
+        assert "budget" in {finding.code for finding in longer(1.2).findings}
+    if name in ("beast", "stacked"):  # "twice as many steps of half the size, at much the same cost"
+        finer = planning.varied(plan, gradient_accumulation_steps=1)
+        assert finer.ok
+        assert finer.budget.steps == pytest.approx(2 * plan.budget.steps, abs=2)
+        assert finer.budget.dollars[1] == pytest.approx(plan.budget.dollars[1], rel=0.02)
+    # "What to watch": who validates, and how often; nobody saves before the end.
+    every = {"battle-qlora": 1, "battle-full": 1, "beast": 1, "stacked": 0, "stacked-nf4": 2}
+    assert plan.budget.steps // plan.config["eval_steps"] == every[name]
+    assert plan.budget.saves == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (40, 50, "$50 holds"),
+        (40, 60, "$50 holds, for our data is shorter: $5.0 to $10.0 over on the documents'"),
+        (60, 70, "$50 does not hold: $5.0 to $10.0 over on our set"),
+    ],
+)
+def test_a_budget_that_the_data_alone_keeps_is_told_from_one_that_holds(ours, theirs, said):
+    def answer(dollars: float) -> dict:
+        return {"budget": 50, "dollars": {"low": dollars - 5, "high": dollars}}
+
+    assert refresh.judged(answer(ours), answer(theirs)) == said
 
 
 def test_a_profiles_number_of_examples_is_not_that_of_other_data():

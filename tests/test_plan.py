@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import cli, paths, profile
+from helpers.briefings import dataset
 from helpers.errors import ElleError
 from helpers.training import budget, fix, hardware, memory, models, preflight, recipe
 from helpers.training.memory import Setup
@@ -41,7 +43,9 @@ def qwen(size: str) -> models.Model:
 
 
 def original(name: str, **options) -> preflight.Plan:
-    return preflight.plan(DOCUMENTED / f"{name}.yaml", **options)
+    """A recipe as documented, on the documents' own data."""
+    data = f"documents-{RECIPES[f'{name}.yaml']['data']}"
+    return preflight.plan(DOCUMENTED / f"{name}.yaml", **{"data": data} | options)
 
 
 def codes(plan: preflight.Plan, severity: str | None = None) -> set[str]:
@@ -218,6 +222,23 @@ def test_lengths_come_from_the_data_itself(small_data):
     with pytest.raises(ElleError, match="unknown data set") as caught:
         budget.find_data("documents-cix", "")
     assert "documents-cic" in caught.value.fix
+
+
+@pytest.mark.parametrize(("kind", "count", "step"), [("basic", 3000, 10), ("cic", 256, 20)])
+def test_the_stated_lengths_are_those_of_the_sets(tmp_path, monkeypatch, kind, count, step):
+    """The set itself, counted anew (of the CIC set, its first block)."""
+    dataset.build(kind, count, 42, tmp_path)
+    monkeypatch.setattr(budget, "SAMPLE", count)
+    counted = Counter()
+    for length, rows in budget.read_data(tmp_path, "nothing/here").lengths.items():
+        counted[math.ceil(length / step) * step] += rows
+    stated = budget.find_data(kind, "")
+    if kind == "basic":
+        assert counted == stated.lengths
+    else:
+        assert counted.keys() <= stated.lengths.keys()
+        mean = sum(length * rows for length, rows in counted.items()) / counted.total()
+        assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.01)
 
 
 def test_faulty_data_is_named_with_its_line(tmp_path):

@@ -25,7 +25,9 @@ def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
     assert (plan.verdict, plan.data.examples) == ("fits", 361)  # of twenty, eighteen are trained on
     assert plan.sizes == "configs/nano_base.yaml"
 
-    data = notebook.start("03_generate_data", {"run_id": "lab", "kind": "basic", "count": 400, "seed": 7})
+    data = notebook.start(
+        "03_generate_data", {"run_id": "lab", "kind": "basic", "count": 400, "seed": 7, "push_to": ""}
+    )
     dataset.build("basic", 400, 7, data.path("data"))
     data.finish(kind="basic")
     run = started(count=400)
