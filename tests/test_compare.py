@@ -169,8 +169,11 @@ def test_two_scorecards():
     assert (found.rows, found.compared, found.only_a, found.only_b, found.neither) == (30, 30, 0, 0, 0)
     assert found == compare(wrong, right, seed=4)
     for name, each in found.metrics.items():
+        if each.n == 0:  # a metric of the CIC set
+            continue
         assert each.test == (MCNEMAR if METRICS[name].by_briefing else BOOTSTRAP)
-        assert (each.a, each.b) == (wrong.metrics[name].value, right.metrics[name].value)
+        if each.n == 30 or not METRICS[name].by_briefing:  # otherwise over the pairs alone
+            assert (each.a, each.b) == (wrong.metrics[name].value, right.metrics[name].value)
         assert each.p <= each.p_holm <= 1
     assert found.metrics["numeric_precision"].p_holm < 0.05
     assert found.metrics["all_right"].discordant[0] == 0
@@ -181,7 +184,7 @@ def test_two_scorecards():
 
 def test_a_scorecard_against_itself():
     card = score(ROWS, SOME_WRONG)
-    for each in compare(card, card).metrics.values():
+    for each in (each for each in compare(card, card).metrics.values() if each.n):
         assert (each.difference, each.p, each.p_holm) == (0, 1, 1)
         assert each.low < 0 < each.high
 
@@ -208,9 +211,19 @@ def test_only_rows_of_both_and_undefined_stays_undefined():
         compare(score(ROWS[1:], {}), b)
 
 
+def test_a_metric_that_judges_nothing_is_undefined():
+    """Zero of zero was taken for a wrong answer, and the difference for 0."""
+    card = score(ROWS, RIGHT)
+    for each, metric in zip(compare(card, card).metrics.values(), METRICS.values(), strict=True):
+        if each.n == 0:
+            assert (each.a, each.difference, each.p, each.p_holm) == (None, None, None, None)
+        elif metric.by_briefing:
+            assert each.n <= 30
+    assert yes_or_no([], []).difference is None
+
+
 def test_bad_shapes():
-    for a, b in (([], []), ([True], [True, False])):
-        with pytest.raises(ValueError, match="same briefings"):
-            yes_or_no(a, b)
+    with pytest.raises(ValueError, match="same briefings"):
+        yes_or_no([True], [True, False])
     with pytest.raises(ValueError, match="same briefings"):
         ratios(np.ones((2, 3)), np.ones((2, 4)), np.random.default_rng(0))

@@ -23,7 +23,8 @@ class Difference:
 
     a, b: the figures, None where undefined (then all that follows from them is None too); difference: b − a with its
     95 % interval low..high; p: two-sided, against no difference; p_holm: the same, corrected for the number of metrics
-    compared; n: briefings; discordant: how many briefings only a and only b has right, None for ratios of counts.
+    compared; n: briefings that have what the metric judges; discordant: how many briefings only a and only b has right,
+    None for ratios of counts.
     """
 
     a: float | None
@@ -75,11 +76,12 @@ def compare(a: Scorecard, b: Scorecard, *, seed: int = 0) -> Comparison:
         raise ElleError("no row has an output of both models", fix="compare outputs that were made from the same rows")
     metrics = {}
     for name, metric in METRICS.items():
-        counts = [np.array([pair[side].counts[name] for pair in both], np.int64).T for side in (0, 1)]
-        if metric.by_briefing:
-            metrics[name] = yes_or_no(counts[0][0] > 0, counts[1][0] > 0)
-        else:
-            metrics[name] = ratios(*counts, np.random.default_rng(seed))
+        a_counts, b_counts = (np.array([pair[side].counts[name] for pair in both], np.int64).T for side in (0, 1))
+        if not metric.by_briefing:
+            metrics[name] = ratios(a_counts, b_counts, np.random.default_rng(seed))
+        else:  # where one answer has nothing that the metric judges there is no pair
+            judged = (a_counts[1] > 0) & (b_counts[1] > 0)
+            metrics[name] = yes_or_no(a_counts[0][judged] > 0, b_counts[0][judged] > 0)
     corrected = holm([found.p for found in metrics.values()])
     return Comparison(
         {name: replace(metrics[name], p_holm=p) for name, p in zip(metrics, corrected, strict=True)},
@@ -99,8 +101,10 @@ def yes_or_no(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) ->
     Source: McNemar, Psychometrika 12 (1947) 153; Agresti and Min, Stat. Med. 24 (2005) 729.
     """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError("a and b must hold one verdict for each of the same briefings, at least one")
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError("a and b must hold one verdict for each of the same briefings")
+    if not len(a):
+        return Difference(None, None, None, None, None, None, None, MCNEMAR, 0, None)
     n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(b & ~a))
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     difference = (only_b - only_a) / n

@@ -1,0 +1,240 @@
+"""Where errors gather, the browser of failures, and the evaluation's figures and tables."""
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import plots_evaluation as plots
+from helpers.briefings import dataset
+from helpers.briefings.metrics import parse
+from helpers.errors import ElleError
+from helpers.evaluation import browser, tables
+from helpers.evaluation.compare import compare
+from helpers.evaluation.gather import NATION, UNBOUND, _binned, errors_by, table
+from helpers.evaluation.scorecard import METRICS, score
+from helpers.evaluation.statistics import wilson
+
+ROWS = {kind: [dataset.row(kind, 8, index) for index in range(40)] for kind in dataset.KINDS}
+
+
+def right(kind: str) -> dict[str, str]:
+    return {row["id"]: row["conversations"][2]["value"] for row in ROWS[kind]}
+
+
+def records(kind: str, outputs: dict[str, str]):
+    return score(ROWS[kind], outputs).records
+
+
+def nations(row: dict) -> int:
+    return len(parse(row["conversations"][1]["value"]).nations)
+
+
+@pytest.mark.parametrize("kind", dataset.KINDS)
+def test_right_answers_have_no_errors_anywhere(kind):
+    found = errors_by(records(kind, right(kind)))
+    assert list(found) == (
+        ["metric", "phase", "nations", "length"] if kind == "cic" else ["metric", "nations", "length"]
+    )
+    assert all(share.value == 0 for gathering in found.values() for share in gathering.groups.values())
+    for name in found.keys() - {"metric"}:
+        assert sum(share.n for share in found[name].groups.values()) == 40
+    assert UNBOUND not in found["metric"].groups
+    assert NATION in found["metric"].groups
+
+
+def test_a_wrong_metric_is_found_and_the_worst_comes_first():
+    outputs = {name: re.sub(r"tone (-?)\d", r"tone \g<1>9", text) for name, text in right("basic").items()}
+    found = errors_by(records("basic", outputs))["metric"]
+    assert found.counted == "numbers"
+    assert next(iter(found.groups)) == "tone"
+    assert found.groups["tone"].value > 0.8
+    assert all(share.value == 0 for name, share in found.groups.items() if name != "tone")
+    values = [share.value for share in found.groups.values()]
+    assert values == sorted(values, reverse=True)
+
+
+def test_an_unbound_number_has_a_group_of_its_own():
+    outputs = {name: text[:-2] + ' Also 7 of them."}' for name, text in right("basic").items()}
+    found = errors_by(records("basic", outputs))["metric"].groups
+    assert (found[UNBOUND].value, found[UNBOUND].n) == (1, 40)
+
+
+def test_errors_by_nations_are_counted_by_hand():
+    outputs = {
+        row["id"]: "no" if nations(row) > 3 else text
+        for row, text in zip(ROWS["basic"], right("basic").values(), strict=True)
+    }
+    found = errors_by(records("basic", outputs))["nations"].groups
+    assert list(found) == sorted(found)
+    for count, share in found.items():
+        of = sum(nations(row) == int(count) for row in ROWS["basic"])
+        assert share == wilson(of if int(count) > 3 else 0, of)
+
+
+def test_errors_by_phase_are_those_of_the_prompt():
+    phases = {row["id"]: parse(row["conversations"][1]["value"]).cic.phase or "undefined" for row in ROWS["cic"]}
+    outputs = {name: "no" if phases[name] == "PLASMA" else text for name, text in right("cic").items()}
+    found = errors_by(records("cic", outputs))["phase"].groups
+    assert found.keys() == set(phases.values())
+    assert {name: share.value for name, share in found.items()} == {name: float(name == "PLASMA") for name in found}
+
+
+def test_missing_answers_are_wrong_and_have_no_length():
+    outputs = right("basic")
+    gone = [outputs.popitem()[0] for _ in range(5)]
+    found = errors_by(records("basic", outputs))
+    assert sum(share.n for share in found["length"].groups.values()) == 35
+    assert sum(round(share.value * share.n) for share in found["nations"].groups.values()) == len(gone)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=60), st.integers(1, 6))
+def test_bins_hold_what_their_names_say(lengths, bins):
+    labels = _binned(lengths, bins)
+    assert len(labels) == len(lengths)
+    assert len(set(labels)) <= bins
+    ends = {label: [int(end.replace(",", "")) for end in label.split("–")] for label in labels}
+    for length, label in zip(lengths, labels, strict=True):
+        assert ends[label][0] <= length <= ends[label][1]
+    ordered = sorted(ends.values())
+    assert all(before[1] < after[0] for before, after in pairwise(ordered))
+
+
+def test_nothing_to_sort():
+    with pytest.raises(ElleError, match="no verdicts"):
+        errors_by([])
+    with pytest.raises(ValueError, match="bin"):
+        errors_by(records("basic", right("basic")), bins=0)
+    assert _binned([], 4) == []
+
+
+def test_the_table_is_strict_json():
+    rows = table(errors_by(records("cic", {})))
+    assert {row["by"] for row in rows} == {"phase", "nations"}  # no answer, no numbers and no length
+    assert all(row["low"] <= row["share wrong"] == 1 == row["high"] for row in rows)
+    json.dumps(rows, allow_nan=False)
+
+
+# The browser
+
+
+def flawed(kind: str) -> dict[str, str]:
+    """Answers of which a third has one fault of several kinds; one of a kind that no other has."""
+    rng = np.random.default_rng(1)
+    outputs = {
+        name: re.sub(r"\d", lambda m: "3" if rng.random() < 0.1 else m[0], text) if place % 3 else text
+        for place, (name, text) in enumerate(right(kind).items())
+    }
+    outputs[ROWS[kind][7]["id"]] = "<script>alert(1)</script>"
+    return outputs
+
+
+def test_kinds_are_the_metrics_that_fall_short():
+    found = browser.kinds(records("basic", flawed("basic")))
+    assert list(found) == [name for name in METRICS if name in found]
+    assert "all_right" not in found
+    assert [record.id for record in found["json_strict"]] == [ROWS["basic"][7]["id"]]
+    assert browser.kinds(records("basic", right("basic"))) == {}
+
+
+def test_the_browser_counts_all_shows_some_and_runs_nothing():
+    judged = records("basic", flawed("basic"))
+    page = browser.html(judged)
+    found = browser.kinds(judged)
+    failing = {record.id for faulty in found.values() for record in faulty}
+    assert f"<p>{len(failing)} of 40 outputs have a fault" in page
+    for name, faulty in found.items():
+        assert f"<strong>{name}</strong>: {len(faulty)} of 40 outputs fall short" in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"(src|href)=|url\(|@import", page)
+    assert page.count("<details") == page.count("</details>")
+    shown = re.findall(r"<details style[^>]*><summary>(basic-8-\d+):", page)
+    assert len(shown) == len(set(shown)) > 5
+    assert ROWS["basic"][7]["id"] in shown  # the rare kind is not crowded out
+
+
+@pytest.mark.parametrize("budget", [3_000, 12_000, 60_000])
+def test_the_browser_keeps_to_its_budget(budget):
+    page = browser.html(records("cic", flawed("cic")), budget=budget)
+    assert len(json.dumps(page, ensure_ascii=False).encode()) <= budget
+    assert browser.html(records("cic", flawed("cic")), limit=2).count("<details style") == 2
+
+
+def test_nothing_to_browse():
+    assert browser.html(records("basic", right("basic"))) == (
+        "<p>0 of 40 outputs have a fault; 0 of them are here.</p>"
+    )
+    page = browser.page(records("basic", flawed("basic")), title="<b>")
+    assert page.startswith("<!doctype html>")
+    assert "<title>&lt;b&gt;</title>" in page
+
+
+# Figures and tables
+
+
+def texts(figure) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_the_figure_of_errors_names_units_groups_and_n():
+    judged = records("cic", flawed("cic"))
+    found = errors_by(judged)
+    said = texts(plots.errors(found))
+    for text in ("wrong numbers", "wrong briefings", "nations", "characters", "95 % interval", "PLASMA"):
+        assert text in said
+    for name in ("phase", "nations", "length"):
+        for label, share in found[name].groups.items():
+            assert label in said
+            assert f"n = {share.n}" in said
+    assert f"{found['metric'].groups[UNBOUND].n} numbers stand by no metric" in said
+    assert "length" not in texts(plots.errors({"nations": found["nations"]}))
+
+
+def test_models_side_by_side():
+    cards = {
+        "right": score(ROWS["basic"], right("basic")),
+        "none": score(ROWS["basic"], dict.fromkeys(right("basic"), "")),
+    }
+    figure = plots.figures({name: card.metrics for name, card in cards.items()}, list(METRICS))
+    said = texts(figure)
+    assert "undefined" in said
+    assert "numeric_precision" in said
+    assert "right" in said
+    undefined = [name for name in METRICS if all(card.metrics[name].value is None for card in cards.values())]
+    assert not any(re.search(rf"^{name}$", said, re.MULTILINE) for name in undefined)
+
+
+def test_differences_as_figure_and_as_text():
+    good, bad = score(ROWS["basic"], right("basic")), score(ROWS["basic"], flawed("basic"))
+    found = compare(bad, good)
+    said = texts(plots.differences(found, "old", "new"))
+    assert "new against old, 40 briefings" in said
+    assert f"p = {found.metrics['json_strict'].p_holm:.2g}" in said
+    text = tables.differences(found, "old", "new")
+    line = next(line for line in text.splitlines() if line.startswith("json_strict"))
+    assert line.split()[:4] == ["json_strict", "0.9750", "1.0000", "+0.0250"]
+    assert "undefined" in tables.figures(score(ROWS["basic"], {}))
+
+
+def test_reliability_bins_by_equal_mass():
+    rng = np.random.default_rng(0)
+    stated = rng.random(200)
+    figure = plots.reliability(stated, rng.random(200) < stated, bins=5)
+    left = figure.axes[0]
+    points = [line for line in left.lines if line.get_marker() == "o"]
+    assert len(points) == 5
+    assert all(abs(line.get_xdata()[0] - line.get_ydata()[0]) < 0.25 for line in points)
+    assert "n = 200" in texts(figure)
+    with pytest.raises(ValueError, match="one entry"):
+        plots.reliability([0.5], [])
+    assert (
+        len([line for line in plots.reliability([0.9] * 9, [True] * 9).axes[0].lines if line.get_marker() == "o"]) == 1
+    )
