@@ -142,18 +142,6 @@ def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys
     assert notebook.STATUS not in os.environ
 
 
-def test_a_report_needs_a_finished_step(tmp_path):
-    with pytest.raises(ElleError, match="no step of this run has finished"):
-        report.build(tmp_path)
-
-
-def test_percentages_are_never_rounded_up_to_all():
-    assert report.percent(1.0) == "100 %"
-    assert report.percent(0.9999) == "99.9 %"
-    assert report.percent(None) == "undefined"
-    assert report.interval(None) == "NOT RUN"
-
-
 # The command
 
 
