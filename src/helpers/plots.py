@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from helpers.training.preflight import Plan
 
@@ -42,32 +41,6 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options)
     figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **options)
     plt.close(figure)
     return figure, axes[0]
-
-
-@styled
-def compliance(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], metrics: Sequence[str]) -> Figure:
-    """Models side by side: each metric's value with its 95 % interval. scores: model → metric → value, low, high."""
-    figure, (axes,) = new_axes(height=3.9)
-    colours = (GREY, BLUE, GREEN, ORANGE, PURPLE)
-    width = 0.8 / max(len(scores), 1)
-    for place, (model, figures) in enumerate(scores.items()):
-        for column, name in enumerate(metrics):
-            value, low, high = (figures[name].get(key) for key in ("value", "low", "high"))
-            x = column + (place - (len(scores) - 1) / 2) * width
-            label = model if column == 0 else None
-            bar = axes.bar(x, value or 0, width * 0.92, color=colours[place % len(colours)], label=label)
-            if value is None:
-                axes.annotate("none", (x, 0.01), ha="center", fontsize=8, color=GREY)
-                continue
-            axes.errorbar(x, value, [[value - low], [high - value]], color="black", capsize=3, linewidth=1)
-            text = f"{100 * value:.0f}" if value in (0, 1) else f"{100 * value:.1f}"
-            axes.annotate(text, (x, high + 0.015), ha="center", fontsize=8, color=bar.patches[0].get_facecolor())
-    axes.set_xticks(range(len(metrics)), [name.replace("_", "\n") for name in metrics])
-    axes.set(title="What comes out, before and after training (95 % intervals)", ylabel="share", ylim=(0, 1.12))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper left", ncols=len(scores), bbox_to_anchor=(0, -0.14))
-    return figure
 
 
 @styled

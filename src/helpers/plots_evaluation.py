@@ -46,8 +46,7 @@ def _names(axes: Axes, names: Sequence[str]) -> None:
 def figures(scores: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) -> Figure:
     """Models side by side: for each metric every model's value with its 95 % interval. scores: model → metric → share.
 
-    Metrics that are undefined for all of them are left out. For a few metrics `plots.compliance` shows the same as bars
-    with their values.
+    Metrics that are undefined for all of them are left out.
     """
     metrics = [name for name in metrics if any(values[name].value is not None for values in scores.values())]
     figure, (axes,) = new_axes(height=(0.16 + 0.09 * len(scores)) * max(len(metrics), 2) + 1.4)
