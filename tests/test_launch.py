@@ -168,8 +168,8 @@ def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(tmp_path, sma
     monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
     options = {"train": small_data / "train.jsonl"}
     with pytest.raises(ElleError, match="refused"):
-        launch.prepare("configs/config_qlora.yaml", tmp_path, **options)
-    prepared = launch.prepare("configs/config_qlora.yaml", tmp_path, data_only=True, **options)
+        launch.prepare("configs/config.yaml", tmp_path, **options)
+    prepared = launch.prepare("configs/config.yaml", tmp_path, data_only=True, **options)
     assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
     assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
 

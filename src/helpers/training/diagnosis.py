@@ -47,7 +47,8 @@ CASES = (
     ),
     Case(
         "disk",
-        r"No space left on device|Disk quota exceeded|File too large",
+        r"No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed writing|"
+        r"inline_container\.cc:\d+\] \. unexpected pos",
         "the disk is full (or a quota, or a limit on the size of a file)",
         "free some space or enlarge the volume; `save_total_limit: 1` and `save_only_model: true` write less",
     ),
