@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ import yaml
 from helpers import jsonl, paths
 from helpers.errors import ElleError
 from helpers.process import Job
-from helpers.training import checkpoints, health, history, launch
+from helpers.training import checkpoints, diagnosis, health, history, launch
 from helpers.training.recipe import read_yaml
 
 pytestmark = pytest.mark.real
@@ -72,6 +73,7 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
     assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
     assert found["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
+    assert diagnosis.find((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
     assert {row.measure for row in health.check(trained.history, found["examples"])} == set(health.TABLE)
 
     model = AutoModelForCausalLM.from_pretrained(trained.weights)
@@ -144,18 +146,19 @@ def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tm
     assert all(checkpoints.fault(path) is None for _, path in steps)
 
 
-def test_a_vanished_data_set_and_a_bad_row_are_named(tmp_path, prepare, small_data):
-    rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(rows))
+def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
+    file = Path(shutil.copy(small_data / "train.jsonl", tmp_path))
     prepared = prepare(tmp_path / "train", train=file)
     file.unlink()
     with pytest.raises(ElleError, match="vanished") as caught:
         launch.follow(prepared, launch.start(prepared))
     assert "elle data" in caught.value.fix
 
-    broken = "".join([*rows[:100], '{"id": "x", "conversations": "none"}\n', *rows[100:]])
-    file.write_text(broken)
+
+def test_a_faulty_row_is_named(tmp_path, prepare, small_data):
+    rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join([*rows[:100], rows[100][:50] + "\n", *rows[101:]]))  # a cut-off line
     with pytest.raises(ElleError, match="not what the recipe says") as caught:
         launch.preprocess(prepare(tmp_path / "train", train=file))
     assert "audit" in caught.value.fix
