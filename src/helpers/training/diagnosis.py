@@ -74,7 +74,8 @@ CASES = (
     ),
     Case(
         "data-faulty",
-        r"DatasetGenerationError|JSON parse error|Expected object or value|Messages is null|ArrowInvalid|ArrowTypeError|CastError",
+        r"DatasetGenerationError|JSON parse error|Expected object or value|Messages is null|ArrowInvalid|"
+        r"ArrowTypeError|CastError",
         "a row of the data set is not what the recipe says",
         "`elle data audit FOLDER` names faulty rows with their lines; `field_messages` must be the rows' own name",
     ),
