@@ -168,8 +168,8 @@ def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(tmp_path, sma
     monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
     options = {"train": small_data / "train.jsonl"}
     with pytest.raises(ElleError, match="refused"):
-        launch.prepare("configs/config_qlora.yaml", tmp_path, **options)
-    prepared = launch.prepare("configs/config_qlora.yaml", tmp_path, data_only=True, **options)
+        launch.prepare("configs/config.yaml", tmp_path, **options)
+    prepared = launch.prepare("configs/config.yaml", tmp_path, data_only=True, **options)
     assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
     assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
 
@@ -484,7 +484,8 @@ LOGS = {
     "https://huggingface.co/meta-llama/Llama-3.1-8B/resolve/main/config.json.",
     "offline": "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in "
     "the cached files.",
-    "data-missing": "FileNotFoundError: Unable to find '/workspace/data/train.jsonl'",
+    "data-missing": "ValueError: The dataset could not be loaded. This could be due to a misconfigured dataset path "
+    "(/workspace/data/train.jsonl). Try double-check your path / name / data_files.",
     "data-faulty": "datasets.exceptions.DatasetGenerationError: An error occurred while generating the dataset",
     "chat-template": "ValueError: `chat_template choice is tokenizer_default but tokenizer's chat_template is null. "
     "Please add a chat_template in tokenizer config",
@@ -512,6 +513,9 @@ def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one()
     log = (paths.root() / "docs" / "planning.md").read_text()  # no log, but much about memory and disks
     assert diagnosis.find("step 5\nTraining completed! Saving trained model\n", 1) is None
     assert diagnosis.find("", -9).name == "killed"
+    # What was only warned of is not the cause where the last exception names another.
+    later = f"{LOGS['no-gpu']}\nTraceback (most recent call last):\n{LOGS['disk']}\n"
+    assert diagnosis.find(later, 1).name == "disk"
     assert diagnosis.find(log, 1) is None
 
 

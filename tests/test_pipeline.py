@@ -19,6 +19,7 @@ from helpers import cli, notebook, paths, pipeline, profile, report
 from helpers.cic import claims
 from helpers.errors import ElleError
 from helpers.evaluation.scorecard import METRICS
+from helpers.training.history import read_events
 
 
 def elle(*arguments, **variables):
@@ -319,8 +320,9 @@ def test_one_notebook_works_by_plain_papermill(tmp_path):
 
 @pytest.mark.real
 @pytest.mark.timeout(1200)
-def test_ctrl_c_leaves_no_process_and_resume_finishes(tmp_path):
-    """Interrupted while the trainer is at work: nothing is left running, nothing half-written is taken for whole."""
+def test_ctrl_c_or_a_kill_leaves_no_process_and_resume_finishes(tmp_path):
+    """Interrupted, then killed, while the trainer is at work: nothing is left running, nothing half-written is taken
+    for whole, and the training goes on from its checkpoint."""
     environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
     command = [sys.executable, "-m", "helpers.cli", "run", "smoke", "--run-id", "cut", "--only", "03,05"]
     process = subprocess.Popen(
@@ -344,6 +346,25 @@ def test_ctrl_c_leaves_no_process_and_resume_finishes(tmp_path):
     assert not (folder / "manifests" / "05_train.json").exists()
     assert not (folder / "notebooks" / "05_train.ipynb").exists()
     assert not list(folder.rglob("*.safetensors.partial"))
-    resumed = elle("run", "smoke", "--resume", "--only", "03,05", ELLE_RUNS=str(tmp_path))
+
+    # Resumed, and killed without a chance to clean up, once the training has a checkpoint.
+    process = subprocess.Popen([*command, "--resume"], env=environment, cwd=paths.root(), stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 900
+    while not list(folder.glob("train/*/weights/checkpoint-3/trainer_state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while left := orphans(folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.2)
+    resumed = elle("run", "smoke", "--resume", "--run-id", "cut", "--only", "03,05", ELLE_RUNS=str(tmp_path))
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "03_generate_data: done and unchanged" in resumed.stdout
+    (progress,) = folder.glob("train/*/progress.jsonl")
+    begins = [event["step"] for event in read_events(progress) if event["event"] == "begin"]
+    assert begins[-1] >= 3  # it went on from the checkpoint
+    (record,) = folder.glob("train/*/training.json")
+    assert json.loads(record.read_text())["attempts"] == 3

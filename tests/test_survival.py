@@ -1,7 +1,6 @@
 """The real trainer: started, joined, killed, resumed, forced to fail, explained; an adapter trained and merged."""
 
 import json
-import math
 import os
 import re
 import resource
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +18,7 @@ import yaml
 from helpers import jsonl, paths
 from helpers.errors import ElleError
 from helpers.process import Job
-from helpers.training import checkpoints, health, history, launch
+from helpers.training import checkpoints, diagnosis, health, history, launch
 from helpers.training.recipe import read_yaml
 
 pytestmark = pytest.mark.real
@@ -73,6 +73,7 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
     assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
     assert found["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
+    assert diagnosis.find((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
     assert {row.measure for row in health.check(trained.history, found["examples"])} == set(health.TABLE)
 
     model = AutoModelForCausalLM.from_pretrained(trained.weights)
@@ -133,10 +134,11 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare):
-    recipe = changed(tmp_path / "nan.yaml", optimizer="adamw_torch", learning_rate=1e30, save_steps=1, warmup_steps=0,
-                     lr_scheduler="constant", lr_scheduler_kwargs=None, eval_strategy="no", eval_steps=None)  # fmt: skip
+    absurd = {"optimizer": "adamw_torch", "learning_rate": 1e30, "lr_scheduler": "constant", "warmup_steps": 0}
+    short = {"save_steps": 1, "lr_scheduler_kwargs": None, "eval_strategy": "no", "eval_steps": None}
+    recipe = changed(tmp_path / "nan.yaml", **absurd, **short)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
-    with pytest.raises(ElleError, match="is not a finite number at step [23]") as caught:
+    with pytest.raises(ElleError, match=r"is not a finite number at step [23]") as caught:
         launch.follow(prepared, launch.start(prepared))
     assert "lower `learning_rate`" in caught.value.fix
     steps = checkpoints.steps_of(prepared.weights)
@@ -144,18 +146,19 @@ def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tm
     assert all(checkpoints.fault(path) is None for _, path in steps)
 
 
-def test_a_vanished_data_set_and_a_bad_row_are_named(tmp_path, prepare, small_data):
-    rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(rows))
+def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
+    file = Path(shutil.copy(small_data / "train.jsonl", tmp_path))
     prepared = prepare(tmp_path / "train", train=file)
     file.unlink()
     with pytest.raises(ElleError, match="vanished") as caught:
         launch.follow(prepared, launch.start(prepared))
     assert "elle data" in caught.value.fix
 
-    broken = "".join([*rows[:100], '{"id": "x", "conversations": "none"}\n', *rows[100:]])
-    file.write_text(broken)
+
+def test_a_faulty_row_is_named(tmp_path, prepare, small_data):
+    rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join([*rows[:100], rows[100][:50] + "\n", *rows[101:]]))  # a cut-off line
     with pytest.raises(ElleError, match="not what the recipe says") as caught:
         launch.preprocess(prepare(tmp_path / "train", train=file))
     assert "audit" in caught.value.fix
@@ -180,9 +183,10 @@ def test_examples_that_would_be_lost_are_counted_and_refuse(tmp_path, prepare, s
 def test_a_full_disk_is_explained(tmp_path, prepare):
     """A limit on the size of files stands in for the disk: the optimizer's state does not fit, what comes before it
     does."""
-    prepared = prepare(tmp_path / "train")
+    recipe = changed(tmp_path / "adam.yaml", optimizer="adamw_torch", eval_strategy="no", eval_steps=None)
+    prepared = prepare(tmp_path / "train", recipe_file=recipe)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, hard))
     try:
         job = launch.start(prepared)  # limits are inherited
     finally:
@@ -190,6 +194,9 @@ def test_a_full_disk_is_explained(tmp_path, prepare):
     with pytest.raises(ElleError, match="the disk is full") as caught:
         launch.follow(prepared, job)
     assert "save_total_limit" in caught.value.fix
+    ((step, cut_short),) = checkpoints.steps_of(prepared.weights)
+    assert step == 3
+    assert checkpoints.fault(cut_short)
 
 
 def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
@@ -216,7 +223,10 @@ def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
 
 
 def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, trained):
-    """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly."""
+    """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly.
+
+    A bug: after its first evaluation (at step 0) the 4-bit model could not be trained any more.
+    """
     import bitsandbytes.functional as bnb
     import torch
     from peft import PeftModel
@@ -260,9 +270,10 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     )  # fmt: skip
     four = AutoModelForCausalLM.from_pretrained(trained.weights, quantization_config=nf4, dtype=torch.float32)
     four = PeftModel.from_pretrained(four, adapted.weights).eval()
+    for module in four.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # else its kernel multiplies in bf16
     ids = AutoTokenizer.from_pretrained(merged)("GLOBAL RISK 40%, political 74%", return_tensors="pt").input_ids
     with torch.no_grad():
         one, other = model(ids).logits, four(ids).logits
-    # bitsandbytes' kernel for processors multiplies in bf16.
-    assert float((one - other).abs().mean()) < 0.02 * float(one.abs().mean())
-    assert math.isfinite(float(one.sum()))
+    assert torch.allclose(one, other, atol=1e-4)

@@ -22,7 +22,8 @@ def fault(checkpoint: Path) -> str | None:
     """
     weights = sorted(checkpoint.glob("*.safetensors"))
     zero = checkpoint / "latest"  # DeepSpeed names its own folder in it, and writes it last
-    if not weights and not zero.exists():
+    sharded = zero.exists() or (checkpoint / "pytorch_model_fsdp_0").exists()
+    if not weights and not sharded:
         return "no weights"
     for path in weights:
         if not whole_safetensors(path):

@@ -47,7 +47,8 @@ CASES = (
     ),
     Case(
         "disk",
-        r"No space left on device|Disk quota exceeded|File too large",
+        r"No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed writing|"
+        r"inline_container\.cc:\d+\] \. unexpected pos",
         "the disk is full (or a quota, or a limit on the size of a file)",
         "free some space or enlarge the volume; `save_total_limit: 1` and `save_only_model: true` write less",
     ),
@@ -66,14 +67,15 @@ CASES = (
     ),
     Case(
         "data-missing",
-        r"Unable to find '[^']*'|DatasetNotFoundError|DataFilesNotFoundError|"
-        r"no such file[^\n]*\.(jsonl|parquet)|No such file or directory: '[^']*\.(jsonl|parquet|arrow)'",
+        r"dataset could not be loaded\. This could be due to a misconfigured dataset path|Unable to find '[^']*'|"
+        r"DatasetNotFoundError|DataFilesNotFoundError|No such file or directory: '[^']*\.(jsonl|parquet|arrow)'",
         "the data set has vanished since the training was prepared",
         "make it again (notebook 03_generate_data, or `elle data`), then run this again",
     ),
     Case(
         "data-faulty",
-        r"DatasetGenerationError|JSON parse error|Messages is null|ArrowInvalid|ArrowTypeError|CastError",
+        r"DatasetGenerationError|JSON parse error|Expected object or value|Messages is null|ArrowInvalid|"
+        r"ArrowTypeError|CastError",
         "a row of the data set is not what the recipe says",
         "`elle data audit FOLDER` names faulty rows with their lines; `field_messages` must be the rows' own name",
     ),
@@ -131,11 +133,15 @@ ENDING = "correct the cause and run this again: it continues from the last whole
 
 
 def find(log: str, returncode: int | None = None) -> Case | None:
-    """The case that a failed training's log (its text) and exit code speak of; None: none that is known."""
-    for case in CASES:
-        if re.search(case.pattern, log) or (case.killed and returncode == -9):
-            return case
-    return None
+    """The case that a failed training's log (its text) and exit code speak of; None: none that is known.
+
+    The last exception counts for more than what was only warned of before it.
+    """
+    for text in (log[log.rfind("Traceback (most recent call last)") :], log):
+        for case in CASES:
+            if re.search(case.pattern, text):
+                return case
+    return next((case for case in CASES if case.killed and returncode == -9), None)
 
 
 def rows() -> list[str]:

@@ -179,7 +179,8 @@ def prepare(
     _datasets(config, inputs, train, validation, remarks)
     if seed is not None:
         config["seed"] = seed
-    config["plugins"] = [*(config.get("plugins") or []), PLUGIN]
+    if isinstance(plugins := config.get("plugins") or [], list):  # else the preflight says so
+        config["plugins"] = [*plugins, PLUGIN]
     nodes, node, rendezvous = _cluster(nodes, node, rendezvous)
     if isinstance(config.get("deepspeed"), str):
         if len(computer.gpus) * nodes > 1:
@@ -248,7 +249,9 @@ def _base(config: dict, inputs: dict[str, str]) -> bool:
     return True
 
 
-def _datasets(config: dict, inputs: dict, train: Path | str | None, validation: Path | str | None, remarks: list):
+def _datasets(
+    config: dict, inputs: dict[str, str], train: Path | str | None, validation: Path | str | None, remarks: list[str]
+) -> None:
     """Put the files given in place of the recipe's own."""
     sets = config.get("datasets")
     first = sets[0] if isinstance(sets, list) and sets and isinstance(sets[0], dict) else {}
@@ -278,7 +281,9 @@ def _data(path: Path | str, inputs: dict[str, str]) -> str:
     raise ElleError("this data set is empty", where=str(path), fix="run notebook 03_generate_data with a larger count")
 
 
-def _on_cpu(config: dict, computer: Machine, inputs: dict, variables: dict, remarks: list) -> str:
+def _on_cpu(
+    config: dict, computer: Machine, inputs: dict[str, str], variables: dict[str, str], remarks: list[str]
+) -> str:
     """Set what a CPU needs; the sentence on precision."""
     # Axolotl's Muon compiles its step: on a CPU that costs a minute of start-up and saves nothing at this size.
     variables["TORCHDYNAMO_DISABLE"] = "1"

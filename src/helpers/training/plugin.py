@@ -188,6 +188,13 @@ class ElleAxolotlPlugin(BasePlugin):
         # `bf16: true` is refused on a CPU ("assign use_cpu"), and no YAML key reaches use_cpu; this hook does.
         return {"use_cpu": True, "bf16": True} if os.environ.get(CPU_BF16) == "1" else None
 
+    def post_model_load(self, cfg, model):
+        # On a processor with avx512_bf16, bitsandbytes repacks 4-bit weights for good at the first evaluation, into a
+        # form that has no gradient: the next training step would fail.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+
     def add_callbacks_post_trainer(self, cfg, trainer):
         watch(trainer)
         make = trainer.create_optimizer

@@ -1,0 +1,198 @@
+"""The shipped DeepSpeed files on two CPU ranks: benchmarks/zero.py, run as a user runs it, and its own judgement."""
+
+import copy
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from helpers import jsonl, paths
+
+pytestmark = pytest.mark.timeout(2400)  # 15 trainings: two minutes of two idle cores, twelve of busy ones
+
+PROGRAM = paths.root() / "benchmarks" / "zero.py"
+FILES = sorted(f"deepspeed/{path.name}" for path in (paths.root() / "deepspeed").glob("*.json"))
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    # The processors alone, also where there are GPUs: this is about two ranks, whatever the machine.
+    command = ["env", "CUDA_VISIBLE_DEVICES=", sys.executable, PROGRAM, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=paths.root(), check=False)
+
+
+def one(result: dict, name: str) -> dict:
+    return next(found for found in result["files"] if found["file"] == f"deepspeed/{name}.json")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """All shipped files, as they stand: each trained in fp32 and bf16, saved, and resumed."""
+    file = tmp_path_factory.mktemp("zero") / "result.json"
+    done = run("--json", file)
+    assert file.exists(), done.stderr
+    assert done.returncode == (1 if jsonl.read_json(file)["faults"] else 0)
+    return jsonl.read_json(file)
+
+
+@pytest.mark.real
+def test_every_shipped_file_trains_on_two_ranks_as_one_process_does_without_it(result):
+    assert [found["file"] for found in result["files"]] == FILES
+    assert {found["stage"] for found in result["files"]} == {2, 3}
+    assert sum(found["offload"] for found in result["files"]) == 2
+    assert result["ranks"] == 2
+    assert result["faults"] == []
+    alone = result["alone"]["fp32"]
+    assert len(alone) == 10
+    assert alone["1"] - alone["10"] > 1  # there was something to agree on
+    for found in result["files"]:
+        if not found["low_precision_reduction"]:
+            assert found["losses"]["fp32"] == pytest.approx(alone, abs=1e-4)
+        assert found["losses"]["bf16"] == pytest.approx(result["alone"]["bf16"], abs=0.05)
+
+
+@pytest.mark.real
+def test_each_rank_holds_its_share_and_no_more(result):
+    n = result["parameters"]
+    for name, weights in (("zero2", 2 * n), ("zero2_8gpu", 2 * n), ("zero3", n), ("zero3_offload", n)):
+        for held in one(result, name)["held"]:
+            assert held["weights"] == pytest.approx(weights, rel=0.01)
+            assert held["master"] == pytest.approx(4 * n / 2, rel=0.01)
+            assert held["optimizer"] == pytest.approx(8 * n / 2, rel=0.01)
+    for held in one(result, "zero3")["held"]:
+        assert held["gradients"] == pytest.approx(n, rel=0.01)
+    # ZeRO-2 keeps the whole of the one matrix that lies on the border of the two shares, on both ranks.
+    both = sum(held["gradients"] for held in one(result, "zero2")["held"])
+    assert 2 * n <= both <= 2 * n * 1.01 + one(result, "zero2")["largest"]
+    # And nothing else of such a size exists: after a step all tensors of the process are those counted, and a batch.
+    for name in ("zero2", "zero2_8gpu", "zero3"):
+        for held in one(result, name)["held"]:
+            assert held["all"] == pytest.approx(held["named"], rel=0.03)
+
+
+@pytest.mark.real
+def test_a_checkpoint_of_a_partitioned_training_resumes_where_it_was(result):
+    for found in result["files"]:
+        assert found["resumed_steps"] == 5
+        # DeepSpeed's CPU Adam does not take up the last bits of its betas' powers; bf16 makes more of that.
+        tolerance = 0.005 if found["offload"] else 1e-6
+        assert found["losses"]["resumed"] == pytest.approx(found["losses"]["bf16"], abs=tolerance)
+
+
+@pytest.mark.real
+def test_what_is_saved_is_the_whole_trained_model(result):
+    # stage3_gather_16bit_weights_on_model_save; an untrained model's logits are more than 1 away.
+    assert all(found["apart"]["saved"] <= 0.04 for found in result["files"])
+
+
+@pytest.mark.real
+def test_8_bit_adam_is_partitioned_too(tmp_path):
+    done = run("deepspeed/zero3.json", "--optimizer", "adamw_bnb_8bit", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = jsonl.read_json(tmp_path / "r.json")
+    for held in found["files"][0]["held"]:
+        assert held["optimizer"] == pytest.approx(2 * (1 + 4 / 256) * found["parameters"] / 2, rel=0.02)
+
+
+# Its judgement, on figures as they come out where all is well
+
+
+@pytest.fixture(scope="module")
+def zero():
+    spec = importlib.util.spec_from_file_location("zero", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def good(zero) -> dict:
+    losses = {str(step): 6.0 - step / 10 for step in range(1, zero.STEPS + 1)}
+    planned = {"weights": 1e6, "gradients": 1e6, "master": 2e6, "optimizer": 4e6, "step": 2e6}
+    held = {term: int(size) for term, size in planned.items()} | {"named": 8, "all": 8, "steps": zero.STEPS}
+    found = {
+        "file": "x.json",
+        "stage": 3,
+        "offload": False,
+        "low_precision_reduction": False,
+        "losses": {kind: dict(losses) for kind in ("fp32", "bf16", "resumed")},
+        "apart": {"fp32": 0.0, "bf16": 0.01, "resumed": 0.0, "saved": 0.0},
+        "planned": planned,
+        "held": [dict(held), dict(held)],
+        "largest": 500_000,
+        "resumed_steps": zero.STEPS - zero.SAVED,
+        "seconds": 1.0,
+    }
+    return {"ranks": 2, "device": "cpu", "optimizer": "x", "parameters": 10, "versions": {}, "files": [found]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: one["apart"].update(fp32=0.002), "fp32: 0.002 apart"),
+        (lambda one: one["apart"].update(bf16=math.inf), "bf16: inf apart"),
+        (lambda one: one["apart"].update(resumed=0.01), "resumed: 0.01 apart"),
+        (lambda one: one["apart"].update(saved=1.5), "saved: 1.5 apart"),
+        (lambda one: one.update(resumed_steps=10), "resumed: 10 steps trained, 5 were left"),
+        (lambda one: one["held"][1].update(weights=2_000_000), "rank 1: weights: 2,000,000 bytes"),
+        (lambda one: one["held"][0].update(gradients=500_000), "rank 0: gradients: 500,000 bytes"),
+        (lambda one: one["held"][0].update(gradients=1_400_000), "rank 0: gradients: 1,400,000 bytes"),
+        (lambda one: one["planned"].update(optimizer=8e6), "optimizer: 4,000,000 bytes, 8,000,000 planned"),
+    ],
+)
+def test_what_does_not_agree_is_said(zero, good, change, said):
+    assert zero.faults(good) == []
+    change(good["files"][0])
+    assert said in "\n".join(zero.faults(good))
+
+
+def test_the_border_matrix_is_allowed_at_stage_2_alone(zero, good):
+    good["files"][0]["held"][0]["gradients"] = 1_400_000
+    assert zero.faults(good)
+    good["files"][0]["stage"] = 2
+    assert zero.faults(good) == []
+
+
+def test_gradients_or_states_that_are_rounded_may_differ_more(zero, good):
+    good["files"][0]["apart"]["fp32"] = 0.001
+    assert zero.faults(good)
+    assert zero.faults(good | {"optimizer": "adamw_bnb_8bit"}) == []
+    good["files"][0]["low_precision_reduction"] = True
+    assert zero.faults(good) == []
+
+
+def test_only_an_offloaded_optimizer_may_resume_inexactly(zero, good):
+    good["files"][0]["apart"]["resumed"] = 0.001
+    assert zero.faults(good)
+    good["files"][0]["offload"] = True
+    assert zero.faults(good) == []
+
+
+def test_offloaded_states_are_held_against_the_hosts_share(zero, good):
+    found = copy.deepcopy(good)
+    one = found["files"][0]
+    one["planned"] |= {"gradients": 0, "master": 0, "optimizer": 0, "step": 0, "offload": 9e6}
+    assert zero.faults(found) == []
+    one["planned"]["offload"] = 6e6
+    assert "offload: 9,000,000 bytes, 6,000,000 planned" in zero.faults(found)[0]
+
+
+def test_losses_that_are_missing_or_nan_do_not_agree(zero):
+    losses = {str(step): 1.0 for step in range(1, zero.STEPS + 1)}
+    assert zero._apart(losses, losses) == 0
+    assert zero._apart(losses, losses | {"4": math.nan}) == math.inf
+    assert zero._apart({}, losses) == math.inf
+    assert zero._apart({key: losses[key] for key in list(losses)[:-1]}, losses) == math.inf
+
+
+def test_a_file_that_cannot_work_is_refused_before_anything_starts(tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps({"zero_optimization": {"stage": 7}}))
+    done = run(bad)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "7 is no ZeRO stage" in done.stderr
+    assert "fix:" in done.stderr
+    assert "file not found" in run(tmp_path / "none.json").stderr
+    assert "cannot share a batch" in run("--ranks", "3").stderr
