@@ -47,9 +47,9 @@ def _doc(row: Mapping) -> dict[str, str]:
 
 
 def process_results(doc: Mapping, results: Sequence[str | None]) -> dict[str, tuple[int, int]]:
-    """Metric → (numerator, denominator) of one answer; `_strict`: where only strict JSON has an object."""
+    """Metric → (numerator, denominator) of one answer; `_strict_json`: where only strict JSON has an object."""
     record = judge(doc["id"], doc["prompt"], doc["reference"], results[0])
-    return record.counts | {f"{name}_strict": strict_counts(record, name) for name in BOTH_WAYS}
+    return record.counts | {f"{name}_strict_json": strict_counts(record, name) for name in BOTH_WAYS}
 
 
 def pooled(counts: Iterable[tuple[int, int]]) -> float | None:
@@ -63,5 +63,5 @@ BOTH_WAYS = [name for name in METRICS if not name.startswith(("json", "schema"))
 
 metric_list = [
     {"metric": name, "aggregation": pooled, "higher_is_better": True}
-    for name in (*METRICS, *(f"{name}_strict" for name in BOTH_WAYS))
+    for name in (*METRICS, *(f"{name}_strict_json" for name in BOTH_WAYS))
 ]
