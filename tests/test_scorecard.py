@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from scipy.stats import binomtest
 
 from helpers.briefings import dataset, scenario, writer
 from helpers.errors import ElleError
+from helpers.evaluation import calibration, cost
 from helpers.evaluation.failures import html
-from helpers.evaluation.scorecard import METRICS, score
+from helpers.evaluation.scorecard import METRICS, score, table
 from helpers.evaluation.statistics import clustered_ratio, wilson
 
 
@@ -131,6 +133,12 @@ def test_counts_pool_and_missing_outputs_count_as_failures():
     assert card.to_json()["coverage"] == {"rows": 40, "outputs": 39}
     assert card.worst(1)[0].id == "t-3"
     assert card.worst(1)[0].reasons == ("not strictly JSON: no output",)
+
+
+def test_the_documentation_defines_every_metric():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert table() in page, "put what scorecard.table() returns into docs/evaluation.md"
+    assert all(text in page for text in (*calibration.DEFINITIONS.values(), *cost.DEFINITIONS.values()))
 
 
 def test_strictly_an_output_in_a_fence_has_no_object():

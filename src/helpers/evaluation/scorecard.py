@@ -105,6 +105,17 @@ METRICS = {
 }
 
 
+def table() -> str:
+    """`METRICS` as a markdown table, for the documentation."""
+    lines = ["| metric | version | definition | counts | 95 % interval | cannot see |", "|---|---|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        counts = "outputs with an object" if metric.of_objects else "all rows"
+        interval = "Wilson" if metric.by_briefing else "bootstrap over briefings"
+        definition = metric.definition.replace("|", "\\|")
+        lines.append(f"| `{name}` | {metric.version} | {definition} | {counts} | {interval} | {metric.unseen} |")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """metrics: name → estimate, for every name in `METRICS`, over the objects that could be extracted; strict: the
