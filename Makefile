@@ -1,7 +1,7 @@
 # The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast notebooks lab pod lint docs lock clean
+.PHONY: help setup demo test test-fast notebooks lab pod lint docs soak lock clean
 
 # The trainer's launchers call torchrun and accelerate by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -36,6 +36,9 @@ lint: setup ## style
 
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
+
+soak: setup ## 100,000 changed digits and 100,000 damaged outputs against the evaluator (minutes); writes docs/soak.md
+	.venv/bin/python benchmarks/soak.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)
 	@requirements/setup.sh lock $(ARGS)

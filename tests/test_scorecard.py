@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from scipy.stats import binomtest
 
 from helpers.briefings import dataset
 from helpers.errors import ElleError
+from helpers.evaluation import calibration, cost
 from helpers.evaluation.failures import html
-from helpers.evaluation.scorecard import METRICS, score
+from helpers.evaluation.scorecard import METRICS, score, table
 from helpers.evaluation.statistics import clustered_ratio, wilson
 
 
@@ -24,6 +26,8 @@ def target(row: dict) -> str:
     return row["conversations"][2]["value"]
 
 
+#: Undefined on basic rows, which print no such figures.
+CIC_ONLY = {"arithmetic", "epistemic_bound", "phase"}
 ROWS = rows_of(40)
 TARGETS = {row["id"]: target(row) for row in ROWS}
 ROW = next(row for row in ROWS if len(re.findall("[A-Z]{3} [0-9]+%", target(row))) > 1)
@@ -41,10 +45,20 @@ def test_untouched_targets_score_one_everywhere():
     rows = rows_of(2000, seed=4)
     card = score(rows, {row["id"]: target(row) for row in rows})
     assert set(card.metrics) == set(METRICS)
-    assert set(values(card).values()) == {1.0}
+    found = values(card)
+    assert {name for name, value in found.items() if value is None} == CIC_ONLY
+    assert {value for name, value in found.items() if name not in CIC_ONLY} == {1.0}
     assert not any(record.reasons for record in card.records)
     assert all(record.counts.keys() == METRICS.keys() for record in card.records)
-    assert all(estimate.low < estimate.high == 1.0 for estimate in card.metrics.values())
+    assert all(card.metrics[name].low < card.metrics[name].high == 1.0 for name in METRICS.keys() - CIC_ONLY)
+    assert all(card.metrics[name].n == 0 for name in CIC_ONLY)
+
+
+def test_untouched_cic_targets_score_one_in_every_metric():
+    rows = [dataset.row("cic", 4, index) for index in range(256)]
+    card = score(rows, {row["id"]: target(row) for row in rows})
+    assert set(values(card).values()) == {1.0}
+    assert card.strict == card.metrics
 
 
 def test_no_numbers_is_recall_zero_and_no_precision():
@@ -84,7 +98,7 @@ def test_each_fault_lowers_its_own_figure():
     answer = json.loads(target(ROW))
 
     def changed(**texts: str) -> dict[str, float | None]:
-        return {k for k, v in values(one(json.dumps(answer | texts))).items() if v != 1.0}
+        return {k for k, v in values(one(json.dumps(answer | texts))).items() if v != 1.0} - CIC_ONLY
 
     number = int(re.search(r"political (\d+)", answer["political"])[1])
     other = answer["political"].replace(str(number), str(number / 100))
@@ -94,7 +108,10 @@ def test_each_fault_lowers_its_own_figure():
     assert changed(financial=other) == {"derived_accuracy", "numeric_recall", "all_right"}
     other = "The political picture is good" + answer["political"][answer["political"].index(":") :]
     assert "risk_words" in changed(political=other)
-    assert changed(nsm=answer["nsm"] + " By 2031.") == {"numeric_precision", "all_right"}
+    year = {"numeric_precision", "fabrication", "fabrication_lenient", "all_right"}
+    assert changed(nsm=answer["nsm"] + " By 2031.") == year
+    assert changed(nsm=answer["nsm"] + " Twice 12.") == {"numeric_precision", "fabrication", "all_right"}
+    assert changed(nsm=answer["nsm"] + " It holds.") == {"fabrication"}  # a name by the strict reading only
     assert changed(nsm=3) >= {"schema", "schema_lenient", "numeric_precision"}
     assert changed(extra="x") == {"schema", "schema_lenient", "all_right"}
     assert changed(political=answer["economic"], economic=answer["political"]) >= {"numeric_recall"}
@@ -112,6 +129,26 @@ def test_counts_pool_and_missing_outputs_count_as_failures():
     assert card.to_json()["coverage"] == {"rows": 40, "outputs": 39}
     assert card.worst(1)[0].id == "t-3"
     assert card.worst(1)[0].reasons == ("not strictly JSON: no output",)
+
+
+def test_the_documentation_defines_every_metric():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert table() in page, "put what scorecard.table() returns into docs/evaluation.md"
+    assert all(text in page for text in (*calibration.DEFINITIONS.values(), *cost.DEFINITIONS.values()))
+
+
+def test_strictly_an_output_in_a_fence_has_no_object():
+    card = score(ROWS, TARGETS | {"t-3": f"```json\n{TARGETS['t-3']}\n```"})
+    assert card.metrics["numeric_recall"].value == card.metrics["risk_words"].value == 1.0
+    assert card.strict["risk_words"].value == pytest.approx(39 / 40)
+    assert card.strict["numeric_recall"].value < 1.0
+    assert card.strict["json_lenient"] == card.metrics["json_strict"]
+    assert card.strict["schema_lenient"] == card.metrics["schema"]
+    inside = len(card.records[3].findings)
+    both = [cards["numeric_precision"].n + cards["derived_accuracy"].n for cards in (card.metrics, card.strict)]
+    assert both[0] - both[1] == inside
+    assert (card.metrics["fabrication"].n, card.strict["fabrication"].n) == (40, 39)
+    assert card.to_json()["strict"]["risk_words"]["value"] == pytest.approx(39 / 40)
 
 
 def test_the_worst_come_first_and_verbatim():

@@ -337,6 +337,53 @@ def test_an_interrupt_ends_the_batch_at_once(fake):
     assert not [thread for thread in threading.enumerate() if thread.name == "elle-client"]
 
 
+def test_answers_are_told_as_they_arrive_and_an_interrupt_loses_none(fake):
+    gate = threading.Event()
+
+    def behave(body: dict, earlier: int) -> tuple[int, dict]:
+        if body["messages"][0]["content"] not in ("political 0", "political 1", "political 2"):
+            gate.wait(10)
+        return echo(body, earlier)
+
+    told: list[str] = []
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    one = fake(behave)
+    with pytest.raises(KeyboardInterrupt):
+        ask(
+            one.url, "elle", PROMPTS, max_tokens=9, concurrency=2, progress=interrupt,
+            arrived=lambda news: told.extend(answer.id for answer in news),
+        )  # fmt: skip
+    gate.set()
+    assert sorted(told) == ["q0", "q1", "q2"]
+
+
+def test_a_batch_that_finds_no_server_ends_soon(fake):
+    """Every one of a thousand requests used to wait out its own retries."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    told: list[str] = []
+    with pytest.raises(ElleError, match="none of 8000 requests"):
+        ask(
+            url, "elle", PROMPTS * 1000, max_tokens=9, concurrency=4, retries=0,
+            arrived=lambda news: told.extend(answer.id for answer in news),
+        )  # fmt: skip
+    assert 4 <= len(told) < 20
+
+
+def test_failures_of_single_requests_do_not_end_a_batch(fake):
+    one = fake(
+        lambda body, earlier: (400, {"error": {"message": "too long"}}) if "7" not in str(body) else echo(body, 0)
+    )
+    batch = ask(one.url, "elle", PROMPTS, max_tokens=9, concurrency=2)
+    assert len(one.seen) == 8
+    assert [answer.id for answer in batch.answers if not answer.error] == ["q7"]
+
+
 def test_nothing_to_ask(fake):
     batch = ask(fake(echo).url, "elle", [], max_tokens=9)
     assert batch.answers == []

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -326,7 +327,7 @@ def evaluate(
     With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
     """
     from helpers import jsonl
-    from helpers.evaluation import answers, browser, compare, tables
+    from helpers.evaluation import answers, browser, compare, cost, tables
     from helpers.evaluation.scorecard import score
 
     if endpoint is None and outputs is None:
@@ -351,10 +352,12 @@ def evaluate(
     card = scored(outputs)
     other = scored(against) if against else None
     found = compare.compare(other, card) if other else None
+    took = cost.summary(line for line in jsonl.read(outputs) if line["id"] not in left_out)
     if page:
         jsonl.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
-        result = card.to_json() | ({"answers": str(outputs), "usage": used} if used else {})
+        result = card.to_json() | {"requests": {name: each and asdict(each) for name, each in took.items()}}
+        result |= {"answers": str(outputs), "usage": used} if used else {}
         if found:
             result["against"] = {"a": str(against), "b": str(outputs)} | found.to_json()
         click.echo(json.dumps(result, ensure_ascii=False))
@@ -362,6 +365,8 @@ def evaluate(
         click.echo(tables.differences(found, "against", "outputs") if found else tables.figures(card))
         if worst := [record for record in card.worst(3) if record.reasons]:
             click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{tables.worst(worst)}")
+        if table := tables.requests(took):
+            click.echo(f"\n{table}")
         if used:
             click.echo()
             show({name: value for name, value in used.items() if value is not None} | {"outputs": outputs}, False)

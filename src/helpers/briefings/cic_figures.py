@@ -12,7 +12,7 @@ a history that moves; a transition is printed only where the simulated system ma
 import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from functools import cache
+from functools import cache, lru_cache
 
 from helpers.cic.analogues import CORRELATES
 from helpers.cic.confidence import CAP, DECAY_PER_MONTH
@@ -112,6 +112,14 @@ def _number(text: str) -> Decimal | None:
         return None
 
 
+@lru_cache(1 << 12)
+def _figure(text: str) -> tuple[str, Decimal | None]:
+    """Name and value of a figure; no value where it is not written as a prompt prints it."""
+    match = _FIGURE.fullmatch(text)
+    name, value = (match[1], _number(match[2])) if match else ("", None)
+    return name, value if value is not None and text == f"{name} {_written(name, value)}" else None
+
+
 @cache
 def _factor(months: int) -> Decimal:
     return (-_DECAY * months).exp()
@@ -149,9 +157,8 @@ def parse_lines(lines: list[str]) -> CicFigures:
                     raise bad(f"{text[:60]!r} is none of the known analogues, or the second one", line)
                 analogue = text[9:]
                 continue
-            match = _FIGURE.fullmatch(text)
-            name, value = (match[1], _number(match[2])) if match else ("", None)
-            if name not in names or value is None or text != f"{name} {_written(name, value)}":
+            name, value = _figure(text)
+            if name not in names or value is None:
                 raise bad(f"{text[:40]!r} is no figure of this line", line)
             if name in values:
                 raise bad(f"{name!r} appears twice", line)

@@ -25,7 +25,10 @@ SYSTEM_PROMPT = (
 )
 
 _STEADY, _RISING = Decimal("0.05"), Decimal("0.3")
-_LATE = (" Signals low.", " Mixed signals", " Signals high")
+#: Of no, one and two rising taus, before a transition and after it; the first of each cites no tau.
+_EARLY = ("No early warning", "Mixed signals", "Early warning")
+_LATE = ("Signals low", "Mixed signals", "Signals high")
+_UNCITED = (_EARLY[0], _LATE[0])
 _CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
 
 
@@ -60,8 +63,9 @@ def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], p
     worked = pick(("Φ {Φ}, H {H}, C {C}: ", "H {H}, C {C}, Φ {Φ}: "))
     worked += "Φ - λH {λH} = net {net}, net + γC {γC} = F {F}."
     balance = values["balance"]
-    moves = pick(("rising", "growing") if balance > _STEADY else ("falling", "shrinking"))
-    moves = moves if abs(balance) > _STEADY else pick(("steady", "level"))
+    moves = pick(net_words(balance))
+    if abs(balance) <= _STEADY:
+        moves = pick(net_words(balance))  # a second choice: their number is part of a set's bytes
     closing = pick((" Balance {balance}: net {0}.", " Balance {balance}, net {0}."))
     return (worked + closing).format(moves, **values, **derived)
 
@@ -69,8 +73,7 @@ def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], p
 def _phase(figures: CicFigures, pick: Pick) -> str:
     values = figures.values
     if figures.phase:
-        heat = _against(values["temperature"], values["prior temperature"], ("hotter", "cooler", "as hot"))
-        order = _against(values["order"], values["prior order"], ("more ordered", "less ordered", "as ordered"))
+        heat, order = state_words(values)
         text = pick(("Phase {0}: temperature {1}, order {2}", "{0} phase, temperature {1}, order {2}")).format(
             figures.phase, values["temperature"], values["order"]
         )
@@ -78,12 +81,14 @@ def _phase(figures: CicFigures, pick: Pick) -> str:
     else:
         text = pick(("The phase is undefined.", "No phase is defined."))
         text += f" Temperature {values['temperature']}." if "temperature" in values else ""
-    taus = [values[name] for name in ("tau variance", "tau autocorrelation") if name in values]
-    if len(taus) == 2:
-        rising = sum(tau > _RISING for tau in taus)
-        late = "transition" in values
-        text += ((" No early warning.", " Mixed signals", " Early warning"), _LATE)[late][rising]
-        text += ": tau variance {}, tau autocorrelation {}.".format(*taus) if rising else ""
+    if warning := warning_words(values):
+        text += f" {warning}"
+        cited = warning not in _UNCITED
+        text += (
+            ": tau variance {tau variance}, tau autocorrelation {tau autocorrelation}.".format(**values)
+            if cited
+            else "."
+        )
     if "transition" in values:
         return text + pick((" Transition {0} ago.", " A transition {0} ago.")).format(months(values["transition"]))
     if "temperature" not in values:
@@ -93,6 +98,34 @@ def _phase(figures: CicFigures, pick: Pick) -> str:
 
 def _against(now: Decimal, before: Decimal, words: tuple[str, str, str]) -> str:
     return words[0] if now > before else words[1] if now < before else words[2]
+
+
+def net_words(balance: Decimal) -> tuple[str, ...]:
+    """How net moves, each of these in as many words."""
+    if abs(balance) <= _STEADY:
+        return ("steady", "level")
+    return ("rising", "growing") if balance > 0 else ("falling", "shrinking")
+
+
+def state_words(values: Mapping[str, Decimal]) -> tuple[str, str]:
+    """Temperature and order against a year before."""
+    return (
+        _against(values["temperature"], values["prior temperature"], ("hotter", "cooler", "as hot")),
+        _against(values["order"], values["prior order"], ("more ordered", "less ordered", "as ordered")),
+    )
+
+
+def warning_words(values: Mapping[str, Decimal]) -> str:
+    """What the taus say; "" without them."""
+    taus = [values[name] for name in ("tau variance", "tau autocorrelation") if name in values]
+    if len(taus) < 2:
+        return ""
+    return (_EARLY, _LATE)["transition" in values][sum(tau > _RISING for tau in taus)]
+
+
+def match_word(distance: Decimal) -> str:
+    """How near an analogue is."""
+    return "close" if distance < _CLOSE else "loose" if distance < _LOOSE else "weak"
 
 
 def _confidence(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:
@@ -110,6 +143,5 @@ def _confidence(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], p
 
 def _parallel(figures: CicFigures, pick: Pick) -> str:
     distance = figures.values["distance"]
-    match = "close" if distance < _CLOSE else "loose" if distance < _LOOSE else "weak"
     text = pick(("{0}, distance {1}: {2} match.", "{0} at distance {1}, {2}."))
-    return text.format(figures.analogue, distance, match)
+    return text.format(figures.analogue, distance, match_word(distance))

@@ -7,7 +7,7 @@ printed figures, and the evaluator reads the prompt with `parse`, the exact inve
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from helpers.briefings.cic_figures import CIC_SECTIONS, CicFigures, parse_lines
 from helpers.briefings.schema import CATEGORIES
@@ -96,6 +96,14 @@ _CATEGORY = re.compile(rf"({'|'.join(CATEGORIES)}) (\d{{1,3}}) ([{''.join(TRENDS
 _SIGNAL = re.compile(r"(articles|alerts) (\d+)|(tone) (-?\d+(?:\.\d)?)")
 
 
+@lru_cache(1 << 12)
+def _figure(pattern: re.Pattern[str], text: str) -> tuple[str, tuple[str, ...]]:
+    """Name and values of a figure; no name where the text is none of this pattern."""
+    match = pattern.fullmatch(text)
+    name, *values = (group for group in match.groups() if group is not None) if match else ("",)
+    return name, tuple(values)
+
+
 def parse(prompt: str) -> Metrics:
     """Read a prompt back: `parse(render(m)) == m`.
 
@@ -121,15 +129,14 @@ def parse(prompt: str) -> Metrics:
         figures: dict[str, tuple[str, ...]] = {}
         body = line.partition(": ")[2]
         for figure in [] if body == "none" else body.split(", "):
-            match = pattern.fullmatch(figure)
-            if not match:
+            name, values = _figure(pattern, figure)
+            if not name:
                 raise bad(f"{figure[:40]!r} is no figure of this line", line)
-            name, *values = (group for group in match.groups() if group is not None)
             if name in figures:
                 raise bad(f"{name!r} appears twice", line)
             if pattern is not _SIGNAL and int(values[0]) > 100:
                 raise bad(f"{figure!r}: a risk is at most 100", line)
-            figures[name] = tuple(values)
+            figures[name] = values
         found.append(figures)
     nations, signals, categories = found
     mean = nations.pop("mean", None)

@@ -18,12 +18,16 @@ from helpers.briefings.metrics import RISK_WORDS, Metrics, parse
 from helpers.briefings.schema import CATEGORIES
 from helpers.cic import analogues, criticality
 from helpers.errors import ElleError
-from helpers.evaluation import arithmetic
 from helpers.evaluation.records import Record, judge
 
 AUDIT, CARD = "audit.json", "README.md"
 #: What must be 1.0 over a set's targets.
-PERFECT = ("schema", "numeric_precision", "numeric_recall", "derived_accuracy", "risk_words", "arithmetic")
+PERFECT = (
+    *("schema", "numeric_precision", "numeric_recall", "derived_accuracy", "risk_words", "arithmetic"),
+    "epistemic_bound",
+)
+#: And in a simulated set: a user's own briefings may hold other words, and names.
+PERFECT_SIMULATED = ("words", "phase", "fabrication")
 #: Two examples are near-duplicates if the sets of three successive words of prompt and answer overlap so far (Jaccard).
 NEAR = 0.8
 #: Most near-duplicates, as a share of rows; least share of each phase, in a simulated set of this many rows or more.
@@ -54,6 +58,7 @@ def audit(
     faults: list[str] = []
     sizes = {split: facts["rows"] for split, facts in manifest["splits"].items()}
     total, done = sum(sizes.values()), 0
+    judged_by = (*PERFECT, *(PERFECT_SIMULATED if "seed" in manifest else ()))
     every = -(-total // MAX_ROWS)
     scores: Counter[str] = Counter()
     words: Counter[str] = Counter()
@@ -83,7 +88,7 @@ def audit(
                 faults.append(f"{facts['file']}:{number}: {error.what}")
                 continue
             metrics = parse(prompt)
-            _count(scores, record)
+            _count(scores, record, judged_by)
             words.update(_risk_words(record, metrics))
             drawn.append(metrics)
             texts.append((split, f"{prompt}\n{answer}"))
@@ -94,7 +99,7 @@ def audit(
     if not drawn:
         raise ElleError("no row of this set can be read", where=str(folder), fix=faults[0] if faults else "")
 
-    targets = {name: scores[name] / scores[f"{name} of"] if scores[f"{name} of"] else None for name in PERFECT}
+    targets = {name: scores[name] / scores[f"{name} of"] if scores[f"{name} of"] else None for name in judged_by}
     found = {
         "kind": manifest.get("kind"),
         "rows": sizes,
@@ -134,9 +139,9 @@ def refusals(folder: Path | str) -> list[str]:
     return [f"{paths.shown(folder)} fails its audit: {fault}" for fault in verdict(folder) or []]
 
 
-def _count(scores: Counter[str], record: Record) -> None:
-    for name in PERFECT:
-        top, bottom = arithmetic.consistency(record.findings) if name == "arithmetic" else record.counts[name]
+def _count(scores: Counter[str], record: Record, names: Sequence[str]) -> None:
+    for name in names:
+        top, bottom = record.counts[name]
         if name == "numeric_recall":  # of a target against itself: every figure in it counts, right or wrong
             top, bottom = sum(found.ok for found in record.findings), len(record.findings)
         scores[name] += top

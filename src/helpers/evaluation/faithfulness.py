@@ -5,9 +5,12 @@ to the nearest metric name (characters between the two; at a tie, the name befor
 It is right where it equals that metric's value. A number that binds to nothing, or to a metric that the prompt does
 not have, is wrong.
 
-Numbers: runs of digits with sign, decimals, thousands commas and %. A % is not converted: 0.9 is not 90%. A number
-with letters after it (40k, 3rd) or a magnitude word (40 million) is not the plain figure, hence wrong. Numbers in words
-are not read: they count for nothing in precision and are missing in recall.
+Numbers: runs of digits with sign, decimals, thousands commas and %. A % is not converted: 0.9 is not 90%. Not the
+plain figure, hence wrong, is a number with letters after it (40k, 3rd), a magnitude word (40 million) or a unit of time
+that its metric does not have (only horizon and transition have one, months); with a %, unless it stands for a nation,
+a category, the mean or the stability index; in other digits than 0-9 (４０, ½); or in a text that holds invisible
+characters (zero-width, direction marks), which shows other numbers than it holds. Numbers in words are not read: they
+count for nothing in precision and are missing in recall. Nor is a negation ("not 40") or a comparison ("above 40").
 
 Names: those of `metrics.printed_figures` and `derived_figures`, and the country codes of the world's table; codes as
 printed, the others in either case. Those of the CIC figures count only where the prompt prints such figures; its
@@ -19,6 +22,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from helpers.briefings.cic_figures import ANALOGUES, DERIVED
@@ -55,20 +59,33 @@ _CIC_NAME = _standing_alone(
     rf"(?:{_any_of(ANALOGUES)})(?![.,]?\d)|{_any_of(_SYMBOLS)}|[A-Z]{{3}}|(?i:{_any_of(_CIC_SPELLINGS)})"
 )
 
+#: Metrics that may carry a % (nations, the three capitals, besides), and those counted in months.
+_PERCENT = frozenset({"mean", "stability index", *CATEGORIES})
+_MONTHS = frozenset({"horizon", "transition"})
+
+# Digits that are no decimal ones: ², ½, Ⅳ, ④, ❹.
+_OTHER_DIGITS = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u218b\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"
 # A clause's end or a number. One set leads, which lets the scan skip all other characters at once; the sign, if any, is
 # looked up behind the number. A full stop leads a number only where nothing but a sign can stand before it (" .5").
-# Groups: 1 the cut or the digits, 2 what makes a number no plain figure.
+# Groups: 1 the cut or the digits, 2 a %, 3 what makes a number no plain figure, 4 months, which do so for most metrics.
 _MARK = re.compile(
-    r"""
-    ( [\d.,;:()\n\r]
-        (?: (?<=\d) (?: \d{0,2} (?:,\d{3})+ (?!\d) | \d* ) (?:\.\d+)? | (?<=\.) (?<! [^\s(+\-−–] \. ) \d+ )?
+    rf"""
+    ( [\d.,;:()\n\r{_OTHER_DIGITS}]
+        (?: (?<=\d) (?: \d{{0,2}} (?:,\d{{3}})+ (?!\d) | \d* ) (?:\.\d+)? | (?<=\.) (?<! [^\s(+\-−–] \. ) \d+ )?
     )
-    (?: (?<=\d) (?: [ ]?% | ( [^\W\d_]+ | [ ] (?i:hundred|thousand|million|billion) \b ) ) )?
+    (?: (?<=\d) (?:
+        ([ ]?%) | ( [^\W\d_]+ | [ ] (?i:hundred|thousand|million|billion|trillion|dozen|(?:hour|day|week|year)s?) \b )
+        | ([ ] (?i:months?) \b)
+    ) )?
     """,
     re.VERBOSE,
 )
 _CUTS = frozenset(".,;:()\n\r")
 _SIGNS = frozenset("-−–+")
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+# Where every reading agrees that a clause ends: what lies between is read once, however many texts hold it.
+_PIECE = re.compile(r"[.,;:]\s")
+_LONGEST_KEPT = 200  # characters
 
 
 class Number(NamedTuple):
@@ -98,46 +115,71 @@ def texts_of(value: Mapping[str, Any]) -> dict[str, str]:
     return {key: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for key, text in value.items()}
 
 
-def numbers(key: str, text: str, codes: Mapping[str, Any] = COUNTRIES, cic: bool = False) -> list[Number]:
-    """The numbers of one text, in order, each bound by the rule; `codes` holds the nation codes there are, `cic` says
-    whether the names of the CIC figures count."""
+def numbers(key: str, text: str, codes: frozenset[str] = frozenset(), cic: bool = False) -> list[Number]:
+    """The numbers of one text, in order, each bound by the rule; `codes` holds the nation codes there are beside the
+    table's, `cic` says whether the names of the CIC figures count."""
     result: list[Number] = []
+    begin = 0
+    for piece in _PIECE.split(text):
+        for start, end, digits, value, metric in _read(piece, codes, cic):
+            result.append(Number(key, begin + start, begin + end, digits, value, metric))
+        begin += len(piece) + 2
+    if result and not text.isascii() and _INVISIBLE.search(text):
+        return [number._replace(value=None) for number in result]
+    return result
+
+
+#: What `Number` holds after its key; positions are those in the piece.
+_Read = tuple[int, int, str, Decimal | None, str | None]
+
+
+def _read(piece: str, codes: frozenset[str], cic: bool) -> tuple[_Read, ...]:
+    """The numbers of a piece of text, in order; those of a short one are kept, for briefings share most of theirs."""
+    return _kept(piece, codes, cic) if len(piece) <= _LONGEST_KEPT else _bound(piece, codes, cic)
+
+
+def _bound(piece: str, codes: frozenset[str], cic: bool) -> tuple[_Read, ...]:
+    result: list[_Read] = []
     clause, found = 0, []
-    for mark in _MARK.finditer(text):
+    for mark in _MARK.finditer(piece):
         if mark[1] not in _CUTS:
             found.append(mark)
             continue
         if found:
-            result += _bind(key, text, clause, mark.start(), found, codes, cic)
+            result += _bind(piece, clause, mark.start(), found, codes, cic)
             found = []
         clause = mark.end()
     if found:
-        result += _bind(key, text, clause, len(text), found, codes, cic)
-    return result
+        result += _bind(piece, clause, len(piece), found, codes, cic)
+    return tuple(result)
 
 
-def _bind(
-    key: str, text: str, begin: int, end: int, found: list[re.Match[str]], codes: Mapping[str, Any], cic: bool
-) -> list[Number]:
+_kept = lru_cache(1 << 14)(_bound)
+
+
+def _bind(text: str, begin: int, end: int, found: list[re.Match[str]], codes: frozenset[str], cic: bool) -> list[_Read]:
     """The numbers `found` in the clause begin..end, each with the nearest name; one pass over numbers and names."""
-    names, bound, periods = [], [], []
+    names: list[tuple[int, int, str]] = []
+    bound: list[_Read] = []
+    periods: list[_Read] = []
     for name in (_CIC_NAME if cic else _NAME).finditer(text, begin, end):
-        if cic and name[0] in ANALOGUES:
-            periods.append(Number(key, *name.span(), name[0], Decimal(ANALOGUES[name[0]]), "analogue"))
+        said = name[0]
+        if cic and said in ANALOGUES:
+            periods.append((*name.span(), said, Decimal(ANALOGUES[said]), "analogue"))
             continue
-        metric = _SPELLINGS.get(name[0].lower()) or (name[0] if name[0] in codes else None)
+        metric = _SPELLINGS.get(said.lower()) or (said if said in COUNTRIES or said in codes else None)
         if cic and not metric:
-            metric = _SYMBOLS.get(name[0]) or _CIC_SPELLINGS.get(name[0].lower())
+            metric = _SYMBOLS.get(said) or _CIC_SPELLINGS.get(said.lower())
         if metric:  # other capitals (LOW) are no name
-            names.append((name.start(), name.end(), metric))
+            names.append((*name.span(), metric))
     after = 0  # the first name that begins behind the number
     behind = 0  # the first period that ends behind it
     for mark in found:
         start, value = _signed(text, mark)
         stop = mark.end()
-        while behind < len(periods) and periods[behind].end < stop:
+        while behind < len(periods) and periods[behind][1] < stop:
             behind += 1
-        if behind < len(periods) and periods[behind].start < start:
+        if behind < len(periods) and periods[behind][0] < start:
             continue  # the years of a period
         while after < len(names) and names[after][0] < stop:
             after += 1
@@ -146,14 +188,18 @@ def _bind(
         metric = names[after - 1][2] if after else None
         if after < len(names) and (metric is None or names[after][0] - stop < start - names[after - 1][1]):
             metric = names[after][2]
-        bound.append(Number(key, start, stop, text[start:stop], value, metric))
-    return sorted(bound + periods, key=lambda number: number.start) if periods else bound
+        if mark[2] and metric not in _PERCENT and not (metric and metric.isupper() and len(metric) == 3):
+            value = None
+        if mark[4] and metric not in _MONTHS:
+            value = None
+        bound.append((start, stop, text[start:stop], value, metric))
+    return sorted(bound + periods) if periods else bound
 
 
 def _signed(text: str, mark: re.Match[str]) -> tuple[int, Decimal | None]:
     """Where the number begins, its sign included, and its value (None: no plain figure)."""
-    start = mark.start()
-    value = Decimal(mark[1].replace(",", "")) if mark[2] is None else None
+    start, digits = mark.start(), mark[1]
+    value = Decimal(digits.replace(",", "")) if mark[3] is None and digits.isascii() else None
     before = text[max(0, start - 10) : start]
     if before[-1:] in _SIGNS:
         # In 40-50, 74%-81% and tone-3.1 it joins two words: no sign.
@@ -173,35 +219,44 @@ class Checker:
     def __init__(self, metrics: Metrics):
         self.printed = printed_figures(metrics)
         self.derived = derived_figures(metrics)
-        self._codes = {**COUNTRIES, **self.printed}  # a user's own records may hold other nations
+        # A user's own records may hold other nations.
+        self._codes = frozenset(code for code, _ in metrics.nations if code not in COUNTRIES)
         self._cic = metrics.cic is not None
+        self._true = self.printed | self.derived
 
     def check(self, texts: Mapping[str, str]) -> list[Finding]:
         """The verdict on every number of `texts` (key → text), in order."""
-        return [
-            self._verdict(number)
-            for key, text in texts.items()
-            for number in numbers(key, text, self._codes, self._cic)
-        ]
+        result = []
+        for key, text in texts.items():
+            for number in numbers(key, text, self._codes, self._cic):
+                expected = self._true.get(number.metric)
+                ok = expected is not None and number.value == expected
+                why = "" if ok else self._why(number, expected)
+                result.append(Finding(number, expected, number.metric in self.derived, ok, why))
+        return result
 
-    def _verdict(self, number: Number) -> Finding:
-        metric = number.metric
-        derived = metric in self.derived
-        expected = self.derived[metric] if derived else self.printed.get(metric)
-        ok = expected is not None and number.value == expected
-        if ok:
-            why = ""
-        elif metric is None:
-            why = "no metric is named in its clause"
-        elif expected is None:
-            why = f"the prompt has no {metric}"
-        elif metric == "analogue":
-            why = "not the analogue that the prompt names"
-        elif number.value is None:
-            why = f"not a plain figure; {metric} is {expected}"
-        else:
-            why = f"{metric} is {expected}"
-        return Finding(number, expected, derived, ok, why)
+    def triples(self, texts: Mapping[str, str]) -> set[tuple[str, str, Decimal]]:
+        """(key, metric, value) of every right number of `texts`: what `triples` makes of their findings, sooner."""
+        return {
+            (key, metric, value)
+            for key, text in texts.items()
+            if text.isascii() or not _INVISIBLE.search(text)
+            for piece in _PIECE.split(text)
+            for _, _, _, value, metric in _read(piece, self._codes, self._cic)
+            if value is not None and self._true.get(metric) == value
+        }
+
+    @staticmethod
+    def _why(number: Number, expected: Decimal | None) -> str:
+        if number.metric is None:
+            return "no metric is named in its clause"
+        if expected is None:
+            return f"the prompt has no {number.metric}"
+        if number.metric == "analogue":
+            return "not the analogue that the prompt names"
+        if number.value is None:
+            return f"not a plain figure; {number.metric} is {expected}"
+        return f"{number.metric} is {expected}"
 
 
 def triples(findings: list[Finding]) -> set[tuple[str, str, Decimal]]:

@@ -141,11 +141,12 @@ def _read(text: str) -> Any:
         raise _RefusedError("text after the object")
     if _too_deep(value):
         raise _RefusedError(f"nested deeper than {MAX_DEPTH} levels")
-    if "\\u" in text or not text.isascii():  # only then can there be one; a proper pair of escapes is fine
-        try:
+    try:
+        text.encode()
+        if "\\u" in text:  # an escape may be one, too; a proper pair of escapes is fine
             json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise _RefusedError("a lone surrogate") from error
+    except UnicodeEncodeError as error:
+        raise _RefusedError("a lone surrogate") from error
     return value
 
 

@@ -1,18 +1,14 @@
 """The verdict on one output: every metric's counts, every fault with its reason."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.briefings.metrics import RISK_WORDS, Metrics, parse
+from helpers.briefings.metrics import parse
 from helpers.briefings.schema import CATEGORIES, Briefing, CicBriefing
 from helpers.errors import ElleError
+from helpers.evaluation import arithmetic, bounds, fabrication, words
 from helpers.evaluation.faithfulness import Checker, Finding, texts_of, triples
 from helpers.evaluation.parsing import Parsed, parse_output, schema_valid
-
-_WORDS = frozenset(word for _, words in RISK_WORDS for word in words)
-_WORD = re.compile("crisis-level|[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -70,55 +66,76 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
         )
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
-    required = triples(checker.check(texts_of(wanted.value)))
+    required = checker.triples(texts_of(wanted.value))
 
     parsed = Parsed(False, False, "", None, "no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None
-    texts = texts_of(parsed.value or {})
-    findings = checker.check(texts)
-    missing = required - triples(findings)
-    words = _word_faults(texts, metrics) if parsed.lenient else dict.fromkeys(CATEGORIES, "")
-
     reasons = [f"not strictly JSON: {parsed.reason}"] if parsed.reason else []
     reasons += [f"schema: {fault}"] if fault else []
-    reasons += [f"{f.number.key[:40]}: {f.number.text[:40]!r} is wrong: {f.why}" for f in findings if not f.ok]
-    if parsed.lenient:  # without an object everything is missing, and the first reason says it
-        reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
-        reasons += [f"{key}: {why}" for key, why in words.items()]
-
-    def right(derived: bool) -> tuple[int, int]:
-        verdicts = [found.ok for found in findings if found.derived is derived]
-        return sum(verdicts), len(verdicts)
-
-    schema_lenient = parsed.lenient and fault is None
-    schema = parsed.strict and schema_lenient
+    schema = int(parsed.strict and fault is None)
     counts = {
         "json_strict": (int(parsed.strict), 1),
         "json_lenient": (int(parsed.lenient), 1),
-        "schema": (int(schema), 1),
-        "schema_lenient": (int(schema_lenient), 1),
-        "numeric_precision": right(derived=False),
+        "schema": (schema, 1),
+        "schema_lenient": (int(parsed.lenient and fault is None), 1),
+    }
+    texts = texts_of(parsed.value or {})
+    findings = checker.check(texts)
+    said_of = words.count(metrics)
+    if parsed.value is None:  # everything is missing, and the first reason says it
+        counts |= dict.fromkeys(("numeric_precision", "derived_accuracy", "arithmetic", "epistemic_bound"), (0, 0))
+        counts |= {
+            "numeric_recall": (0, len(required)),
+            "risk_words": (0, len(CATEGORIES)),
+            "words": (0, said_of),
+            "phase": (0, int(metrics.cic is not None)),
+            "fabrication": (0, 0),
+            "fabrication_lenient": (0, 0),
+            "all_right": (0, 1),
+        }
+        return Record(name, prompt, _writable(output), parsed, texts, (), tuple(reasons), counts)
+
+    right, total, derived_right, derived_total = 0, 0, 0, 0
+    for found in findings:
+        if found.derived:
+            derived_total += 1
+            derived_right += found.ok
+        else:
+            total += 1
+            right += found.ok
+        if not found.ok:
+            number = found.number
+            reasons.append(f"{number.key[:40]}: {number.text[:40]!r} is wrong: {found.why}")
+    missing = required - triples(findings)
+    reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
+    read = words.read(texts)
+    risk, said = words.faults(read, metrics)
+    reasons += [f"{key}: {why}" for key, why in (*risk.items(), *said.items())]
+    phase = words.phase_fault(read, metrics) if metrics.cic else ""
+    sums, sums_of = arithmetic.faults(findings)
+    stated = bounds.stated(read)
+    bold = bounds.above(stated)
+    names, surely = fabrication.faults(read, metrics, findings)
+    reasons += [f"phase: {phase}"] if phase else []
+    reasons += [f"arithmetic: {why}" for why in sums]
+    reasons += bold
+    reasons += names
+    held = schema and not (missing or risk or said or phase or sums or bold or surely)
+    counts |= {
+        "numeric_precision": (right, total),
         "numeric_recall": (len(required) - len(missing), len(required)),
-        "derived_accuracy": right(derived=True),
-        "risk_words": (len(CATEGORIES) - len(words), len(CATEGORIES)),
-        "all_right": (int(schema and not missing and all(f.ok for f in findings)), 1),
+        "derived_accuracy": (derived_right, derived_total),
+        "arithmetic": (sums_of - len(sums), sums_of),
+        "risk_words": (len(CATEGORIES) - len(risk), len(CATEGORIES)),
+        "words": (said_of - len(said), said_of),
+        "phase": (int(not phase), 1) if metrics.cic else (0, 0),
+        "epistemic_bound": (int(not bold), 1) if stated else (0, 0),
+        "fabrication": (int(not names), 1),
+        "fabrication_lenient": (int(not surely), 1),
+        "all_right": (int(held and right == total and derived_right == derived_total), 1),
     }
     return Record(name, prompt, _writable(output), parsed, texts, tuple(findings), tuple(reasons), counts)
-
-
-def _word_faults(texts: Mapping[str, str], metrics: Metrics) -> dict[str, str]:
-    """Category → what is wrong with its risk words, for the categories where something is."""
-    faults = {}
-    for name in CATEGORIES:
-        value = metrics.categories[name][0]
-        band = next(words for bound, words in RISK_WORDS if value < bound)
-        used = _WORDS.intersection(_WORD.findall(texts.get(name, "").lower()))
-        if not used:
-            faults[name] = "no risk word"
-        elif wrong := used.difference(band):
-            faults[name] = f"risk word {', '.join(sorted(wrong))} for {value}"
-    return faults
 
 
 def _writable(text: str | None) -> str | None:

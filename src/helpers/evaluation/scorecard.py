@@ -21,6 +21,8 @@ class Metric:
     definition: str
     version: int = 1
     by_briefing: bool = True  # one yes or no a briefing (Wilson), or many counts in each (bootstrap over briefings)
+    of_objects: bool = False  # an output without an object does not count (n is smaller), or counts as a failure
+    unseen: str = ""  # what it cannot see
 
 
 METRICS = {
@@ -31,34 +33,97 @@ METRICS = {
     "schema": Metric("share of rows that are strictly one JSON object with all keys, no other, each of the right type"),
     "schema_lenient": Metric("the same for the extracted object"),
     "numeric_precision": Metric(
-        "numbers equal to the printed figure that they bind to / all numbers but those bound to derived metrics, in "
-        "the objects extracted; an unbound number is wrong; no numbers: undefined (n = 0)",
+        "numbers equal to the printed figure that they bind to / all numbers but those bound to derived metrics; an "
+        "unbound number is wrong, and so is one that is not the plain figure: a magnitude, a unit of time or a % that "
+        "its metric does not have, other digits than 0-9, invisible characters in its text; no numbers: undefined",
+        version=2,
         by_briefing=False,
+        of_objects=True,
+        unseen="numbers in words, negations and comparisons (not 40, above 40)",
     ),
     "numeric_recall": Metric(
         "(key, metric, value) of the reference answers, derived ones included, that the answer has under the same key "
         "/ all of them; an output without an object has none",
+        version=2,
         by_briefing=False,
+        unseen="numbers in words, which count as missing",
     ),
     "derived_accuracy": Metric(
-        "numbers equal to the derived figure that they bind to / all numbers bound to derived metrics, in the objects "
-        "extracted; none: undefined (n = 0)",
+        "numbers equal to the derived figure that they bind to / all numbers bound to derived metrics; none: undefined",
+        version=2,
         by_briefing=False,
+        of_objects=True,
+        unseen="as numeric_precision",
+    ),
+    "arithmetic": Metric(
+        "checks that hold / checks that can be made on the answer's own figures, whatever the prompt says: F within "
+        "0.0005 of Φ − 0.3·H + 0.25·C; decayed = confidence·e^(−0.1·horizon) to two decimals, confidence at most 0.95; "
+        "a figure printed with two values fails its check; CIC rows, elsewhere undefined",
+        by_briefing=False,
+        of_objects=True,
+        unseen="figures left out: without one of them its check is not made (numeric_recall sees that)",
+    ),
+    "epistemic_bound": Metric(
+        "briefings that state no confidence above 0.95 / briefings that state one, in any key (0.97, 97%, 97% "
+        "confident, certainty of 0.97, decayed 0.97); none: undefined",
+        of_objects=True,
+        unseen="confidence in words: ninety-seven per cent, certain",
+    ),
+    "phase": Metric(
+        "CIC rows whose phase_assessment names the prompt's phase, no text naming another; where the prompt has none: "
+        "that no text names one and phase_assessment says that it is undefined; basic rows: undefined",
+        unseen="whether the prompt's phase follows from its figures: the audit of a data set sees that",
     ),
     "risk_words": Metric(
         "category texts with at least one risk word, all of the band of the category's true number / six a row",
         by_briefing=False,
+        unseen="other words for a risk",
     ),
-    "all_right": Metric("share of rows where schema holds, every number is right and recall is complete"),
+    "words": Metric(
+        "things said as the figures give them / things that the figures determine: the trend of each category, stress, "
+        "key concerns, overall risk, signal density, plans and focus, and in CIC rows net, temperature, order, early "
+        "warning, transition, cap, match, and F where it is undefined; saying nothing fails",
+        by_briefing=False,
+        unseen="other words than those of the rules: they count as silence",
+    ),
+    "fabrication": Metric(
+        "share of briefings without a name, date or event that neither the prompt nor the table of correlates holds; "
+        "every capitalised word that is neither in them nor in the project's wording is a name",
+        of_objects=True,
+        unseen="names in lower case, names made of known words, events in other words than the list's",
+    ),
+    "fabrication_lenient": Metric(
+        "the same, one capitalised word at the start of a sentence forgiven",
+        of_objects=True,
+        unseen="as fabrication, and a single name that opens a sentence",
+    ),
+    "all_right": Metric(
+        "share of rows where schema holds, every number is right, recall is complete, and of arithmetic, "
+        "epistemic_bound, phase, risk_words, words and fabrication_lenient nothing fails",
+        version=2,
+    ),
 }
+
+
+def table() -> str:
+    """`METRICS` as a markdown table, for the documentation."""
+    lines = ["| metric | version | definition | counts | 95 % interval | cannot see |", "|---|---|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        counts = "outputs with an object" if metric.of_objects else "all rows"
+        interval = "Wilson" if metric.by_briefing else "bootstrap over briefings"
+        definition = metric.definition.replace("|", "\\|")
+        lines.append(f"| `{name}` | {metric.version} | {definition} | {counts} | {interval} | {metric.unseen} |")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Scorecard:
-    """metrics: name → estimate, for every name in `METRICS`; records: one a row, in the rows' order; outputs: the
+    """metrics: name → estimate, for every name in `METRICS`, over the objects that could be extracted; strict: the
+    same where only outputs that are strictly JSON have an object; records: one a row, in the rows' order; outputs: the
     number of rows that have an output (the others count as failures)."""
 
     metrics: dict[str, Estimate]
+    strict: dict[str, Estimate]
     records: tuple[Record, ...]
     outputs: int
 
@@ -74,6 +139,7 @@ class Scorecard:
         """Plain values for strict JSON (undefined is null): figures, definitions, coverage and the three worst."""
         return {
             "metrics": {name: asdict(estimate) for name, estimate in self.metrics.items()},
+            "strict": {name: asdict(estimate) for name, estimate in self.strict.items()},
             "definitions": {
                 name: {"version": metric.version, "definition": metric.definition} for name, metric in METRICS.items()
             },
@@ -118,11 +184,26 @@ def score(rows: Iterable[Mapping[str, Any]], outputs: Mapping[str, str], *, seed
             fix="score outputs against the data set that they were made from",
         )
     judged = tuple(records.values())
+    lenient = {name: [record.counts[name] for record in judged] for name in METRICS}
+    strict = {name: [strict_counts(record, name) for record in judged] for name in METRICS}
+    metrics = {name: _estimate(metric, lenient[name], seed) for name, metric in METRICS.items()}
     return Scorecard(
-        {name: _estimate(metric, [record.counts[name] for record in judged], seed) for name, metric in METRICS.items()},
+        metrics,
+        {
+            name: metrics[name] if strict[name] == lenient[name] else _estimate(metric, strict[name], seed)
+            for name, metric in METRICS.items()
+        },
         judged,
         sum(record.output is not None for record in judged),
     )
+
+
+def strict_counts(record: Record, name: str) -> tuple[int, int]:
+    """A record's counts for a metric where an output that is not strictly JSON has no object."""
+    top, bottom = record.counts[name]
+    if record.parsed.strict:
+        return top, bottom
+    return 0, 0 if METRICS[name].of_objects else bottom
 
 
 def _estimate(metric: Metric, counts: Sequence[tuple[int, int]], seed: int) -> Estimate:

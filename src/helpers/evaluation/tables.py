@@ -1,21 +1,33 @@
 """The figures as text, for people: one model, or two side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from helpers.evaluation.compare import Comparison
 from helpers.evaluation.records import Record
 from helpers.evaluation.scorecard import Scorecard
+from helpers.evaluation.statistics import Interval
 
 
 def figures(card: Scorecard) -> str:
-    """Metric, value, 95 % interval, n, and coverage: the share of rows that have anything the metric counts."""
-    lines = [("metric", "value", "95 % interval", "n", "coverage")]
+    """Metric, value, 95 % interval, the value where only strict JSON counts, n, and coverage: the share of rows that
+    have anything the metric counts."""
+    lines = [("metric", "value", "95 % interval", "strict", "n", "coverage")]
     for name, found in card.metrics.items():
         covered = sum(record.counts[name][1] > 0 for record in card.records) / len(card.records)
-        value = "undefined" if found.value is None else f"{found.value:.4f}"
         interval = "" if found.low is None else f"[{found.low:.4f}, {found.high:.4f}]"
-        lines.append((name, value, interval, f"{found.n:,}", f"{covered:.1%}"))
+        lines.append(
+            (name, _share(found.value), interval, _share(card.strict[name].value), f"{found.n:,}", f"{covered:.1%}")
+        )
     return f"{_aligned(lines)}\n\n{card.outputs:,} of {len(card.records):,} rows have an output"
+
+
+def requests(found: Mapping[str, Interval | None]) -> str:
+    """What a request took (`cost.summary`), of what the outputs' file says; empty where it says nothing."""
+    lines = [("a request", "mean", "95 % interval", "n")]
+    for name, each in found.items():
+        if each is not None:
+            lines.append((name, f"{each.value:.4g}", f"[{each.low:.4g}, {each.high:.4g}]", f"{each.n:,}"))
+    return _aligned(lines) if len(lines) > 1 else ""
 
 
 def differences(found: Comparison, a: str = "a", b: str = "b") -> str:
@@ -24,7 +36,7 @@ def differences(found: Comparison, a: str = "a", b: str = "b") -> str:
     head = (a, b, "difference", "95 % interval", "p", "p (Holm)", "n", f"only {a}", f"only {b}", "test")
     lines = [("metric", *head)]
     for name, each in found.metrics.items():
-        values = ["undefined" if value is None else f"{value:.4f}" for value in (each.a, each.b)]
+        values = map(_share, (each.a, each.b))
         if each.difference is None:
             rest = ("undefined", "", "", "")
         else:
@@ -47,6 +59,10 @@ def worst(records: Iterable[Record], reasons: int = 4) -> str:
         if len(record.reasons) > reasons:
             lines.append(f"  … and {len(record.reasons) - reasons} more")
     return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _p(p: float | None) -> str:

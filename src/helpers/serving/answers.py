@@ -149,7 +149,7 @@ def usage(batch: Batch, dollars_per_hour: float | None = None) -> dict[str, Any]
     price of the server's hour, dollars a briefing (None where this call brought no answer)."""
     answered = [answer for answer in batch.answers if answer.error is None]
     fresh = [answer for answer in answered if answer.id not in batch.kept]
-    priced = bool(fresh) and dollars_per_hour is not None
+    dollars = per_hour(dollars_per_hour, batch.seconds, len(fresh)) if fresh and dollars_per_hour is not None else None
     return {
         "asked": len(batch.answers) - len(batch.kept),
         "kept": len(batch.kept),
@@ -158,7 +158,7 @@ def usage(batch: Batch, dollars_per_hour: float | None = None) -> dict[str, Any]
         "tokens_per_second": round(batch.tokens_per_second, 1),
         "p50": round(batch.latency(50), 3) if answered else None,
         "p95": round(batch.latency(95), 3) if answered else None,
-        "dollars_a_briefing": per_hour(dollars_per_hour, batch.seconds, len(fresh)) if priced else None,
+        "dollars_a_briefing": dollars and float(f"{dollars:.4g}"),
     }
 
 

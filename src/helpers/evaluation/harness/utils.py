@@ -11,7 +11,7 @@ from helpers.briefings.metrics import parse
 from helpers.errors import ElleError
 from helpers.evaluation.answers import read_rows
 from helpers.evaluation.records import judge
-from helpers.evaluation.scorecard import METRICS
+from helpers.evaluation.scorecard import METRICS, strict_counts
 
 
 def basic(basic: str | None = None, **_: Any) -> Mapping:
@@ -47,8 +47,9 @@ def _doc(row: Mapping) -> dict[str, str]:
 
 
 def process_results(doc: Mapping, results: Sequence[str | None]) -> dict[str, tuple[int, int]]:
-    """Metric → (numerator, denominator) of one answer."""
-    return judge(doc["id"], doc["prompt"], doc["reference"], results[0]).counts
+    """Metric → (numerator, denominator) of one answer; `_strict_json`: where only strict JSON has an object."""
+    record = judge(doc["id"], doc["prompt"], doc["reference"], results[0])
+    return record.counts | {f"{name}_strict_json": strict_counts(record, name) for name in BOTH_WAYS}
 
 
 def pooled(counts: Iterable[tuple[int, int]]) -> float | None:
@@ -57,4 +58,10 @@ def pooled(counts: Iterable[tuple[int, int]]) -> float | None:
     return sum(tops) / sum(bottoms) if sum(bottoms) else None
 
 
-metric_list = [{"metric": name, "aggregation": pooled, "higher_is_better": True} for name in METRICS]
+#: The metrics that depend on how an output is read; the others are about the reading itself.
+BOTH_WAYS = [name for name in METRICS if not name.startswith(("json", "schema"))]
+
+metric_list = [
+    {"metric": name, "aggregation": pooled, "higher_is_better": True}
+    for name in (*METRICS, *(f"{name}_strict_json" for name in BOTH_WAYS))
+]

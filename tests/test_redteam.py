@@ -1,0 +1,139 @@
+"""The judge, judged: every item of data/redteam.jsonl gets its verdict, no changed digit passes, no damage crashes."""
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import jsonl
+from helpers.briefings import dataset
+from helpers.evaluation.hostile import ENDLESS, change_digit, damage, endless
+from helpers.evaluation.records import Record, judge
+from helpers.evaluation.scorecard import METRICS, strict_counts
+
+LINES = list(jsonl.read(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
+ROWS = {line["row"]: line for line in LINES if "fault" not in line}
+ITEMS = [line for line in LINES if "fault" in line]
+#: Metrics that a basic row does not have.
+CIC_ONLY = {"arithmetic", "epistemic_bound", "phase"}
+
+
+def built(recipe: str | dict, reference: str) -> str:
+    """An output from its recipe: itself; edits of the reference, each of a passage that occurs once; or parts."""
+    if isinstance(recipe, str):
+        return recipe
+    if "edit" in recipe:
+        for old, new in recipe["edit"]:
+            assert reference.count(old) == 1, old
+            reference = reference.replace(old, new)
+        return reference
+    if "repeat" in recipe:
+        unit, times = recipe["repeat"]
+        return unit * times
+    if "parts" in recipe:
+        return "".join(built(part, reference) for part in recipe["parts"])
+    assert recipe == {"reference": True}
+    return reference
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["id"])
+def test_every_item_gets_its_verdict(item):
+    """What must fail fails, what must be undefined is, and everything else holds."""
+    row, expect = ROWS[item["row"]], item["expect"]
+    record = judge(item["id"], row["prompt"], row["reference"], built(item["output"], row["reference"]))
+    fails = {name for name, (top, bottom) in record.counts.items() if top < bottom}
+    undefined = {name for name, (_, bottom) in record.counts.items() if not bottom}
+    assert fails == set(expect["fails"]), record.reasons
+    # A basic row that states a confidence has the bound, too.
+    assert undefined - CIC_ONLY == set(expect["undefined"]) - CIC_ONLY
+    assert undefined >= set(expect["undefined"])
+    assert any(expect["reason"] in reason for reason in record.reasons) or not expect["reason"]
+    assert expect.get("how", "as is") == (record.parsed.how or "as is")
+    assert bool(record.reasons) == bool(fails)
+    for name in METRICS:  # strictly, an output that is not JSON has no object
+        top, bottom = strict_counts(record, name)
+        assert (top, bottom) == record.counts[name] if record.parsed.strict else top == 0
+    json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
+
+
+def test_the_red_team_covers_both_kinds_and_every_metric():
+    assert len({item["id"] for item in ITEMS}) == len(ITEMS) > 100
+    assert {item["row"] for item in ITEMS} == {"basic", "cic"}
+    failing = {name for item in ITEMS for name in item["expect"]["fails"]}
+    assert failing == set(METRICS)
+    assert sum(not item["expect"]["fails"] for item in ITEMS) >= 5  # right answers, written in another way
+
+
+@cache
+def targets(count: int = 120) -> list[tuple[str, str, Record]]:
+    made = []
+    for kind in ("basic", "cic"):
+        for index in range(count):
+            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 23, index)["conversations"])
+            made.append((prompt, answer, judge("x", prompt, answer, answer)))
+    return made
+
+
+def test_untouched_targets_hold_in_everything():
+    for prompt, answer, record in targets():
+        assert not record.reasons, (prompt, answer)
+        assert all(top == bottom for top, bottom in record.counts.values())
+
+
+def missed(before: Record, after: Record) -> bool:
+    """Whether a changed digit went unseen: a number must be wrong, recall fall, and the briefing not be all right."""
+
+    def right(record: Record) -> int:
+        return sum(found.ok for found in record.findings)
+
+    wrong = any(not found.ok for found in after.findings)
+    fallen = after.counts["numeric_recall"][0] < before.counts["numeric_recall"][0] and right(after) < right(before)
+    return not (wrong and fallen and after.counts["all_right"] == (0, 1))
+
+
+def test_no_changed_digit_is_missed():
+    pick = random.Random(7)
+    for _ in range(1000):
+        prompt, answer, before = pick.choice(targets())
+        changed = change_digit(answer, pick)
+        assert not missed(before, judge("x", prompt, answer, changed)), changed
+
+
+def test_no_damage_crashes_and_none_passes_that_changes_the_object():
+    pick = random.Random(8)
+    for _ in range(1500):
+        prompt, answer, _ = pick.choice(targets())
+        output = damage(answer, pick)
+        record = judge("x", prompt, answer, output)
+        assert record.counts.keys() == METRICS.keys()
+        assert all(0 <= top <= bottom for top, bottom in record.counts.values())
+        assert record.counts["all_right"] == (1, 1) or record.reasons or record.counts["fabrication"] == (0, 1)
+        json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
+
+
+TEXTS = st.text() | st.lists(st.sampled_from([unit for unit in ENDLESS if '"' not in unit])).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_any_texts_are_judged(data):
+    prompt, answer, _ = data.draw(st.sampled_from(targets()[::40]))
+    texts = json.loads(answer)
+    for key in data.draw(st.lists(st.sampled_from(sorted(texts)), max_size=3)):
+        texts[key] = data.draw(TEXTS | st.none() | st.floats() | st.lists(TEXTS) | st.dictionaries(TEXTS, TEXTS))
+    record = judge("x", prompt, answer, json.dumps(texts))
+    assert all(0 <= top <= bottom for top, bottom in record.counts.values())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("unit", ENDLESS)
+def test_endless_repetitions_end(unit):
+    """Quadratic time would take hours; that it is linear is measured by `make soak`."""
+    prompt, answer, _ = targets()[-1]
+    for key in (None, "summary", "phase_assessment"):
+        record = judge("x", prompt, answer, endless(unit, 60_000, key))
+        assert record.counts["all_right"] == (0, 1)
