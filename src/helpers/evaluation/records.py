@@ -67,6 +67,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
     required = checker.triples(texts_of(wanted.value))
+    derived = {triple for triple in required if triple[1] in checker.derived}
 
     parsed = Parsed(False, False, "", None, "no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
@@ -86,7 +87,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     if parsed.value is None:  # everything is missing, and the first reason says it
         counts |= dict.fromkeys(("numeric_precision", "derived_accuracy", "arithmetic", "epistemic_bound"), (0, 0))
         counts |= {
-            "numeric_recall": (0, len(required)),
+            "numeric_recall": (0, len(required) - len(derived)),
+            "derived_recall": (0, len(derived)),
             "risk_words": (0, len(CATEGORIES)),
             "words": (0, said_of),
             "phase": (0, int(metrics.cic is not None)),
@@ -124,8 +126,9 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     held = schema and not (missing or risk or said or phase or sums or bold or surely)
     counts |= {
         "numeric_precision": (right, total),
-        "numeric_recall": (len(required) - len(missing), len(required)),
+        "numeric_recall": (len(required - derived - missing), len(required) - len(derived)),
         "derived_accuracy": (derived_right, derived_total),
+        "derived_recall": (len(derived - missing), len(derived)),
         "arithmetic": (sums_of - len(sums), sums_of),
         "risk_words": (len(CATEGORIES) - len(risk), len(CATEGORIES)),
         "words": (said_of - len(said), said_of),

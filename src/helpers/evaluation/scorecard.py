@@ -42,9 +42,9 @@ METRICS = {
         unseen="numbers in words, negations and comparisons (not 40, above 40)",
     ),
     "numeric_recall": Metric(
-        "(key, metric, value) of the reference answers, derived ones included, that the answer has under the same key "
-        "/ all of them; an output without an object has none",
-        version=2,
+        "(key, metric, value) of the reference answers' printed figures that the answer has under the same key / all of "
+        "them; an output without an object has none",
+        version=3,
         by_briefing=False,
         unseen="numbers in words, which count as missing",
     ),
@@ -55,13 +55,18 @@ METRICS = {
         of_objects=True,
         unseen="as numeric_precision",
     ),
+    "derived_recall": Metric(
+        "numeric_recall of the derived figures",
+        by_briefing=False,
+        unseen="as numeric_recall",
+    ),
     "arithmetic": Metric(
         "checks that hold / checks that can be made on the answer's own figures, whatever the prompt says: F within "
         "0.0005 of Φ − 0.3·H + 0.25·C; decayed = confidence·e^(−0.1·horizon) to two decimals, confidence at most 0.95; "
         "a figure printed with two values fails its check; CIC rows, elsewhere undefined",
         by_briefing=False,
         of_objects=True,
-        unseen="figures left out: without one of them its check is not made (numeric_recall sees that)",
+        unseen="figures left out: without one of them its check is not made (derived_recall sees that)",
     ),
     "epistemic_bound": Metric(
         "briefings that state no confidence above 0.95 / briefings that state one, in any key (0.97, 97%, 97% "
@@ -141,9 +146,15 @@ class Scorecard:
             "metrics": {name: asdict(estimate) for name, estimate in self.metrics.items()},
             "strict": {name: asdict(estimate) for name, estimate in self.strict.items()},
             "definitions": {
-                name: {"version": metric.version, "definition": metric.definition} for name, metric in METRICS.items()
+                name: {"version": metric.version, "definition": metric.definition, "unseen": metric.unseen}
+                for name, metric in METRICS.items()
             },
-            "coverage": {"rows": len(self.records), "outputs": self.outputs},
+            "coverage": {
+                "rows": len(self.records),
+                "outputs": self.outputs,
+                # Rows in which there is anything that the metric counts.
+                "judged": {name: sum(record.counts[name][1] > 0 for record in self.records) for name in METRICS},
+            },
             "worst": [record.to_json() for record in self.worst()],
         }
 
