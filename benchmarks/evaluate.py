@@ -8,6 +8,7 @@ import json
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 
 if hasattr(os, "sched_setaffinity"):
@@ -19,7 +20,7 @@ import numpy as np
 from helpers.briefings import cic_writer, dataset, scenario, writer
 from helpers.briefings.metrics import parse
 from helpers.briefings.schema import Briefing, CicBriefing, json_schema
-from helpers.evaluation.hostile import change_digit, damage
+from helpers.evaluation.hostile import change_digit
 from helpers.evaluation.records import judge
 
 
@@ -33,10 +34,14 @@ def cases(kind: str, count: int, seed: int = 0) -> list[tuple[str, str, str]]:
         else:
             conversation = cic_writer.conversation(parse(prompt), writer.picker(rng.random(40)))
         output = conversation[2]["value"]
-        made.append(
-            (prompt, reference, pick.choice((change_digit, damage))(output, pick) if index % 10 == 0 else output)
-        )
+        made.append((prompt, reference, _wrong(output, pick) if index % 10 == 0 else output))
     return made
+
+
+def _wrong(output: str, pick: random.Random) -> str:
+    """A changed digit, a fence, or a cut-off end."""
+    kind = pick.randrange(3)
+    return change_digit(output, pick) if kind == 0 else f"```json\n{output}\n```" if kind == 1 else output[:-50]
 
 
 def schema_alone(validator: jsonschema.Draft202012Validator, output: str) -> bool:
@@ -65,8 +70,8 @@ def main() -> None:
         validator = jsonschema.Draft202012Validator(json_schema(model))
         (first, ours), (_, alone) = rates(
             len(made),
-            lambda made=made: [judge("x", *case) for case in made] and None,
-            lambda made=made, v=validator: [schema_alone(v, output) for _, _, output in made],
+            lambda made=made: deque((judge("x", *case) for case in made), maxlen=0),
+            lambda made=made, v=validator: deque((schema_alone(v, output) for _, _, output in made), maxlen=0),
         )
         good = sum(judge("x", *case).counts["all_right"][0] for case in made)
         print(f"| {kind} | {len(made):,} | {good:,} | {first:,.0f}, {ours:,.0f} | {alone:,.0f} | {alone / ours:.1f} |")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import jsonl
-from helpers.briefings import dataset
+from helpers.briefings import dataset, world
+from helpers.evaluation import faithfulness
 from helpers.evaluation.hostile import ENDLESS, change_digit, damage, endless
 from helpers.evaluation.records import Record, judge
 from helpers.evaluation.scorecard import METRICS, strict_counts
@@ -66,6 +67,10 @@ def test_the_red_team_covers_both_kinds_and_every_metric():
     failing = {name for item in ITEMS for name in item["expect"]["fails"]}
     assert failing == set(METRICS)
     assert sum(not item["expect"]["fails"] for item in ITEMS) >= 5  # right answers, written in another way
+
+
+def test_the_codes_are_those_of_both_worlds():
+    assert set(world.CIC_COUNTRIES) == faithfulness._CODES
 
 
 @cache

@@ -12,7 +12,7 @@ a category, the mean or the stability index; in other digits than 0-9 (４０, �
 characters (zero-width, direction marks), which shows other numbers than it holds. Numbers in words are not read: they
 count for nothing in precision and are missing in recall. Nor is a negation ("not 40") or a comparison ("above 40").
 
-Names: those of `metrics.printed_figures` and `derived_figures`, and the country codes of the world's table; codes as
+Names: those of `metrics.printed_figures` and `derived_figures`, and the country codes of the worlds' tables; codes as
 printed, the others in either case. Those of the CIC figures count only where the prompt prints such figures; its
 symbols (Φ, H, C, F, λH, γC, net) as printed. A historical analogue with its whole period ("Tulip Mania 1634–1637") is
 one figure, right where it is the prompt's; the digits of any other period are numbers like all others.
@@ -30,6 +30,9 @@ from helpers.briefings.cic_figures import NAMES as CIC_NAMES
 from helpers.briefings.metrics import SIGNALS, Metrics, derived_figures, printed_figures
 from helpers.briefings.scenario import COUNTRIES
 from helpers.briefings.schema import CATEGORIES
+
+#: Codes that name a nation in any text: those of the two simulated worlds.
+_CODES = frozenset(COUNTRIES) | {"PAK", "AUS", "CAN"}
 
 #: Spelling in a text → metric name. The "50%" of "exceed 50%" belongs to the name.
 _SPELLINGS = {name: name for name in ("mean", *SIGNALS, *CATEGORIES)} | {
@@ -85,7 +88,7 @@ _SIGNS = frozenset("-−–+")
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 # Where every reading agrees that a clause ends: what lies between is read once, however many texts hold it.
 _PIECE = re.compile(r"[.,;:]\s")
-_LONGEST_KEPT = 200  # characters
+_LONGEST_KEPT, _MOST_KEPT = 100, 1 << 16  # characters of a piece, pieces
 
 
 class Number(NamedTuple):
@@ -120,8 +123,9 @@ def numbers(key: str, text: str, codes: frozenset[str] = frozenset(), cic: bool 
     table's, `cic` says whether the names of the CIC figures count."""
     result: list[Number] = []
     begin = 0
+    reader = _reader(codes, cic)
     for piece in _PIECE.split(text):
-        for start, end, digits, value, metric in _read(piece, codes, cic):
+        for start, end, digits, value, metric in reader[piece]:
             result.append(Number(key, begin + start, begin + end, digits, value, metric))
         begin += len(piece) + 2
     if result and not text.isascii() and _INVISIBLE.search(text):
@@ -133,9 +137,22 @@ def numbers(key: str, text: str, codes: frozenset[str] = frozenset(), cic: bool 
 _Read = tuple[int, int, str, Decimal | None, str | None]
 
 
-def _read(piece: str, codes: frozenset[str], cic: bool) -> tuple[_Read, ...]:
-    """The numbers of a piece of text, in order; those of a short one are kept, for briefings share most of theirs."""
-    return _kept(piece, codes, cic) if len(piece) <= _LONGEST_KEPT else _bound(piece, codes, cic)
+class _Reader(dict):
+    """Piece of text → its numbers, in order. Those of short pieces are kept, for briefings share most of theirs."""
+
+    def __init__(self, codes: frozenset[str], cic: bool):
+        self._codes, self._cic = codes, cic
+
+    def __missing__(self, piece: str) -> tuple[_Read, ...]:
+        read = _bound(piece, self._codes, self._cic)
+        if len(piece) <= _LONGEST_KEPT:
+            if len(self) >= _MOST_KEPT:
+                self.clear()
+            self[piece] = read
+        return read
+
+
+_reader = lru_cache(4)(_Reader)
 
 
 def _bound(piece: str, codes: frozenset[str], cic: bool) -> tuple[_Read, ...]:
@@ -154,9 +171,6 @@ def _bound(piece: str, codes: frozenset[str], cic: bool) -> tuple[_Read, ...]:
     return tuple(result)
 
 
-_kept = lru_cache(1 << 14)(_bound)
-
-
 def _bind(text: str, begin: int, end: int, found: list[re.Match[str]], codes: frozenset[str], cic: bool) -> list[_Read]:
     """The numbers `found` in the clause begin..end, each with the nearest name; one pass over numbers and names."""
     names: list[tuple[int, int, str]] = []
@@ -167,7 +181,7 @@ def _bind(text: str, begin: int, end: int, found: list[re.Match[str]], codes: fr
         if cic and said in ANALOGUES:
             periods.append((*name.span(), said, Decimal(ANALOGUES[said]), "analogue"))
             continue
-        metric = _SPELLINGS.get(said.lower()) or (said if said in COUNTRIES or said in codes else None)
+        metric = _SPELLINGS.get(said.lower()) or (said if said in _CODES or said in codes else None)
         if cic and not metric:
             metric = _SYMBOLS.get(said) or _CIC_SPELLINGS.get(said.lower())
         if metric:  # other capitals (LOW) are no name
@@ -220,7 +234,7 @@ class Checker:
         self.printed = printed_figures(metrics)
         self.derived = derived_figures(metrics)
         # A user's own records may hold other nations.
-        self._codes = frozenset(code for code, _ in metrics.nations if code not in COUNTRIES)
+        self._codes = frozenset(code for code, _ in metrics.nations if code not in _CODES)
         self._cic = metrics.cic is not None
         self._true = self.printed | self.derived
 
@@ -237,12 +251,13 @@ class Checker:
 
     def triples(self, texts: Mapping[str, str]) -> set[tuple[str, str, Decimal]]:
         """(key, metric, value) of every right number of `texts`: what `triples` makes of their findings, sooner."""
+        reader = _reader(self._codes, self._cic)
         return {
             (key, metric, value)
             for key, text in texts.items()
             if text.isascii() or not _INVISIBLE.search(text)
             for piece in _PIECE.split(text)
-            for _, _, _, value, metric in _read(piece, self._codes, self._cic)
+            for _, _, _, value, metric in reader[piece]
             if value is not None and self._true.get(metric) == value
         }
 
