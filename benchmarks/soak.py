@@ -40,12 +40,16 @@ def right(record: Record) -> int:
     return sum(found.ok for found in record.findings)
 
 
+def recalled(record: Record) -> int:
+    return record.counts["numeric_recall"][0] + record.counts["derived_recall"][0]
+
+
 def seen(before: Record, after: Record) -> bool:
     """Whether a changed digit was: a number is wrong, fewer are right, recall fell, the briefing is not all right."""
     return (
         any(not found.ok for found in after.findings)
         and right(after) < right(before)
-        and after.counts["numeric_recall"][0] < before.counts["numeric_recall"][0]
+        and recalled(after) < recalled(before)
         and after.counts["all_right"] == (0, 1)
     )
 

@@ -95,8 +95,11 @@ def missed(before: Record, after: Record) -> bool:
     def right(record: Record) -> int:
         return sum(found.ok for found in record.findings)
 
+    def recalled(record: Record) -> int:
+        return record.counts["numeric_recall"][0] + record.counts["derived_recall"][0]
+
     wrong = any(not found.ok for found in after.findings)
-    fallen = after.counts["numeric_recall"][0] < before.counts["numeric_recall"][0] and right(after) < right(before)
+    fallen = recalled(after) < recalled(before) and right(after) < right(before)
     return not (wrong and fallen and after.counts["all_right"] == (0, 1))
 
 

@@ -105,7 +105,7 @@ def test_each_fault_lowers_its_own_figure():
     assert changed(political=other) == {"numeric_precision", "numeric_recall", "all_right"}
     index = re.search(r"index (\d+)", answer["financial"])[1]
     other = answer["financial"].replace(f"index {index}", f"index {int(index) + 1}")
-    assert changed(financial=other) == {"derived_accuracy", "numeric_recall", "all_right"}
+    assert changed(financial=other) == {"derived_accuracy", "derived_recall", "all_right"}
     other = "The political picture is good" + answer["political"][answer["political"].index(":") :]
     assert "risk_words" in changed(political=other)
     year = {"numeric_precision", "fabrication", "fabrication_lenient", "all_right"}
@@ -126,7 +126,10 @@ def test_counts_pool_and_missing_outputs_count_as_failures():
     assert recall.value == sum(top for top, _ in triples) / recall.n < 1
     assert recall.low < recall.value < recall.high
     assert card.metrics["numeric_precision"].value == 1.0
-    assert card.to_json()["coverage"] == {"rows": 40, "outputs": 39}
+    coverage = card.to_json()["coverage"]
+    assert (coverage["rows"], coverage["outputs"]) == (40, 39)
+    assert coverage["judged"]["numeric_recall"] == 40
+    assert coverage["judged"]["arithmetic"] == 0  # basic rows
     assert card.worst(1)[0].id == "t-3"
     assert card.worst(1)[0].reasons == ("not strictly JSON: no output",)
 
