@@ -158,9 +158,14 @@ def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
 def test_a_faulty_row_is_named(tmp_path, prepare, small_data):
     rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join([*rows[:100], rows[100][:50] + "\n", *rows[101:]]))  # a cut-off line
+    file.write_text("".join(rows))
+    prepared = prepare(tmp_path / "train", train=file)
+    file.write_text("".join([*rows[:100], rows[100][:50] + "\n", *rows[101:]]))  # cut off
+    with pytest.raises(ElleError) as caught:
+        prepare(tmp_path / "train", train=file)
+    assert caught.value.where == f"{file}:101"  # in a small file each row is read beforehand
     with pytest.raises(ElleError, match="not what the recipe says") as caught:
-        launch.preprocess(prepare(tmp_path / "train", train=file))
+        launch.preprocess(prepared)
     assert "audit" in caught.value.fix
 
 
