@@ -1,11 +1,16 @@
 """Shared by all tests: runs go to a folder of their own, and the smallest real model is made once."""
 
+import signal
+
 import pytest
 from contract import Server
 from contract.hub import Hub
 
 from helpers.briefings import dataset
 from helpers.training import launch, nano
+
+# In the background of a script SIGINT is ignored, and so it would be in every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -120,7 +120,10 @@ def ask(
     finished: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # None: the end
     # A loop of its own in a thread of its own: a notebook's kernel runs one already in this thread.
     loop = asyncio.new_event_loop()
-    task = loop.create_task(_ask_all(base_url, requests, options, concurrency, timeout, retries, answers, finished))
+    stop = threading.Event()
+    task = loop.create_task(
+        _ask_all(base_url, requests, options, concurrency, timeout, retries, answers, finished, stop)
+    )
 
     def work() -> None:
         try:
@@ -148,6 +151,7 @@ def ask(
             if not more:
                 break
     except BaseException:  # Ctrl-C: open requests are dropped, and the server aborts them
+        stop.set()  # a cancellation can be swallowed by a request that ends in the same moment: no other must follow
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
@@ -189,6 +193,7 @@ async def _ask_all(
     retries: int,
     answers: list[Answer | None],
     finished: "queue.SimpleQueue[Answer | None]",
+    stop: threading.Event,
 ) -> None:
     import openai
 
@@ -231,6 +236,8 @@ async def _ask_all(
 
         async def worker() -> None:
             for number, (name, messages) in waiting:  # shared by all workers: no request waits as a task of its own
+                if stop.is_set():
+                    return
                 answers[number] = answer = await one(name, messages)
                 finished.put(answer)
                 if in_vain >= at_once:
