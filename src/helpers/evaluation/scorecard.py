@@ -42,8 +42,8 @@ METRICS = {
         unseen="numbers in words, negations and comparisons (not 40, above 40)",
     ),
     "numeric_recall": Metric(
-        "(key, metric, value) of the reference answers' printed figures that the answer has under the same key / all of "
-        "them; an output without an object has none",
+        "(key, metric, value) of the reference answers' printed figures that the answer has under the same key / all "
+        "of them; an output without an object has none",
         version=3,
         by_briefing=False,
         unseen="numbers in words, which count as missing",
