@@ -414,14 +414,19 @@ def preprocess(prepared: Prepared) -> dict[str, dict[str, int]]:
     """
     if not (prepared.folder / COUNTS).exists():
         job = _run(prepared, prepared.folder / "preprocess", prepared.preprocess)
-        try:
-            job.wait()
-        except KeyboardInterrupt:
-            job.stop(timeout=20)
-            raise
-        if job.returncode != 0:
-            raise failure(job)
+        _wait(job)
     return counts(prepared.folder)
+
+
+def _wait(job: Job) -> None:
+    """Until it ends; an interrupt ends it."""
+    try:
+        job.wait()
+    except KeyboardInterrupt:
+        job.stop(timeout=20)
+        raise
+    if job.returncode != 0:
+        raise failure(job)
 
 
 def counts(folder: Path) -> dict[str, dict[str, int]]:
@@ -585,11 +590,5 @@ def merge(trained: Trained) -> Path:
         return merged
     command = ["axolotl", "merge-lora", str(trained.folder / "axolotl.yaml")]
     job = Job.start(trained.folder / "merge", command, env=environment(), cwd=trained.folder)
-    try:
-        job.wait()
-    except KeyboardInterrupt:
-        job.stop(timeout=20)
-        raise
-    if job.returncode != 0:
-        raise failure(job)
+    _wait(job)
     return merged
