@@ -105,7 +105,8 @@ class Prepared:
     def said(self, *, data_only: bool = False) -> list[str]:
         """What is to run, in lines for people: the exact commands, the precision, and what to know."""
         commands = [self.preprocess] if data_only else self.commands
-        lines = [f"command    {shlex.join(command)}" for command in commands]
+        # Paths as they are given in the repository's root: a notebook's output is committed.
+        lines = [f"command    {shlex.join(map(_shown, command))}" for command in commands]
         lines.append(f"precision  {self.precision}")
         lines += [f"remark     {remark}" for remark in self.remarks]
         lines += [f"warning    {_said(f)}" for f in self.plan.findings if f.severity == "warning"]
@@ -327,6 +328,10 @@ def _plan(file: Path, config: dict, computer: Machine, parent: Path | str, nodes
 def _said(finding: Finding) -> str:
     fix = f" (fix: {finding.fix})" if finding.fix else ""
     return f"{finding.where}: {finding.message}{fix}"
+
+
+def _shown(word: str) -> str:
+    return paths.shown(word) if Path(word).is_absolute() else word
 
 
 def _of_machine(finding: Finding) -> bool:
