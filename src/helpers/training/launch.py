@@ -331,7 +331,9 @@ def _said(finding: Finding) -> str:
 
 
 def _shown(word: str) -> str:
-    return paths.shown(word) if Path(word).is_absolute() else word
+    """A path in the repository as it is given from its root; all else as it is: the command has to work."""
+    here = Path(word).is_absolute() and Path(word).is_relative_to(paths.root())
+    return str(Path(word).relative_to(paths.root())) if here else word
 
 
 def _of_machine(finding: Finding) -> bool:
