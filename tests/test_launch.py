@@ -259,7 +259,7 @@ def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(tmp_path, sm
 def test_on_a_gpu_the_data_is_prepared_first(tmp_path, small_data, monkeypatch):
     prepared = chosen(monkeypatch, tmp_path, small_data, 2)
     assert [command[1] for command in prepared.commands] == ["preprocess", "train"]
-    assert shlex.split(prepared.said()[0].partition(" ")[2]) == prepared.preprocess
+    assert shlex.split(prepared.said(exact=True)[0].partition(" ")[2]) == prepared.preprocess
     (prepared.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
     assert prepared.commands == [prepared.command]  # it is done already
 

@@ -283,7 +283,7 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
     )
     if folder and audits.verdict(folder) is None:
         prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")
-    click.echo("\n".join(prepared.said(data_only=preprocess_only)), err=True)
+    click.echo("\n".join(prepared.said(data_only=preprocess_only, exact=True)), err=True)
     if preprocess_only:
         found = launch.preprocess(prepared)
         click.echo(launch.counted(found), err=True)

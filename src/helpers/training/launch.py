@@ -102,11 +102,13 @@ class Prepared:
         low, high = hardware.hourly(self.plan.hardware)
         return (low + high) / 2 or (0.0 if self.plan.hardware.is_cpu else None)
 
-    def said(self, *, data_only: bool = False) -> list[str]:
-        """What is to run, in lines for people: the exact commands, the precision, and what to know."""
+    def said(self, *, data_only: bool = False, exact: bool = False) -> list[str]:
+        """What is to run, in lines for people: the commands, the precision, and what to know.
+
+        exact: commands as they run here, not with the paths that a committed notebook may show.
+        """
         commands = [self.preprocess] if data_only else self.commands
-        # Paths as they are given in the repository's root: a notebook's output is committed.
-        lines = [f"command    {shlex.join(map(_shown, command))}" for command in commands]
+        lines = [f"command    {shlex.join(c if exact else map(_shown, c))}" for c in commands]
         lines.append(f"precision  {self.precision}")
         lines += [f"remark     {remark}" for remark in self.remarks]
         lines += [f"warning    {_said(f)}" for f in self.plan.findings if f.severity == "warning"]
@@ -331,9 +333,7 @@ def _said(finding: Finding) -> str:
 
 
 def _shown(word: str) -> str:
-    """A path in the repository as it is given from its root; all else as it is: the command has to work."""
-    here = Path(word).is_absolute() and Path(word).is_relative_to(paths.root())
-    return str(Path(word).relative_to(paths.root())) if here else word
+    return paths.shown(word) if Path(word).is_absolute() else word
 
 
 def _of_machine(finding: Finding) -> bool:
