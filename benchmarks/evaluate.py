@@ -17,7 +17,7 @@ if hasattr(os, "sched_setaffinity"):
 import jsonschema
 import numpy as np
 
-from helpers.briefings import cic_writer, dataset, scenario, writer
+from helpers.briefings import cic_writer, dataset, writer
 from helpers.briefings.metrics import parse
 from helpers.briefings.schema import Briefing, CicBriefing, json_schema
 from helpers.evaluation.hostile import change_digit
@@ -29,11 +29,8 @@ def cases(kind: str, count: int, seed: int = 0) -> list[tuple[str, str, str]]:
     pick, rng, made = random.Random(seed), np.random.default_rng(seed), []
     for index in range(count):
         _, prompt, reference = (turn["value"] for turn in dataset.row(kind, seed, index)["conversations"])
-        if kind == "basic":
-            conversation = writer.conversation(parse(prompt), scenario.generator(seed + 1, index))
-        else:
-            conversation = cic_writer.conversation(parse(prompt), writer.picker(rng.random(40)))
-        output = conversation[2]["value"]
+        write = writer if kind == "basic" else cic_writer
+        output = write.conversation(parse(prompt), writer.picker(rng.random(40)))[2]["value"]
         made.append((prompt, reference, _wrong(output, pick) if index % 10 == 0 else output))
     return made
 

@@ -67,7 +67,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
     required = checker.triples(texts_of(wanted.value))
-    derived = {triple for triple in required if triple[1] in checker.derived}
+    derived = sum(metric in checker.derived for _, metric, _ in required)
 
     parsed = Parsed(False, False, "", None, "no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
@@ -87,8 +87,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     if parsed.value is None:  # everything is missing, and the first reason says it
         counts |= dict.fromkeys(("numeric_precision", "derived_accuracy", "arithmetic", "epistemic_bound"), (0, 0))
         counts |= {
-            "numeric_recall": (0, len(required) - len(derived)),
-            "derived_recall": (0, len(derived)),
+            "numeric_recall": (0, len(required) - derived),
+            "derived_recall": (0, derived),
             "risk_words": (0, len(CATEGORIES)),
             "words": (0, said_of),
             "phase": (0, int(metrics.cic is not None)),
@@ -110,6 +110,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
             number = found.number
             reasons.append(f"{number.key[:40]}: {number.text[:40]!r} is wrong: {found.why}")
     missing = required - triples(findings)
+    lost = sum(metric in checker.derived for _, metric, _ in missing)
     reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
     read = words.read(texts)
     risk, said = words.faults(read, metrics)
@@ -126,9 +127,9 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     held = schema and not (missing or risk or said or phase or sums or bold or surely)
     counts |= {
         "numeric_precision": (right, total),
-        "numeric_recall": (len(required - derived - missing), len(required) - len(derived)),
+        "numeric_recall": (len(required) - derived - len(missing) + lost, len(required) - derived),
         "derived_accuracy": (derived_right, derived_total),
-        "derived_recall": (len(derived - missing), len(derived)),
+        "derived_recall": (derived - lost, derived),
         "arithmetic": (sums_of - len(sums), sums_of),
         "risk_words": (len(CATEGORIES) - len(risk), len(CATEGORIES)),
         "words": (said_of - len(said), said_of),
