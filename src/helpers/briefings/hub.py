@@ -121,7 +121,7 @@ def plan(
         path = folder / name
         if not path.is_file():
             raise ElleError(f"the set's file {name!r} is not in its folder", where=str(folder), fix="make the set anew")
-        file = File(name, path.stat().st_size, _sha256(path))
+        file = File(name, path.stat().st_size, jsonl.sha256(path))
         if hashes.get(name, file.sha256) != file.sha256:
             raise ElleError("this is not the file that the manifest describes", where=str(path), fix="make it anew")
         files.append(file)
@@ -235,13 +235,6 @@ def _token(endpoint: str) -> str:
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP library would quote it in its complaint
         raise ElleError("the token for the Hub holds a character that no token has", where=where, fix=fix)
     return token
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return jsonl.sha256(path)
-    except OSError as error:
-        raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
 
 
 class _Again(Exception):

@@ -208,7 +208,7 @@ def _whole(text: bytes) -> bool:
 
 def _line(row: dict) -> bytes:
     """A line of JSON; a lone surrogate, which is no UTF-8, as its escape."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
+    return jsonl.line(row).encode(errors="backslashreplace") + b"\n"
 
 
 def _write(path: Path | str, rows: Iterable[dict]) -> None:
