@@ -133,7 +133,9 @@ def test_scores_count_what_is_right_and_nothing_else():
     net = next(iter(computed(assessed)["net"]))
     wrong = {"sums": said.removesuffix(result) + result[:-1] + str((int(result[-1]) + 1) % 10)}
     for answer, right in ((said, True), (f" {said}\n", True), (wrong["sums"], False), (result, True), ("", False)):
-        assert score([sums], {sums["id"]: answer}, [], {}).sums.tolist() == [right], answer
+        found = score([sums], {sums["id"]: answer}, [], {})
+        assert found.sums.tolist() == [right], answer
+        assert found.form.tolist() == [";" in answer]
     changed = assessed.replace(f"net {net}", "net 9.999", 1)
     doubled = assessed.replace(f"net {net}", f"net 9.999, net {net}", 1)
     for answer, right in ((assessed, DERIVED), (changed, set(DERIVED) - {"net"}), (doubled, set(DERIVED) - {"net"}),
@@ -148,7 +150,7 @@ def test_scores_count_what_is_right_and_nothing_else():
 
 def scores_of(sums, gain):
     figures = {name: np.array(gain, bool) for name in DERIVED}
-    return Scores(np.array(sums, bool), figures)
+    return Scores(np.array(sums, bool), np.ones(len(sums), bool), figures)
 
 
 def test_a_statement_is_judged_by_its_interval():

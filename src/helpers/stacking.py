@@ -194,9 +194,9 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for name, model in found["models"].items():
         row = {"model": name, "what": model["what"], "steps": str(model["steps"][0])}
-        for kind in ("sums", "net and F"):
+        for kind in ("sums", "form", "net and F"):
             row[f"{kind} (%)"] = percent(model["pooled"][kind])
-            if model["across"][kind]:
+            if model["across"].get(kind):
                 row[f"{kind}, across seeds"] = percent(model["across"][kind])
         rows.append(row)
     return rows

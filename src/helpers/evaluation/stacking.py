@@ -16,6 +16,8 @@ from helpers.evaluation.compare import Difference, yes_or_no
 from helpers.evaluation.statistics import Estimate, wilson
 
 _COMPUTED = re.compile(rf"\b({'|'.join(DERIVED)}|Confidence) (-?\d+(?:\.\d+)?)(?![\d.]*\d)")
+#: What an answer to a sum looks like, right or wrong (`briefings.stacking.worked`).
+_WORKED = re.compile(r"-?\(\d\.\d{3}[+-]\d\.\d{3}\)(;\d{1,2}[+-]\d([+-]1)?=\d{1,2}){4};-?\d\.\d{3}")
 #: A difference of shares below this is none to speak of: the margin of `verdict`.
 MARGIN = 0.05
 
@@ -40,10 +42,11 @@ def computed(answer: str) -> dict[str, set[str]]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model got right, question by question. sums: of stage 1, the result; figures: name of `DERIVED` → of the
-    assessments, each computed figure."""
+    """What a model got right, question by question. sums: of stage 1, the result; form: whether it is worked out at
+    all, rightly or wrongly; figures: name of `DERIVED` → of the assessments, each computed figure."""
 
     sums: np.ndarray
+    form: np.ndarray
     figures: dict[str, np.ndarray]
 
     @property
@@ -55,11 +58,12 @@ class Scores:
     def pooled(cls, scores: Sequence["Scores"]) -> "Scores":
         """Of several seeds, one after the other."""
         figures = {name: np.concatenate([each.figures[name] for each in scores]) for name in DERIVED}
-        return cls(np.concatenate([each.sums for each in scores]), figures)
+        sums, form = (np.concatenate([getattr(each, name) for each in scores]) for name in ("sums", "form"))
+        return cls(sums, form, figures)
 
     def to_json(self) -> dict[str, dict[str, float | int | None]]:
-        """Plain values: share, n, low and high of the sums, of net and F together, and of each computed figure."""
-        shares = {"sums": self.sums, "net and F": self.gain} | self.figures
+        """Plain values: share, n, low and high of the sums, their form, net and F, and each computed figure."""
+        shares = {"sums": self.sums, "form": self.form, "net and F": self.gain} | self.figures
         return {name: asdict(share(right)) for name, right in shares.items()}
 
 
@@ -73,12 +77,15 @@ def score(
 ) -> Scores:
     """Judge the outputs (row id → text) to both kinds of rows; one that is missing is wrong."""
     results = [final(said.get(row["id"], "")) == final(_reference(row)) for row in sums]
+    form = [bool(_WORKED.fullmatch(said.get(row["id"], "").strip())) for row in sums]
     figures: dict[str, list[bool]] = {name: [] for name in DERIVED}
     for row in assessments:
         right, found = computed(_reference(row)), computed(assessed.get(row["id"], ""))
         for name, each in figures.items():
             each.append(found.get(name) == right[name])
-    return Scores(np.array(results, bool), {name: np.array(each, bool) for name, each in figures.items()})
+    return Scores(
+        np.array(results, bool), np.array(form, bool), {name: np.array(each, bool) for name, each in figures.items()}
+    )
 
 
 def _reference(row: dict) -> str:
