@@ -40,7 +40,9 @@ either stage. Trainings took {seconds:,.0f} s in all, start-ups included.
 {table(stacking.table(results))}
 
 Shares in per cent with 95 % intervals: Wilson's, over the questions of all seeds; and of the mean across seeds,
-Student's t, which holds the spread between trainings. `net and F`: both sums of an assessment are right.
+Student's t, which holds the spread between trainings. `sums`: of stage 1, the result is right; `form`: it is worked out
+at all, rightly or wrongly; `gain`: an assessment's two sums hold, from the figures that it prints itself; `right`: net
+and F are right.
 
 ## The documents' statements
 

@@ -9,8 +9,11 @@ from helpers.briefings.cic_figures import DERIVED
 from helpers.evaluation.stacking import Scores, share
 from helpers.evaluation.statistics import Estimate
 from helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_axes, styled
+from helpers.stacking import ARMS, STAGE_1
 
-COLOURS, MARKERS = (GREY, BLUE, GREEN, ORANGE, PURPLE, RED, SKY), ("o", "s", "D", "^", "v", "P", "X")
+_LOOKS = zip((GREY, BLUE, GREEN, ORANGE, PURPLE, RED, SKY), ("o", "s", "D", "^", "v", "P", "X"), strict=True)
+#: Model → colour and marker, the same in every figure.
+LOOKS = dict(zip((STAGE_1, *ARMS), _LOOKS, strict=True))
 
 
 def _arms(share: Estimate) -> list[list[float]]:
@@ -20,12 +23,12 @@ def _arms(share: Estimate) -> list[list[float]]:
 
 @styled
 def retention(scores: Mapping[str, Sequence[Scores]]) -> Figure:
-    """What stage 2 brought against what it left of stage 1: for each model, right sums over assessments whose net and F
-    are both right, with Wilson's intervals over all seeds; of several seeds, each as a small dot. scores: model → one a
-    seed, the first model being stage 1 itself."""
+    """What stage 2 brought against what it left of stage 1: for each model, right sums over assessments whose own sums
+    hold, with Wilson's intervals over all seeds; of several seeds, each as a small dot. scores: model → one a
+    seed."""
     figure, (axes,) = new_axes(height=4.6, width=7.5)
-    for place, (name, found) in enumerate(scores.items()):
-        colour, marker = COLOURS[place % 7], MARKERS[place % 7]
+    for name, found in scores.items():
+        colour, marker = LOOKS[name]
         pooled = Scores.pooled(found)
         x, y = share(pooled.gain), share(pooled.sums)
         axes.errorbar(
@@ -35,11 +38,11 @@ def retention(scores: Mapping[str, Sequence[Scores]]) -> Figure:
         if len(found) > 1:
             dots = [each.gain.mean() for each in found], [each.sums.mean() for each in found]
             axes.scatter(*dots, color=colour, marker=marker, s=12, alpha=0.5, linewidth=0)
-        if not place:
+        if name == STAGE_1:
             axes.axhline(y.value, color=colour, linestyle=":", linewidth=1)
     axes.set(
         title="Retention against gain (lines: 95 % intervals; dotted: before stage 2)",
-        xlabel="gain: assessments with net and F right", ylabel="retention: sums right", xlim=(-0.04, 1.04),
+        xlabel="gain: assessments whose sums hold", ylabel="retention: sums right", xlim=(-0.04, 1.04),
         ylim=(-0.04, 1.04),
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
@@ -56,7 +59,7 @@ def by_figure(scores: Mapping[str, Sequence[Scores]]) -> Figure:
     for place, (name, found) in enumerate(scores.items()):
         shares = [share(right) for right in Scores.pooled(found).figures.values()]
         rows = [row + (place - (len(scores) - 1) / 2) * height for row in range(len(DERIVED))]
-        axes.barh(rows, [each.value for each in shares], 0.92 * height, color=COLOURS[place % 7], label=name)
+        axes.barh(rows, [each.value for each in shares], 0.92 * height, color=LOOKS[name][0], label=name)
         axes.hlines(rows, [each.low for each in shares], [each.high for each in shares], color="black", linewidth=0.8)
     axes.set_yticks(range(len(DERIVED)), DERIVED)
     axes.invert_yaxis()

@@ -317,7 +317,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         found = difference(compared["metrics"]["all_right"])
         lines[f"{MODELS.get(model, model)} Δ all_right"] = f"{found}, percentage points" if found else "undefined"
     for name, model in ((report["stacking"] or {}).get("models") or {}).items():
-        shares = (f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "net and F"))
+        shares = (f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "gain"))
         lines[f"stacked {name}"] = "; ".join(shares)
     speed, cost = report["tokens_per_second"], report["cost"]
     return lines | {

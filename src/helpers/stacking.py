@@ -171,7 +171,7 @@ def results(models: Models, scores: Mapping[str, Sequence[Scores]], seeds: Seque
     together (`pooled`), each seed's and, of several, the mean and its interval (`across`); `statements` on trial."""
     found = {}
     for name, each in scores.items():
-        values = {"sums": [one.sums.mean() for one in each], "net and F": [one.gain.mean() for one in each]}
+        values = {"sums": [one.sums.mean() for one in each], "gain": [one.gain.mean() for one in each]}
         found[name] = {
             "what": ARMS[name].what if name in ARMS else "sums with worked steps, from nothing",
             "steps": [trained.steps for trained in models[name]],
@@ -190,11 +190,11 @@ def percent(estimate: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """The models of `results`, a row each: shares in per cent with Wilson's intervals over all seeds' questions and, of
-    several seeds, the mean with its interval from seed to seed."""
+    several seeds, the mean with its interval across them."""
     rows = []
     for name, model in found["models"].items():
         row = {"model": name, "what": model["what"], "steps": str(model["steps"][0])}
-        for kind in ("sums", "form", "net and F"):
+        for kind in ("sums", "form", "gain", "right"):
             row[f"{kind} (%)"] = percent(model["pooled"][kind])
             if model["across"].get(kind):
                 row[f"{kind}, across seeds"] = percent(model["across"][kind])

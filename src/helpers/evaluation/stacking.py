@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from helpers.briefings.cic_figures import DERIVED
 from helpers.evaluation.compare import Difference, yes_or_no
 from helpers.evaluation.statistics import Estimate, wilson
 
-_COMPUTED = re.compile(rf"\b({'|'.join(DERIVED)}|Confidence) (-?\d+(?:\.\d+)?)(?![\d.]*\d)")
+_SUMS = ("Φ", "λH", "net", "γC", "F")
+_PRINTED = re.compile(rf"\b({'|'.join({*DERIVED, *_SUMS})}|Confidence) (-?\d+(?:\.\d+)?)(?![\d.]*\d)")
 #: What an answer to a sum looks like, right or wrong (`briefings.stacking.worked`).
 _WORKED = re.compile(r"-?\(\d\.\d{3}[+-]\d\.\d{3}\)(;\d{1,2}[+-]\d([+-]1)?=\d{1,2}){4};-?\d\.\d{3}")
 #: A difference of shares below this is none to speak of: the margin of `verdict`.
@@ -27,43 +29,51 @@ def final(answer: str) -> str:
     return answer.strip().rpartition(";")[2]
 
 
-def computed(answer: str) -> dict[str, set[str]]:
-    """The computed figures of an assessment (names of `DERIVED`) as printed; {} where it is no JSON object of texts."""
+def printed(answer: str) -> dict[str, set[str]]:
+    """Φ and the computed figures of an assessment (names of `DERIVED`) as its texts print them, the working aside; {}
+    where it is no JSON object of texts."""
     try:
         texts = json.loads(answer)
     except ValueError:
         return {}
     found: dict[str, set[str]] = {}
     if isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values()):
-        for name, value in _COMPUTED.findall(" ".join(texts[key] for key in texts if key != "working")):
+        for name, value in _PRINTED.findall(" ".join(texts[key] for key in texts if key != "working")):
             found.setdefault(name.lower() if name == "Confidence" else name, set()).add(value)
     return found
+
+
+def adds_up(found: Mapping[str, set[str]], phi: set[str]) -> bool:
+    """Whether an assessment's two sums hold, Φ − λH = net and net + γC = F, from `phi`, which its prompt prints, and
+    what it prints itself, each figure with one value."""
+    if found.get("Φ") != phi or any(len(found.get(name, ())) != 1 for name in _SUMS):
+        return False
+    first, less, net, more, total = (Decimal(next(iter(found[name]))) for name in _SUMS)
+    return first - less == net and net + more == total
 
 
 @dataclass(frozen=True)
 class Scores:
     """What a model got right, question by question. sums: of stage 1, the result; form: whether it is worked out at
-    all, rightly or wrongly; figures: name of `DERIVED` → of the assessments, each computed figure."""
+    all, rightly or wrongly. Of the assessments, gain: whether both sums hold (`adds_up`), which neither copying nor
+    looking up gives; figures: name of `DERIVED` → each computed figure, exactly."""
 
     sums: np.ndarray
     form: np.ndarray
+    gain: np.ndarray
     figures: dict[str, np.ndarray]
-
-    @property
-    def gain(self) -> np.ndarray:
-        """Of the assessments, whether both sums (net and F) are right: what copying and looking up do not give."""
-        return self.figures["net"] & self.figures["F"]
 
     @classmethod
     def pooled(cls, scores: Sequence["Scores"]) -> "Scores":
         """Of several seeds, one after the other."""
         figures = {name: np.concatenate([each.figures[name] for each in scores]) for name in DERIVED}
-        sums, form = (np.concatenate([getattr(each, name) for each in scores]) for name in ("sums", "form"))
-        return cls(sums, form, figures)
+        names = ("sums", "form", "gain")
+        return cls(*(np.concatenate([getattr(each, name) for each in scores]) for name in names), figures)
 
     def to_json(self) -> dict[str, dict[str, float | int | None]]:
-        """Plain values: share, n, low and high of the sums, their form, net and F, and each computed figure."""
-        shares = {"sums": self.sums, "form": self.form, "net and F": self.gain} | self.figures
+        """Plain values: share, n, low and high of each, and of net and F together (`right`)."""
+        shares = {"sums": self.sums, "form": self.form, "gain": self.gain} | self.figures
+        shares["right"] = self.figures["net"] & self.figures["F"]
         return {name: asdict(share(right)) for name, right in shares.items()}
 
 
@@ -79,12 +89,17 @@ def score(
     results = [final(said.get(row["id"], "")) == final(_reference(row)) for row in sums]
     form = [bool(_WORKED.fullmatch(said.get(row["id"], "").strip())) for row in sums]
     figures: dict[str, list[bool]] = {name: [] for name in DERIVED}
+    gain = []
     for row in assessments:
-        right, found = computed(_reference(row)), computed(assessed.get(row["id"], ""))
+        right, found = printed(_reference(row)), printed(assessed.get(row["id"], ""))
+        gain.append(adds_up(found, right["Φ"]))
         for name, each in figures.items():
             each.append(found.get(name) == right[name])
     return Scores(
-        np.array(results, bool), np.array(form, bool), {name: np.array(each, bool) for name, each in figures.items()}
+        np.array(results, bool),
+        np.array(form, bool),
+        np.array(gain, bool),
+        {name: np.array(each, bool) for name, each in figures.items()},
     )
 
 
@@ -117,7 +132,6 @@ class Statement:
 
 STATEMENTS = (
     Statement("mathematics is preserved: one epoch, low rate", "stage1", "low", "sums", keeps=True),
-    Statement("… which a high rate would not do", "high", "low", "sums", keeps=False),
     Statement("… and an adapter does as well", "stage1", "lora", "sums", keeps=True),
     Statement("one epoch at a low rate is enough to learn the CIC task", "high", "low", "gain", keeps=True),
     Statement("an adapter learns it as well", "high", "lora", "gain", keeps=True),
@@ -126,20 +140,20 @@ STATEMENTS = (
 )
 
 
-def verdict(difference: Difference, keeps: bool) -> str:
+def verdict(difference: Difference, keeps: bool, by_seed: Sequence[float]) -> str:
     """`holds`, `does not hold` or `undecided`, by the 95 % interval of after − before.
 
     No worse: by less than `MARGIN`, for sure. Better: by more than nothing (and by McNemar's test, p < 0.05); it does
-    not hold where it is worse, or better by less than `MARGIN` at most.
+    not hold where it is worse, or better by less than `MARGIN` at most. What holds has to hold with each seed, for the
+    interval knows nothing of the spread between trainings.
     """
-    found, low, high, p = difference.difference, difference.low, difference.high, difference.p
-    if found is None or low is None or high is None or p is None:
+    low, high, p = difference.low, difference.high, difference.p
+    if low is None or high is None or p is None:
         return "undecided"
-    if keeps:
-        return "holds" if low > -MARGIN else "does not hold" if high < -MARGIN else "undecided"
-    if low > 0 and p < 0.05:
+    bound = -MARGIN if keeps else 0.0
+    if low > bound and (keeps or p < 0.05) and all(each > bound for each in by_seed):
         return "holds"
-    return "does not hold" if high < MARGIN else "undecided"
+    return "does not hold" if high < (-MARGIN if keeps else MARGIN) else "undecided"
 
 
 def judge(scores: Mapping[str, Sequence[Scores]]) -> list[dict[str, Any]]:
@@ -157,15 +171,16 @@ def judge(scores: Mapping[str, Sequence[Scores]]) -> list[dict[str, Any]]:
             tuple(score.sums if each.by == "sums" else score.gain for score in pair)
             for pair in zip(scores[each.before], scores[each.after], strict=True)
         ]
+        by_seed = [float(after.mean() - before.mean()) for before, after in pairs]
         found = yes_or_no(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
         rows.append(
             {
                 "says": each.says,
-                "of": f"{each.after} against {each.before}, {'sums' if each.by == 'sums' else 'net and F'}",
+                "of": f"{each.after} against {each.before}, {each.by}",
                 **{"before": found.a, "after": found.b, "difference": found.difference},
                 **{"low": found.low, "high": found.high, "p": found.p, "n": found.n},
-                "by_seed": [float(after.mean() - before.mean()) for before, after in pairs],
-                "verdict": verdict(found, each.keeps),
+                "by_seed": by_seed,
+                "verdict": verdict(found, each.keeps, by_seed),
             }
         )
     return rows
