@@ -6,6 +6,7 @@ flag back into the flag. Units: GB = 1e9 bytes; lengths in tokens.
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,7 +358,7 @@ def here(deployment: Deployment) -> Deployment:
 
 
 def _flags(deployment: Deployment) -> dict[str, Any]:
-    """vLLM's flags, by name: a value, or True for a flag that takes none."""
+    """vLLM's flags, by name: a value, a list of them, or True for a flag that takes none."""
     flags: dict[str, Any] = {
         "model": deployment.model_id,
         "served-model-name": deployment.served_name,
@@ -371,23 +372,31 @@ def _flags(deployment: Deployment) -> dict[str, Any]:
         slots = max(1, len(deployment.adapters))
         flags |= {"enable-lora": True, "max-loras": slots, "max-lora-rank": lora_rank(deployment)}
         if deployment.adapters:
-            listed = [{"name": name, "path": str(place)} for name, place in deployment.adapters.items()]
-            flags["lora-modules"] = json.dumps(listed)
+            modules = ({"name": name, "path": place} for name, place in deployment.adapters.items())
+            flags["lora-modules"] = list(map(json.dumps, modules))
     return flags
 
 
 def render_command(deployment: Deployment) -> list[str]:
     """The arguments with which vLLM serves it here (address, port and precision are `server`'s)."""
-    pairs = [[f"--{name}"] + ([] if value is True else [str(value)]) for name, value in _flags(deployment).items()]
-    return [word for pair in pairs for word in pair]
+    words = []
+    for name, value in _flags(deployment).items():
+        values = [] if value is True else value if isinstance(value, list) else [str(value)]
+        words += [f"--{name}", *values]
+    return words
 
 
 def render_worker(deployment: Deployment) -> dict[str, str]:
     """The environment of RunPod's vLLM worker (runpod-workers/worker-vllm) that serves it; no secrets are in it."""
     names = {"model": "MODEL_NAME", "served-model-name": "OPENAI_SERVED_MODEL_NAME_OVERRIDE"}
-    found = {
+    flags = _flags(deployment)
+    found = {}
+    if modules := flags.pop("lora-modules", None):
+        # The worker documents LORA_MODULES as a JSON list; it hands that on as one word, and vLLM's parser refuses it.
+        found["VLLM_EXTRA_ARGS"] = shlex.join(["--lora-modules", *modules])
+    found |= {
         names.get(name, name.replace("-", "_").upper()): "true" if value is True else str(value)
-        for name, value in _flags(deployment).items()
+        for name, value in flags.items()
     }
     # The worker hands on so many requests at once; vLLM queues what is beyond its own number.
     return found | {"MAX_CONCURRENCY": str(deployment.max_num_seqs)}
