@@ -92,6 +92,12 @@ def test_a_temporary_folder_of_its_own_goes_with_the_job(folder, number):
     assert not scratch.exists()
 
 
+def test_a_command_that_ends_at_once_ends_its_job(tmp_path):
+    """On a busy machine its exit code was collected by another hand, and the job never ended."""
+    jobs = [Job.start(tmp_path / str(number), ["true"]) for number in range(8)]
+    assert [job.wait(20) for job in jobs] == [0] * 8
+
+
 def test_a_command_ended_by_a_signal_has_its_negative_number(folder):
     job = Job.start(folder, python("import os; os.kill(os.getpid(), 11)"))
     assert job.wait(20) == -signal.SIGSEGV
