@@ -1,5 +1,6 @@
 """The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
 
+import contextlib
 import json
 import shlex
 import signal
@@ -319,9 +320,22 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
 @click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
 @click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the failures as a page.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Show counts to Prometheus there, on 127.0.0.1.")
 @as_json
 def evaluate(
-    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, as_json
+    data,
+    outputs,
+    against,
+    endpoint,
+    model,
+    limit,
+    concurrency,
+    max_tokens,
+    constrained,
+    price,
+    page,
+    metrics_port,
+    as_json,
 ) -> None:
     """Score a model's outputs: JSON and schema compliance, and every number.
 
@@ -333,15 +347,26 @@ def evaluate(
 
     if endpoint is None and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
-    if endpoint is None and (model or constrained or price is not None):
-        raise click.UsageError("--model, --constrained and --price go with --endpoint")
+    if endpoint is None and (model or constrained or price is not None or metrics_port):
+        raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
     if endpoint is not None and model is None:
         raise click.UsageError("--endpoint needs --model NAME")
     rows = answers.read_rows(data)
     batch, used = None, None
     if endpoint is not None:
         batch, used, outputs = _ask_endpoint(
-            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+            rows,
+            data,
+            outputs,
+            endpoint,
+            model,
+            limit,
+            concurrency,
+            max_tokens,
+            constrained,
+            price,
+            metrics_port,
+            as_json,
         )
     left_out = {row["id"] for row in rows[limit:]} if limit else set()
     rows = rows[:limit]
@@ -382,10 +407,10 @@ def evaluate(
 
 
 def _ask_endpoint(
-    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, metrics_port, as_json
 ) -> tuple:
     """The answers of a server to the rows, what they took, and the file that holds them."""
-    from helpers.serving import answers
+    from helpers.serving import answers, metrics
 
     server = answers.Endpoint(endpoint, model)
     if outputs is None:
@@ -393,17 +418,25 @@ def _ask_endpoint(
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
         outputs = paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
     try:
-        batch = answers.collect(
-            server,
-            rows,
-            outputs,
-            schema=answers.schema_of(rows) if constrained else None,
-            max_tokens=max_tokens,
-            concurrency=concurrency,
-            identity="",
-            limit=limit,
-            progress=counter("briefings", as_json),
-        )
+        with contextlib.ExitStack() as stack:
+            seen = None
+            if metrics_port:
+                exporter = metrics.Exporter(metrics_port, server=server.base_url, dollars_per_hour=price)
+                seen = stack.enter_context(exporter)
+            batch = answers.collect(
+                server,
+                rows,
+                outputs,
+                schema=answers.schema_of(rows) if constrained else None,
+                max_tokens=max_tokens,
+                concurrency=concurrency,
+                identity="",
+                limit=limit,
+                progress=counter("briefings", as_json),
+                judged=seen and seen.judged,
+            )
+            if seen:
+                seen.arrived(answer for answer in batch.answers if answer.id not in batch.kept)
     except KeyboardInterrupt:
         click.echo(f"\nwhat was answered is kept in {outputs}; the same command goes on", err=True)
         raise
