@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import watching
 
 from helpers import form, notebook, plots
 from helpers.briefings import dataset
@@ -24,6 +25,7 @@ from helpers.process import Job, created, descendants
 from helpers.serving import server
 from helpers.serving.answers import Endpoint, Verdicts, collect, measure, schema_of
 from helpers.serving.client import Batch, ask
+from helpers.serving.metrics import Exporter
 from helpers.serving.server import start_server
 
 PROMPTS = [(f"q{number}", [{"role": "user", "content": f"political {number}"}]) for number in range(8)]
@@ -651,6 +653,33 @@ def test_prompts_and_answers_are_in_no_log(real):
     kept = [path.read_text(errors="replace") for path in real.job.folder.rglob("*") if path.is_file()]
     assert len(answer.output) > 20
     assert not [text for text in kept if "5ec2e7" in text or answer.output in text or KEY in text]
+
+
+@pytest.mark.real
+def test_prometheus_reads_server_and_client_and_answers_the_whole_dashboard(real, hundred, short, tmp_path):
+    watching.tool("prometheus")
+    root = real.base_url.removesuffix("/v1")
+    # Else the templates name what this vLLM does not have.
+    assert watching.listed().items() <= watching.types(watching.fetched(f"{root}/metrics")).items()
+    with Exporter(0, server=root, dollars_per_hour=2) as seen:
+        places = {"server": root.removeprefix("http://"), "client": f"127.0.0.1:{seen.port}"}
+        with watching.Prometheus(tmp_path, **places, wait="1h", key=KEY) as prometheus:
+            queries = watching.queries("30s")
+
+            def without() -> set[str]:
+                """The queries without a number; asks Elle once more, for a rate needs counts that grow."""
+                batch = collect(real, hundred[:4], tmp_path / "x.jsonl", schema=short, judged=seen.judged)
+                seen.arrived(batch.answers)
+                found = {name: prometheus.query(text) for name, text in queries.items()}
+                return {name for name, rows in found.items() if all(row["value"][1] == "NaN" for row in rows)}
+
+            # No alert fires; and this model, which has learned nothing, gets nothing right.
+            expected = {"annotation Alerts", "Cost of a thousand briefings B"}
+            assert prometheus.until(lambda: without() == expected), without()
+            assert {row["metric"]["job"] for row in prometheus.query("up == 1")} == {"elle-server", "elle-client"}
+            rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+            assert {rule["health"] for rule in rules} == {"ok"}
+            assert {rule["name"] for rule in rules if rule["state"] != "inactive"} <= {"ElleServerDown"}
 
 
 @pytest.mark.real

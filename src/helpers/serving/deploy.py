@@ -136,9 +136,10 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
         ElleError: there is nothing of that name, or its weights are not here.
     """
     folder = Path(model).expanduser()
-    if not folder.is_dir() and (manifest := paths.runs() / str(model) / "manifests" / "05_train.json").is_file():
-        return of_run(manifest.parent.parent, jsonl.read_json(manifest)["metrics"])
-    if not folder.is_dir() and str(model).count("/") == 1:
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        manifest = paths.runs() / str(model) / "manifests" / "05_train.json"
+        if manifest.is_file():
+            return of_run(manifest.parent.parent, jsonl.read_json(manifest)["metrics"])
         folder = _cached(str(model)) or folder
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = str(adapter_config(folder).get("base_model_name_or_path") or "")
@@ -162,6 +163,8 @@ def of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, P
 
 def _cached(name: str) -> Path | None:
     """The folder of a Hub model in this machine's cache; nothing is downloaded."""
+    if name.count("/") != 1 or Path(name).is_absolute() or Path(name).exists():
+        return None
     try:
         from huggingface_hub import snapshot_download
 
@@ -198,7 +201,7 @@ def lora_rank(deployment: Deployment) -> int:
     for name, place in deployment.adapters.items():
         if name == deployment.served_name:
             raise ElleError(f"adapter and model are both called {name!r}", where="adapters", fix="rename one of them")
-        folder = Path(place) if Path(place).is_dir() or place.count("/") != 1 else _cached(place)
+        folder = _cached(place) or (Path(place) if Path(place).exists() or place.count("/") != 1 else None)
         if folder is not None:
             ranks[name] = int(adapter_config(folder).get("r") or 8)
         elif given is None:
