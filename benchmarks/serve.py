@@ -3,8 +3,8 @@
 1. transformers' generate, one briefing after the other, and in batches of 16; 2. vLLM asked by the project's client at
 16 requests at once, free and held to the schema; 3. vLLM's own benchmark (`vllm bench serve`) at several numbers of
 requests at once, free and held to the schema: throughput, time to the first token, time from one to the next. All
-greedy, fp32 on a CPU; tokens are those of the answers. Each of the first two is measured `--rounds` times in turn,
-and the medians compared: other work on the machine disturbs all alike.
+greedy, fp32 on a CPU, transformers with as many threads as serve it best; tokens are those of the answers. The first
+two are measured `--rounds` times in turn, and medians are compared: other work on the machine disturbs all alike.
 
 Without an argument the newest run that has trained is served. Exit code 1 where vLLM at 16 is not three times as fast
 as transformers one by one.
@@ -37,14 +37,6 @@ main(parser.parse_args())
 """
 
 
-def newest() -> str:
-    """The newest run that has trained."""
-    found = sorted(paths.runs().glob("*/manifests/05_train.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        sys.exit("error: no run has trained a model yet\n  fix:   `make demo`, or name a model's folder")
-    return found[-1].parent.parent.name
-
-
 def rows_of(model: str, count: int, folder: Path) -> list[dict]:
     """Unseen briefings: a run's own, or new ones of the basic set."""
     data = paths.runs() / model / "data"
@@ -64,6 +56,11 @@ class Transformers:
         self.tokenizer = AutoTokenizer.from_pretrained(weights, padding_side="left")
         self.model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
         self.prompts = [self.text(row) for row in rows]
+        tried = {}
+        for threads in {max(1, torch.get_num_threads() - 1), torch.get_num_threads()}:  # on a busy machine fewer
+            torch.set_num_threads(threads)
+            tried[threads] = self.rate(1, 2)
+        torch.set_num_threads(max(tried, key=lambda threads: tried[threads]))
 
     def text(self, row: dict) -> str:
         return self.tokenizer.apply_chat_template(dataset.messages(row), tokenize=False, add_generation_prompt=True)
@@ -88,7 +85,8 @@ class Transformers:
 
 
 def bench(found: server.Server, weights: Path, prompts: Path, at_once: int, count: int, schema: dict | None) -> dict:
-    """A point of vLLM's own benchmark, as `plots.load` takes it. prompts: JSONL of {"prompt"}, template and all."""
+    """A point of vLLM's own benchmark, as `plots.load` takes it. prompts: ShareGPT conversations as JSON, the prompt
+    with its template (of the ways to give one's own data the one that needs no pandas, which the server has not)."""
     extra = {"repetition_penalty": 1.0} | ({"structured_outputs": {"json": schema}} if schema else {})
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:
         command = [str(paths.server_python()), "-c", BENCH, "--backend", "openai", "--endpoint", "/v1/completions"]
@@ -100,8 +98,8 @@ def bench(found: server.Server, weights: Path, prompts: Path, at_once: int, coun
             "--tokenizer",
             str(weights),
         ]
-        command += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template"]
-        command += ["--custom-output-len", str(MAX_TOKENS), "--num-prompts", str(count), "--temperature", "0"]
+        command += ["--dataset-name", "sharegpt", "--dataset-path", str(prompts)]
+        command += ["--sharegpt-output-len", str(MAX_TOKENS), "--num-prompts", str(count), "--temperature", "0"]
         command += ["--max-concurrency", str(at_once), "--extra-body", json.dumps(extra), "--disable-tqdm"]
         command += ["--percentile-metrics", "ttft,itl,e2el", "--metric-percentiles", "50,95"]
         command += ["--save-result", "--result-dir", folder, "--result-filename", "result.json"]
@@ -131,15 +129,15 @@ def main() -> int:
     parser.add_argument("--concurrencies", default="1,4,16,32")
     parser.add_argument("--picture", type=Path, help="where to draw vLLM's own benchmark")
     arguments = parser.parse_args()
-    model = arguments.model or newest()
+    model = arguments.model or deploy.newest()
     weights, _ = deploy.resolve(model)
     levels = [int(text) for text in arguments.concurrencies.split(",")]
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:
         rows = rows_of(model, arguments.count, Path(folder) / "data")
         schema, count = schema_of(rows), len(rows)
         other = Transformers(weights, rows)
-        prompts = Path(folder) / "prompts.jsonl"
-        jsonl.write(prompts, ({"prompt": text} for text in other.prompts))
+        prompts = Path(folder) / "prompts.json"
+        jsonl.write_json(prompts, [{"conversations": [{"value": text}, {"value": ""}]} for text in other.prompts])
         questions = [(row["id"], dataset.messages(row)) for row in rows]
         rates: dict[str, list[float]] = {}
         with server.start_server(weights, Path(folder) / "server") as found:

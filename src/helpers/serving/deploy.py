@@ -161,6 +161,18 @@ def of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, P
     return weights, adapters
 
 
+def newest() -> str:
+    """The id of the newest run that has trained.
+
+    Raises:
+        ElleError: there is none.
+    """
+    found = sorted(paths.runs().glob("*/manifests/05_train.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ElleError("no run has trained a model yet", where=paths.shown(paths.runs()), fix="elle run nano")
+    return found[-1].parent.parent.name
+
+
 def _cached(name: str) -> Path | None:
     """The folder of a Hub model in this machine's cache; nothing is downloaded."""
     if name.count("/") != 1 or Path(name).is_absolute() or Path(name).exists():

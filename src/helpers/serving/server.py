@@ -92,15 +92,9 @@ def start_server(
         ElleError: as `serve`.
     """
     named = {name: str(Path(place).resolve()) for name, place in (adapters or {}).items()}
-    deployment = Deployment(
-        model_id=str(model),
-        served_name=name,
-        enable_lora=bool(named),
-        adapters=named,
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-    )
-    return serve(deployment, folder, **options)
+    values = {"model_id": str(model), "served_name": name, "enable_lora": bool(named), "adapters": named}
+    values |= {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+    return serve(deploy.made(values, "start_server"), folder, **options)
 
 
 def serve(
