@@ -72,8 +72,8 @@ def listed() -> dict[str, str]:
 
 
 class Prometheus:
-    """The real program on a free port of loopback, inside a `with`: the files of monitoring/ as they are, but that it
-    looks every second, at these targets, and that alerts wait for `wait` where the files say minutes."""
+    """The real program on a free port of loopback, until its `with` ends: the files of monitoring/ as they are,
+    but that it looks every second, at these targets, and that alerts wait for `wait` where the files say minutes."""
 
     def __init__(self, folder: Path, *, server: str, client: str, wait: str = "1s", key: str = ""):
         port = free_port()
@@ -86,17 +86,14 @@ class Prometheus:
         text = main.read_text()
         if key:
             (config / "server.key").write_text(key)
-            text = text.replace("# authorization:", "authorization:").replace(
-                "#   credentials_file", "  credentials_file"
-            )
+            text = re.sub(r"# (authorization:|  credentials_file)", r"\1", text)
         main.write_text(re.sub(r"_interval: \w+", "_interval: 1s", text))
         alerts.write_text(re.sub(r"for: \w+", f"for: {wait}", alerts.read_text()))
         command = [tool("prometheus"), f"--config.file={main}", f"--storage.tsdb.path={folder / 'data'}"]
         command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
-        self._start: Callable[[], Job] = lambda: Job.start(folder / "job", command, owner=os.getpid())
+        self.job = Job.start(folder / "job", command, owner=os.getpid())
 
     def __enter__(self) -> "Prometheus":
-        self.job = self._start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -320,22 +320,10 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
 @click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
 @click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the failures as a page.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Show counts to Prometheus there, on 127.0.0.1.")
+@click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus there (monitoring/).")
 @as_json
 def evaluate(
-    data,
-    outputs,
-    against,
-    endpoint,
-    model,
-    limit,
-    concurrency,
-    max_tokens,
-    constrained,
-    price,
-    page,
-    metrics_port,
-    as_json,
+    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, port, as_json
 ) -> None:
     """Score a model's outputs: JSON and schema compliance, and every number.
 
@@ -347,7 +335,7 @@ def evaluate(
 
     if endpoint is None and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
-    if endpoint is None and (model or constrained or price is not None or metrics_port):
+    if endpoint is None and (model or constrained or price is not None or port):
         raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
     if endpoint is not None and model is None:
         raise click.UsageError("--endpoint needs --model NAME")
@@ -355,18 +343,7 @@ def evaluate(
     batch, used = None, None
     if endpoint is not None:
         batch, used, outputs = _ask_endpoint(
-            rows,
-            data,
-            outputs,
-            endpoint,
-            model,
-            limit,
-            concurrency,
-            max_tokens,
-            constrained,
-            price,
-            metrics_port,
-            as_json,
+            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
         )
     left_out = {row["id"] for row in rows[limit:]} if limit else set()
     rows = rows[:limit]
@@ -407,22 +384,19 @@ def evaluate(
 
 
 def _ask_endpoint(
-    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, metrics_port, as_json
+    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
 ) -> tuple:
     """The answers of a server to the rows, what they took, and the file that holds them."""
     from helpers.serving import answers, metrics
 
     server = answers.Endpoint(endpoint, model)
+    seen = metrics.Exporter(port, server=server.base_url, dollars_per_hour=price) if port else None
     if outputs is None:
         name = "-".join([model, data.stem if data.stem not in ("test", "train") else data.parent.name])
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
         outputs = paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
     try:
-        with contextlib.ExitStack() as stack:
-            seen = None
-            if metrics_port:
-                exporter = metrics.Exporter(metrics_port, server=server.base_url, dollars_per_hour=price)
-                seen = stack.enter_context(exporter)
+        with seen or contextlib.nullcontext():
             batch = answers.collect(
                 server,
                 rows,
