@@ -27,13 +27,15 @@ from helpers.serving.answers import schema_of
 from helpers.serving.client import ask
 
 MAX_TOKENS, AT_ONCE, RATIO = 320, 16, 3.0
-#: vLLM's benchmark without its `vllm` command, which the CPU build does not have.
+#: vLLM's benchmark, several times in one process, without its `vllm` command, which fails in the CPU build.
 BENCH = """
+import json, sys
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 parser = FlexibleArgumentParser()
 add_cli_args(parser)
-main(parser.parse_args())
+for arguments in json.loads(sys.argv[1]):
+    main(parser.parse_args(arguments))
 """
 
 
@@ -84,41 +86,47 @@ class Transformers:
         return made / (time.perf_counter() - began)
 
 
-def bench(found: server.Server, weights: Path, prompts: Path, at_once: int, count: int, schema: dict | None) -> dict:
-    """A point of vLLM's own benchmark, as `plots.load` takes it. prompts: ShareGPT conversations as JSON, the prompt
-    with its template (of the ways to give one's own data the one that needs no pandas, which the server has not)."""
-    extra = {"repetition_penalty": 1.0} | ({"structured_outputs": {"json": schema}} if schema else {})
-    with tempfile.TemporaryDirectory(prefix="elle-") as folder:
-        command = [str(paths.server_python()), "-c", BENCH, "--backend", "openai", "--endpoint", "/v1/completions"]
-        command += [
-            "--base-url",
-            found.base_url.removesuffix("/v1"),
-            "--model",
-            found.name,
-            "--tokenizer",
-            str(weights),
-        ]
-        command += ["--dataset-name", "sharegpt", "--dataset-path", str(prompts)]
-        command += ["--sharegpt-output-len", str(MAX_TOKENS), "--num-prompts", str(count), "--temperature", "0"]
-        command += ["--max-concurrency", str(at_once), "--extra-body", json.dumps(extra), "--disable-tqdm"]
-        command += ["--percentile-metrics", "ttft,itl,e2el", "--metric-percentiles", "50,95"]
-        command += ["--save-result", "--result-dir", folder, "--result-filename", "result.json"]
-        done = subprocess.run(
-            command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+def bench(
+    found: server.Server, weights: Path, prompts: Path, levels: list[int], count: int, schema: dict
+) -> list[dict]:
+    """vLLM's own benchmark at each number of requests at once, free and held to the schema, as `plots.load` takes it.
+
+    prompts: ShareGPT conversations as JSON, the prompt with its template (of the ways to give one's own data the one
+    that needs no pandas, which the server has not).
+    """
+    folder = prompts.parent
+    asked = [(level, held) for level in levels for held in (False, True)]
+    all_arguments = []
+    for level, held in asked:
+        extra = {"repetition_penalty": 1.0} | ({"structured_outputs": {"json": schema}} if held else {})
+        arguments = ["--backend", "openai", "--endpoint", "/v1/completions", "--disable-tqdm", "--save-result"]
+        arguments += ["--base-url", found.base_url.removesuffix("/v1"), "--model", found.name]
+        arguments += ["--tokenizer", str(weights), "--dataset-name", "sharegpt", "--dataset-path", str(prompts)]
+        arguments += ["--sharegpt-output-len", str(MAX_TOKENS), "--temperature", "0", "--extra-body", json.dumps(extra)]
+        arguments += ["--num-prompts", str(min(count, 8 * level)), "--max-concurrency", str(level)]
+        arguments += ["--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "50,95"]
+        arguments += ["--result-dir", str(folder), "--result-filename", f"{level}-{held}.json"]
+        all_arguments.append(arguments)
+    python = sys.executable if server.has_gpu() else str(paths.server_python())
+    command, variables = [python, "-c", BENCH, json.dumps(all_arguments)], os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: vLLM's benchmark failed\n{done.stderr[-2000:]}")
+    points = []
+    for level, held in asked:
+        result = jsonl.read_json(folder / f"{level}-{held}.json")
+        points.append(
+            {
+                "concurrency": level,
+                "constrained": held,
+                "tokens_per_second": result["output_throughput"],
+                "p50": result["p50_e2el_ms"] / 1000,
+                "p95": result["p95_e2el_ms"] / 1000,
+                "first_token": result["p50_ttft_ms"] / 1000,
+                "inter_token": result["p50_tpot_ms"] / 1000,
+            }
         )
-        if done.returncode:
-            sys.exit(f"error: vLLM's benchmark failed\n{done.stderr[-2000:]}")
-        result = jsonl.read_json(Path(folder) / "result.json")
-    return {
-        "concurrency": at_once,
-        "constrained": schema is not None,
-        "answered": result["completed"],
-        "tokens_per_second": result["output_throughput"],
-        "p50": result["p50_e2el_ms"] / 1000,
-        "p95": result["p95_e2el_ms"] / 1000,
-        "first_token": result["p50_ttft_ms"] / 1000,
-        "inter_token": result["p50_itl_ms"] / 1000,
-    }
+    return points
 
 
 def main() -> int:
@@ -156,11 +164,7 @@ def main() -> int:
                     (f"vLLM, {AT_ONCE} at once, json_schema", lambda: served(schema, questions)),
                 ):
                     rates.setdefault(name, []).append(measured())
-            points = [
-                bench(found, weights, prompts, level, max(level, min(count, 8 * level)), held)
-                for level in levels
-                for held in (None, schema)
-            ]
+            points = bench(found, weights, prompts, levels, count, schema)
     medians = {name: statistics.median(each) for name, each in rates.items()}
     one, _, vllm, held = medians.values()
     print(f"{count} briefings, {paths.shown(weights)}, medians of {arguments.rounds} rounds\n")
