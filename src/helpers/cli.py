@@ -248,6 +248,32 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
 
 
 @cli.command()
+@click.option(
+    "-p",
+    "changes",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Change an assumption, any that is named at the end.",
+)
+@click.option("--run", "run_id", metavar="RUN", help="A briefing's tokens as a run's own outputs have them.")
+@click.option("--trained-by", "target", metavar="RECIPE_OR_PROFILE", help="Pay off a training: its planned dollars.")
+@as_json
+def costs(changes, run_id, target, as_json) -> None:
+    """What a briefing costs by an API, always on and serverless, and from which volume on one of them pays."""
+    from helpers import costs as comparison
+
+    given = dict(changes)
+    if run_id:
+        found = comparison.measured(run_id)
+        given = {name: found[name] for name in ("tokens_in", "tokens_out")} | given
+    if target:
+        given["training"] = _plans(target, {}, False)[1]["dollars"]["high"] or 0.0
+    found = comparison.compare(comparison.Assumptions.given(given))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.text(found))
+
+
+@cli.command()
 @click.argument("recipe")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
 @click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")

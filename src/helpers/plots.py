@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from helpers.costs import Option
 from helpers.training.preflight import Plan
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
@@ -138,6 +139,44 @@ def cost_intervals(choices: Mapping[str, Plan], title: str, budget: float | None
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].invert_yaxis()
     panels[0].set_title(title)
+    return figure
+
+
+@styled
+def break_even(options: Sequence[Option], title: str, volumes: tuple[float, float] = (1e2, 1e8)) -> Figure:
+    """Dollars a month by briefings a month, both on log scales: an API is a line, a self-hosted option the band between
+    its cheapest and dearest case. Dots: from there on the dearest case is cheaper than that API; the first and the last
+    with their volume."""
+    figure, (axes,) = new_axes(height=5.2)
+    x = np.geomspace(*volumes, 1200)
+    apis = sorted((option for option in options if option.kind == "api"), key=lambda one: one.low.dollars)
+    for place, (option, dashes) in enumerate(
+        zip(apis, itertools.cycle(((0, (7, 1.5)), ":", "-.", "--")), strict=False)
+    ):
+        axes.plot(x, option.low.monthly(x), color=GREY, linestyle=dashes, linewidth=1.3)
+        axes.annotate(
+            option.name, (x[-1], float(option.low.monthly(x[-1]))), (4, 0), textcoords="offset points", fontsize=8,
+            color=GREY, va="bottom" if place % 2 else "top",
+        )  # fmt: skip
+    hosted = [option for option in options if option.kind != "api"]
+    for place, (option, colour) in enumerate(zip(hosted, itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False)):
+        ends = np.array([end.monthly(x) for end in option.ends])
+        axes.fill_between(x, ends.min(axis=0), ends.max(axis=0), color=colour, alpha=0.3, linewidth=0)
+        axes.plot(x, ends.max(axis=0), color=colour, linewidth=2, label=option.name)
+        crossings = [(at, one.low.dollars * at) for one in apis if (at := option.break_even(one.low.dollars)[1])]
+        for at, cost in crossings:
+            axes.plot(at, cost, "o", color=colour, markeredgecolor="white", markersize=7, zorder=4)
+        for at, cost in {min(crossings), max(crossings)} if crossings else ():
+            axes.annotate(
+                f"{at / 1e6:,.1f} million" if at >= 1e6 else f"{float(f'{at:.3g}'):,.0f}", (at, cost),
+                (0, 7 if place else -8), textcoords="offset points", ha="center", va="bottom" if place else "top",
+                fontsize=8, color=colour, weight="bold",
+                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
+            )  # fmt: skip
+    axes.set(
+        title=title, xscale="log", yscale="log", xlim=volumes, xlabel="briefings a month", ylabel="dollars a month"
+    )
+    axes.legend(loc="upper left")
     return figure
 
 
