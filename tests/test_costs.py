@@ -102,7 +102,9 @@ def test_a_serverless_briefing_gets_cheaper_with_the_volume(alone, ratio, cold, 
     assert (np.diff(each) <= 1e-9 * each[:-1]).all()
     at = worker.break_even(price)
     assert at is not None or worker.saturated() >= price * (1 - 1e-6)
-    if at is not None and at > 1:
+    if at == 0:
+        assert worker.monthly(1) <= price * (1 + 1e-9)
+    elif at is not None:
         assert worker.monthly(at) == pytest.approx(price * at, rel=1e-6)
 
 
@@ -169,6 +171,30 @@ def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():
         end is None for row in found["options"][-2:] for ends in row["break_even"].values() for end in ends.values()
     )
     assert "never" in costs.text(found)
+
+
+def test_what_the_page_says_is_so():
+    """docs/costs.md's prose; it must be read again when this changes."""
+
+    def found(**values) -> dict:
+        return {row["option"]: row for row in costs.compare(Assumptions(**values))["options"]}
+
+    haiku, newest = "Claude Haiku 4.5", "Claude Haiku 5.5"
+    rows = found()
+    prices = [row["dollars_a_briefing"]["1000"]["low"] for row in rows.values() if row["kind"] == "api"]
+    alone = [row["isolated"]["low"] for row in rows.values() if row["kind"] == "serverless"]
+    assert min(alone) > max(prices)  # "cost more on serverless GPUs than by any of these APIs"
+    assert costs.compare()["documents"]["haiku"] >= 100 * max(prices)
+    even = rows["always on: 1 x H100 SXM"]["break_even"]
+    assert 500_000 < even[haiku]["low"] < even[haiku]["high"] < 600_000
+    assert 3.5e6 < even[newest]["low"] < even[newest]["high"] < 4.5e6
+    worker = rows["serverless: 1 x 24 GB"]["break_even"]
+    assert (worker[haiku]["low"], worker[newest]["high"]) == pytest.approx((100_000, 770_000), rel=0.02)
+    card = found(together=20)["serverless: 1 x 24 GB"]
+    assert card["isolated"]["high"] < 0.005
+    assert card["break_even"][newest]["low"] > 100_000
+    lean = found(tokens_in=121, tokens_out=164)["always on: 1 x H100 SXM"]["break_even"]
+    assert all(lean[name]["low"] > even[name]["high"] for name in even)
 
 
 def test_tokens_of_a_run():
