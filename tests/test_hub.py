@@ -23,7 +23,7 @@ from huggingface_hub.utils import _http, are_progress_bars_disabled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import cli
+from helpers import cli, patience
 from helpers.briefings import dataset
 from helpers.briefings import hub as publishing
 from helpers.errors import ElleError
@@ -88,7 +88,7 @@ def _at_home(monkeypatch, tmp_path):
 def waits(monkeypatch):
     """The seconds that `push` waited between its tries, none of them really."""
     waited = []
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=waited.append))
     return waited
 
 
@@ -287,7 +287,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
     def change(_):
         (basic / "train.jsonl").write_text("another\n")
 
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=change))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=change))
     ada.server.fail("batch", status=500, after=1)
     with pytest.raises(ElleError, match="changed while it was being sent"):
         push(ada, basic)
@@ -512,8 +512,8 @@ def test_the_wait_that_the_hub_asks_for_is_honoured_or_said(sets, ada, waits, he
 
 
 def test_a_date_to_wait_for_becomes_seconds():
-    assert 50 < publishing._seconds(formatdate(time.time() + 60, usegmt=True)) <= 60
-    assert publishing._seconds(formatdate(time.time() - 60, usegmt=True)) == 0
+    assert 50 < patience.seconds(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert patience.seconds(formatdate(time.time() - 60, usegmt=True)) == 0
 
 
 def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):
