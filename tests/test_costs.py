@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -161,6 +162,13 @@ def test_every_assumption_changes_something():
     for name, value in changed.items():
         assert json.dumps(costs.compare(replace(Assumptions(), **{name: value}))["options"]) != base, name
     assert set(costs.compare()["assumptions"]) == {*changed, "months"}
+
+
+def test_the_page_lists_every_assumption_and_its_default():
+    listed = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (paths.root() / "docs" / "costs.md").read_text(), re.MULTILINE)
+    assert {name: Assumptions.given({name: value}) for name, value in listed} == dict.fromkeys(
+        costs.compare()["assumptions"], Assumptions()
+    )
 
 
 def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():

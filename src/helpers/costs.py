@@ -6,7 +6,7 @@ Units: dollars; seconds of a whole machine (all its GPUs); briefings a month of 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,6 @@ COUNTS = (1, 2, 4, 8)
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 
 
-def _of(help: str, default: Any) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class Assumptions:
     """What the comparison rests on; any of it may be changed.
@@ -45,20 +41,20 @@ class Assumptions:
         ElleError: a value that cannot be, an unknown model or GPU, or a model that does not fit the machine.
     """
 
-    tokens_in: float = _of("Tokens of a prompt.", 1500.0)
-    tokens_out: float = _of("Tokens of an answer.", 700.0)
-    model: str = _of("What is served (configs/models.yaml).", "qwen2.5-7b")
-    gpu: str = _of("The GPU that is always on (configs/gpus.yaml).", "h100")
-    gpus: int = _of("How many of it; 0: as few as hold the model.", 0)
-    price: float = _of("Dollars of its GPU-hour; 0: ELLE_GPU_PRICE, else list price.", 0.0)
-    alone: float = _of("Tokens a second that a machine writes of one briefing; 0: by its bandwidth.", 0.0)
-    full: float = _of("The same with as many briefings at once as it holds; 0: by bandwidth and speed.", 0.0)
-    utilisation: float = _of("Share of its hours that an always-on machine is given work.", 1.0)
-    cold_start: float = _of("Seconds until a serverless worker has started.", 35.0)
-    idle: float = _of("Seconds that it stays after its last briefing.", 60.0)
-    together: int = _of("Briefings that are asked for at once.", 1)
-    training: float = _of("Dollars that the training cost.", 0.0)
-    months: float = _of("Months over which the training is paid off.", 12.0)
+    tokens_in: float = 1500.0  # tokens of a prompt
+    tokens_out: float = 700.0  # tokens of an answer
+    model: str = "qwen2.5-7b"  # what is served (configs/models.yaml)
+    gpu: str = "h100"  # the GPU that is always on (configs/gpus.yaml)
+    gpus: int = 0  # how many of it; 0: as few as hold the model
+    price: float = 0.0  # dollars of its GPU-hour; 0: ELLE_GPU_PRICE, else list price
+    alone: float = 0.0  # tokens a second that a machine writes of one briefing; 0: by its bandwidth
+    full: float = 0.0  # the same with as many briefings at once as it holds; 0: by bandwidth and speed
+    utilisation: float = 1.0  # share of its hours that an always-on machine is given work
+    cold_start: float = 35.0  # seconds until a serverless worker has started
+    idle: float = 60.0  # seconds that it stays after its last briefing
+    together: int = 1  # briefings that are asked for at once
+    training: float = 0.0  # dollars that the training cost
+    months: float = 12.0  # months over which the training is paid off
 
     def __post_init__(self) -> None:
         least = {"tokens_in": 1, "tokens_out": 1, "together": 1, "utilisation": 1e-6, "months": 1e-6}
@@ -324,6 +320,15 @@ def measured(run: Path | str) -> dict[str, float]:
     served = folder / "manifests" / "08_serve_vllm.json"
     speed = jsonl.read_json(served)["metrics"]["tokens_per_second"] if served.exists() else 0.0
     return {name: round(each.value, 1) for name, each in found.items()} | {"tokens_per_second": speed}
+
+
+def sizes(run: Path | str) -> dict[str, dict[str, float]]:
+    """Tokens of a briefing as `Assumptions` takes them: the documents', and a run's own if it has outputs."""
+    found = {"the documents' briefing": {each.name: each.default for each in fields(Assumptions)[:2]}}
+    if (Path(run) / "outputs" / "tuned.jsonl").exists():
+        own = measured(run)
+        found["this run's briefing"] = {name: own[name] for name in ("tokens_in", "tokens_out")}
+    return found
 
 
 def compare(a: Assumptions = Assumptions()) -> dict[str, Any]:
