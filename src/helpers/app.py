@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers import credentials
+from helpers.deploy import Order
 
 #: The documents' environment variables: where the app asks, with which key, for which model, and whether it asks Elle
 #: before its other API.
@@ -35,8 +36,12 @@ class App:
         from openai import OpenAI
 
         def shown(request: httpx.Request) -> httpx.Response:
-            body = json.dumps(json.loads(request.content), indent=2, ensure_ascii=False)
-            say(f"{request.method} {request.url}\nAuthorization: {request.headers['Authorization']}\n\n{body}")
+            body = (
+                f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}"
+                for k, v in json.loads(request.content).items()
+            )
+            head = f"{request.method} {request.url}\nAuthorization: {request.headers['Authorization']}"
+            say("\n".join([head, "", "{", ",\n".join(body), "}"]))
             choice = {"index": 0, "finish_reason": "stop"}
             choice["message"] = {"role": "assistant", "content": "(dry run: nothing was sent)"}
             answer = {"id": "dry-run", "object": "chat.completion", "created": 0, "model": self.model}
@@ -49,3 +54,12 @@ class App:
         name = KEY if os.environ.get(KEY, "").strip() else "RUNPOD_API_KEY"
         key = credentials.secret(name, "RunPod key", f"export {KEY}")
         return OpenAI(base_url=address, api_key=key, timeout=300.0)
+
+
+def served(order: Order, name: str = "elle-trained") -> dict[str, Any]:
+    """How `deploy.endpoint` is to serve what an order trains (its last recipe): an adapter called `name` beside its
+    base, or the whole model."""
+    plan, repository = order.plans[-1], order.repositories[-1]
+    if plan.config.get("adapter"):
+        return {"model": plan.config["base_model"], "adapters": [f"{name}={repository}"]}
+    return {"model": repository}

@@ -374,6 +374,11 @@ def show_verdicts(outcomes: Iterable[Any]):
     return HTML(f"<table><tr>{head}</tr>{cells}</table>")
 
 
+def confirm(question: str) -> bool:
+    """Ask the person at the keyboard before money is spent; anything but "yes" is no."""
+    return input(f"{question} Type yes: ").strip().lower() == "yes"
+
+
 #: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
 STATUS = "ELLE_STATUS"
 
