@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from helpers import __version__, paths
+from helpers import __version__, cli_rent, paths
 from helpers.errors import ElleError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
@@ -476,6 +476,10 @@ def claims(names, fast, as_json) -> None:
         click.echo(textwrap.fill(finding.measured, 110, initial_indent="  measured ", subsequent_indent=" " * 11))
     tally = Counter(str(outcome.finding.status) for outcome in outcomes)
     click.echo("\n" + ", ".join(f"{count} {status}" for status, count in tally.most_common()))
+
+
+cli.add_command(cli_rent.pod)
+cli.add_command(cli_rent.job)
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""The work of a rented pod: train each recipe of its order, check that the weights exist and load, push them, and say so
-in `result.json`. Run by `start.sh`, which reports that file to the Hub and ends the pod."""
+"""The work of a rented pod: train each recipe of its order, check that the weights exist and load, push them, and say
+so in `result.json`. Run by `start.sh`, which reports that file to the Hub and ends the pod."""
 
 import json
 import os
@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import credentials, jsonl
+from helpers import credentials, jsonl, paths
 from helpers.briefings import hub
 from helpers.errors import ElleError
-from helpers.patience import patiently
 from helpers.training import checkpoints
 
 #: Files of a trained folder that are left out: what only a resumed training needs.
@@ -72,16 +71,15 @@ def train(recipe: dict, code: Path, data: Path, out: Path) -> Path:
     done = subprocess.run([*command, "--json"], cwd=code, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise ElleError(f"`elle train` ended with code {done.returncode}; the log says why", where=recipe["file"])
-    manifest = Path(json.loads(done.stdout.splitlines()[-1])["manifest"])
-    # A path is shown relative to the runs' parent.
-    return (manifest if manifest.is_absolute() else out.parents[1].parent / manifest).parent / "weights"
+    manifest = json.loads(done.stdout.splitlines()[-1])["manifest"]  # as it is shown: relative to the runs' parent
+    return (paths.runs().parent / manifest).parent / "weights"
 
 
 def work() -> dict[str, Any]:
     """All of it; what `result.json` holds."""
     run, home = os.environ["ELLE_RUN"], Path(os.environ["ELLE_HOME"])
     fetched = home / "hub"
-    _fetch(run, fetched)
+    hub.download(os.environ["ELLE_DATASET_REPO"], "dataset", f"runs/{run}/*", fetched, say=print)
     order = jsonl.read_json(fetched / "runs" / run / "order.json")
     results = []
     for recipe in order["recipes"]:
@@ -97,19 +95,6 @@ def work() -> dict[str, Any]:
         results.append({"repository": pushed.repository, "commit": pushed.commit, "files": files})
         print(f"pushed to {pushed.url}", flush=True)
     return {"state": "succeeded", "reason": "", "weights": results}
-
-
-def _fetch(run: str, folder: Path) -> None:
-    """The run's folder of the Hub's dataset repository."""
-    from huggingface_hub import snapshot_download
-
-    patiently(
-        lambda: snapshot_download(
-            os.environ["ELLE_DATASET_REPO"], repo_type="dataset", allow_patterns=f"runs/{run}/*", local_dir=folder
-        ),
-        read=hub.passing,
-        retries=8, who="the Hub", what="the run could not be fetched", where=run, fix="see the log", say=print,
-    )  # fmt: skip
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """What all that is rented has in common: what must be set, what is kept on disk (`runs/<id>/rented.json`, no secrets in
 it), and what can be said of it."""
 
+import hashlib
 import os
 import re
 import time
@@ -38,7 +39,10 @@ STATES = {
     "exited": (True, "The pod's container has stopped and its disk still costs: `elle pod down {run}`."),
     "error": (True, "The pod's container cannot run: `elle pod down {run}`."),
     "unreachable": (True, "RunPod cannot be asked now ({remark}). What runs there ends by itself, latest {latest}."),
-    "succeeded": (False, "The weights are in {weights}, file by file as they were checked. Nothing is rented any more."),
+    "succeeded": (
+        False,
+        "The weights are in {weights}, file by file as they were checked. Nothing is rented any more.",
+    ),
     "failed": (False, "It failed: {remark}. Nothing is rented any more."),
     "expired": (False, "It reached its limit of time and ended itself: {remark}. Nothing is rented any more."),
     "stopped": (False, "You ended it. Nothing is rented any more."),
@@ -90,6 +94,7 @@ class Record:
     hourly: float = 0.0
     limit: float = 0.0
     created: float = field(default_factory=time.time)
+    asked: float | None = None
     rented: float | None = None
     ended: float | None = None
     remark: str = ""
@@ -223,6 +228,12 @@ def _named(variable: str) -> str:
     if os.environ.get(variable, "").strip():
         return hub.repository(None, variable)
     return f"{os.environ.get('HF_USERNAME', '').strip() or '$HF_USERNAME'}/${variable}"
+
+
+def token_secret() -> str:
+    """The name of the RunPod account secret that holds HF_TOKEN: another token is another secret."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return f"elle_hf_token_{hashlib.sha256(token.encode()).hexdigest()[:8] if token else '{of the token}'}"
 
 
 def in_hub(repo: str, files: Mapping[str, Iterable]) -> list[str]:
