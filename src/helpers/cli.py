@@ -1,6 +1,7 @@
 """The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
 
 import json
+import shlex
 import signal
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from helpers import __version__, paths
+from helpers import __version__, cli_rent, paths
 from helpers.errors import ElleError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
@@ -436,26 +437,42 @@ def _ask_endpoint(
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", metavar="[MODEL_OR_RUN]", required=False)
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=PATH", help="A LoRA adapter, served beside it.")
+@click.option("--config", type=click.Path(path_type=Path), help="A deployment (configs/vllm_deploy.json).")
+@click.option("--check", is_flag=True, help="Only check it, and print what would run here and on RunPod.")
 @click.option("--port", type=int, help="Default: a free one.")
-@click.option("--name", default="elle", show_default=True, help="The model's name in requests.")
-@click.option("--max-model-len", default=1024, show_default=True, help="Longest prompt and answer, in tokens.")
-def serve(model, port, name, max_model_len) -> None:
-    """Serve a model folder with vLLM on 127.0.0.1 until Ctrl-C."""
-    from helpers.serving.server import start_server
+@click.option("--host", default="127.0.0.1", show_default=True, help="A public one needs ELLE_API_KEY.")
+@click.option("--name", help="The model's name in requests (default: elle).")
+@click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
+@as_json
+def serve(model, adapters, config, check, port, host, name, max_model_len, as_json) -> None:
+    """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model of the Hub."""
+    from helpers.serving import deploy
+    from helpers.serving import server as servers
 
+    if not model and not config:
+        raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
+    given = {"model_id": model, "served_name": name, "max_model_len": max_model_len}
+    deployment = deploy.load(config, given) if config else deploy.made(given, "elle serve")
+    deployment = deploy.with_adapters(deployment, adapters)
+    if check:
+        deployment = deployment if deployment.gpu else deploy.here(deployment)
+        fit = deploy.check(deployment)
+        endpoint = deploy.render_endpoint(deployment) if deployment.gpu else {}
+        command, worker = deploy.render_command(deployment), deploy.render_worker(deployment)
+        if as_json:
+            show({"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}, True)
+        else:
+            show({"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}, False)
+            show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
+        return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
-    with start_server(
-        model,
-        folder,
-        port=port,
-        name=name,
-        max_model_len=max_model_len,
-        progress=lambda text: click.echo(text, err=True),
+    with servers.serve(
+        deployment, folder, port=port, host=host, progress=lambda text: click.echo(text, err=True)
     ) as server:
-        click.echo(
-            f"serving {server.name!r} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it"
-        )
+        names = ", ".join(map(repr, server.names))
+        click.echo(f"serving {names} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         while server.job.running:
             time.sleep(0.5)
@@ -485,6 +502,10 @@ def claims(names, fast, as_json) -> None:
         click.echo(textwrap.fill(finding.measured, 110, initial_indent="  measured ", subsequent_indent=" " * 11))
     tally = Counter(str(outcome.finding.status) for outcome in outcomes)
     click.echo("\n" + ", ".join(f"{count} {status}" for status, count in tally.most_common()))
+
+
+cli.add_command(cli_rent.pod)
+cli.add_command(cli_rent.job)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ figure is legible in a dark notebook too. Each function returns a matplotlib Fig
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,27 +46,33 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options)
 
 
 @styled
-def load(points: Sequence[Mapping[str, float]]) -> Figure:
-    """Throughput and latency by concurrency. points: concurrency, tokens_per_second, p50, p95 (seconds), constrained
-    (whether the server held the output to the schema)."""
-    figure, (left, right) = new_axes(2)
+def load(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Throughput, latency, and when tokens come, by concurrency. points: concurrency, tokens_per_second, p50, p95,
+    first_token, inter_token (seconds; None: not measured), constrained (whether held to the schema)."""
+    figure, (left, middle, right) = new_axes(3, width=12)
     for constrained, colour, name in ((False, BLUE, "free"), (True, ORANGE, "json_schema")):
         rows = [point for point in points if bool(point["constrained"]) == constrained]
         if not rows:
             continue
         x = [row["concurrency"] for row in rows]
         left.plot(x, [row["tokens_per_second"] for row in rows], color=colour, marker="o", label=name)
-        right.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
-        right.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
-    left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second")
-    right.set(title="Latency of a whole briefing", xlabel="requests at once", ylabel="seconds")
-    for axes in (left, right):
+        middle.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
+        middle.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
+        for key, marker, line, what in (
+            ("first_token", "s", "-", "to the first"),
+            ("inter_token", "v", ":", "between"),
+        ):
+            times = [np.nan if row[key] is None else 1000 * row[key] for row in rows]
+            right.plot(x, times, color=colour, marker="o", linestyle=line, label=f"{name}, {what}")
+    left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second", ylim=(0, None))
+    middle.set(title="Latency of a whole briefing", xlabel="requests at once", ylabel="seconds", ylim=(0, None))
+    right.set(title="Tokens, median", xlabel="requests at once", ylabel="milliseconds", yscale="log")
+    ticks = sorted({point["concurrency"] for point in points})
+    for axes in (left, middle, right):
         axes.set_xscale("log", base=2)
-        ticks = sorted({point["concurrency"] for point in points})
         axes.set_xticks(ticks, ticks)
-        axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.legend()
+        axes.xaxis.minorticks_off()
+        axes.legend(fontsize=8)
     return figure
 
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ POLL = 0.5  # seconds between two looks at the owner
 # A log is watched live. And where PYTHONDONTWRITEBYTECODE is set (containers often do), each process of a trainer or
 # a server would compile thousands of modules anew: minutes of start-up instead of seconds.
 JOB_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
+
+_SCRATCH = "ELLE_SCRATCH"  # tells the guardian to make a temporary folder
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _BLOCKED = {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP}
@@ -103,6 +106,7 @@ class Job:
         env: dict[str, str] | None = None,
         cwd: Path | str | None = None,
         owner: int | None = None,
+        scratch: bool = False,
     ) -> "Job":
         """Start `command` in the background.
 
@@ -112,12 +116,13 @@ class Job:
             env: variables set on top of this process's own; never written anywhere.
             owner: a pid: the job ends, with all it started, when that process does, however it ends. None: the job
                 outlives everything but a reboot, and `attach` finds it again.
+            scratch: give it a temporary folder of its own (TMPDIR), which goes when the job ends, however it ends.
 
         Raises:
             ElleError: a job is already running in the folder; the program does not exist; it could not be started.
         """
         folder = Path(folder).resolve()
-        environment = {**os.environ, **JOB_ENVIRONMENT, **(env or {})}
+        environment = {**os.environ, **JOB_ENVIRONMENT, **(env or {}), **({_SCRATCH: "1"} if scratch else {})}
         program = shutil.which(command[0], path=environment.get("PATH"))
         if program is None and not ("/" in command[0] and Path(cwd or ".", command[0]).is_file()):
             raise ElleError(f"no such program: {command[0]}", where=str(folder), fix="install it, or correct its path")
@@ -263,6 +268,10 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     record = {"pid": me, "create_time": created(me), "command": command, "owner": owner or None}
     jsonl.write_json(folder / "process.json", {**record, "started": datetime.now(UTC).isoformat(timespec="seconds")})
+    scratch = os.environ.pop(_SCRATCH, "")
+    if scratch:
+        # Under the system's own: a socket's path has at most 107 characters, a run's folder may have more.
+        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-")
     keeper = os.fork()
     code: int | None = None
     if not keeper:
@@ -279,6 +288,8 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
             _send(descendants(me), signal.SIGKILL)  # a keeper that ends by itself leaves nothing to kill
         if left and _signalled(0.1 if code is not None else POLL) and code is None:
             _send([keeper], signal.SIGTERM)
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
     if not (folder / "exit.json").exists():
         jsonl.write_json(folder / "exit.json", {"code": VANISHED, "seconds": round(time.monotonic() - start, 3)})
 

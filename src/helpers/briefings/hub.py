@@ -197,6 +197,14 @@ def send(
     )  # fmt: skip
 
 
+def ensure(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
+    """A private repository of that name, made where there is none."""
+    _patiently(
+        lambda api: api.create_repo(repo, repo_type=kind, private=True, exist_ok=True),
+        "the Hub did not make the repository", (repo, kind), 5, 30.0, endpoint, say,
+    )  # fmt: skip
+
+
 def listing(repo: str, kind: str, *, endpoint: str | None = None, retries: int = 5) -> dict[str, tuple[int, str]]:
     """The files of a repository: name → (bytes, sha256 of an LFS file, git's SHA-1 of others); {}: no repository."""
 
@@ -227,6 +235,16 @@ def read(repo: str, kind: str, name: str, *, endpoint: str | None = None, retrie
         return answer.content
 
     return _patiently(content, "the Hub did not give the file", (repo, kind), retries, 30.0, endpoint, None)
+
+
+def download(
+    repo: str, kind: str, pattern: str, folder: Path, *, endpoint: str | None = None, retries: int = 8, say: Say | None
+) -> None:
+    """The files of a repository whose names match `pattern`, into a folder."""
+    _patiently(
+        lambda api: api.snapshot_download(repo, repo_type=kind, allow_patterns=pattern, local_dir=folder),
+        "the Hub did not give the files", (repo, kind), retries, 60.0, endpoint, say,
+    )  # fmt: skip
 
 
 def _patiently[T](

@@ -1,9 +1,9 @@
 """RunPod: pods, serverless jobs and endpoints, by its REST API v2 (`/v2/pods`, `/v2/serverless`, `/v2/catalog`) and the
 queue's own routes (`/v2/{endpoint}/run` …).
 
-A thin client on httpx, not the `runpod` SDK: 1.12.0 speaks GraphQL for pods and endpoints and has no REST v2 route, logs
-or catalogue; and it does not install beside the lock (it wants other versions of fastapi, typer, tomlkit, botocore and
-python-dotenv, and 31 packages, sentry-sdk among them).
+A thin client on httpx, not the `runpod` SDK: 1.12.0 speaks GraphQL for pods and endpoints and has no REST v2 route,
+logs or catalogue; and it does not install beside the lock (it wants other versions of fastapi, typer, tomlkit, botocore
+and python-dotenv, and 31 packages, sentry-sdk among them).
 
 What is sent is a `Request`, which can be shown before it goes. In it a secret is its environment variable's name
 (`$RUNPOD_API_KEY`, `$HF_TOKEN`); the value takes its place at the moment of sending, and nothing that comes back is
@@ -165,17 +165,16 @@ class Client:
         def attempt() -> Any:
             with httpx.Client(timeout=self.timeout) as client:
                 answer = client.request(request.method, url, headers=headers, json=_filled(request.body))
-            return _answered(request, url, answer)
+            return _answered(url, answer)
 
         def read(error: Exception) -> Again | ElleError:
-            if isinstance(error, httpx.ConnectError):  # nothing was sent
-                return Again(f"no connection ({credentials.redacted(str(error))})")
-            passing = isinstance(error, (Again, httpx.TransportError))
-            if not passing:
-                return error if isinstance(error, ElleError) else _unusable(url, error)
+            if isinstance(error, ElleError):
+                return error
+            if not isinstance(error, (Again, httpx.TransportError)):
+                return _unusable(url, error)
             again = error if isinstance(error, Again) else _lost(error, self.timeout)
-            if request.repeatable or again.wait < 0:
-                return Again(again.reason, max(0.0, again.wait))
+            if request.repeatable or isinstance(again, _NotDone):
+                return again
             return Unknown(
                 f"RunPod's answer to {request.method} {request.path} did not come: {again.reason}",
                 where=url,
@@ -254,7 +253,7 @@ class Client:
             ):
                 if answer.status_code != 200:
                     answer.read()
-                    _answered(request, request.url, answer)
+                    _answered(request.url, answer)
                 for event in _events(answer.iter_lines()):
                     lines.append(event)
                     if len(lines) >= tail:
@@ -347,12 +346,15 @@ class Unknown(ElleError):
     """The answer to a request that must not be sent twice was lost."""
 
 
-def _answered(request: Request, url: str, answer: Any) -> Any:
+class _NotDone(Again):
+    """A failure before anything was done."""
+
+
+def _answered(url: str, answer: Any) -> Any:
     status = answer.status_code
     if status in (408, 429) or status >= 500:
         wait = patience.seconds(answer.headers.get("Retry-After", ""))
-        # Of a 429 nothing was done, whatever the request was.
-        raise Again(f"it answered {status}", (wait or -1e-9) if status == 429 and not request.repeatable else wait)
+        raise (_NotDone if status == 429 else Again)(f"it answered {status}", wait)
     if status >= 400:
         raise _refusal(status, url, answer)
     if status == 204 or not answer.content:
@@ -386,6 +388,8 @@ def _refusal(status: int, url: str, answer: Any) -> Refused:
 def _lost(error: Exception, timeout: float) -> Again:
     import httpx
 
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return _NotDone("no connection")
     late = isinstance(error, httpx.TimeoutException)
     return Again(f"no answer within {timeout:g} s" if late else f"the connection failed ({type(error).__name__})")
 
