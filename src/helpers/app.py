@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers import credentials
-from helpers.deploy import Order
+from helpers.deploy import EndpointOrder, Order, endpoint, openai_base_url
+from helpers.deploy.endpoints import CONFIG
 
 #: The documents' environment variables: where the app asks, with which key, for which model, and whether it asks Elle
 #: before its other API.
@@ -20,6 +21,13 @@ class App:
 
     endpoint: str
     model: str
+
+    @classmethod
+    def of(cls, order: EndpointOrder, endpoint_id: str) -> "App":
+        """Of the endpoint that was deployed. Where an adapter is served it is the model: by the base's name the untrained
+        base would answer."""
+        served_names = [*order.deployment.adapters, order.deployment.served_name]
+        return cls(openai_base_url(endpoint_id), served_names[0])
 
     def variables(self) -> str:
         """The lines of an app's environment; the key is named, not shown."""
@@ -56,10 +64,16 @@ class App:
         return OpenAI(base_url=address, api_key=key, timeout=300.0)
 
 
-def served(order: Order, name: str = "elle-trained") -> dict[str, Any]:
+def served(order: Order, config: str = CONFIG, name: str = "elle-trained") -> dict[str, Any]:
     """How `deploy.endpoint` is to serve what an order trains (its last recipe): an adapter called `name` beside its
-    base, or the whole model."""
+    base, or the whole model.
+
+    Raises:
+        ElleError: what it was trained from does not fit the GPU of the deployment.
+    """
     plan, repository = order.plans[-1], order.repositories[-1]
+    base = plan.config["base_model"]
     if plan.config.get("adapter"):
-        return {"model": plan.config["base_model"], "adapters": [f"{name}={repository}"]}
+        return {"model": base, "adapters": [f"{name}={repository}"]}
+    endpoint(base, config=config)  # the trained model is as large, and nothing here knows it by its own name
     return {"model": repository}

@@ -125,6 +125,7 @@ def down(run_id, as_json) -> None:
 
 @pod.command()
 @click.argument("model", required=False)
+@click.option("--trained", metavar="TARGET", help="In place of MODEL: what `elle pod up TARGET` has trained.")
 @click.option("--config", default="configs/vllm_deploy.json", show_default=True, help="The deployment.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=REPO", help="An adapter of the Hub, and its name.")
 @click.option(
@@ -134,15 +135,27 @@ def down(run_id, as_json) -> None:
 @dry
 @yes
 @as_json
-def deploy(model, config, adapters, name, workers, dry_run, yes, as_json) -> None:
+def deploy(model, trained, config, adapters, name, workers, dry_run, yes, as_json) -> None:
     """Serve a model of the Hub on a serverless vLLM endpoint; `elle pod down` deletes it."""
     from helpers import deploy as renting
+    from helpers.app import App, served
 
-    order = renting.endpoint(model, config=config, adapters=list(adapters), name=name, workers=workers)
+    if trained and (model or adapters):
+        raise click.UsageError("--trained says what is served: give it without MODEL and --adapter")
+    what = {"model": model, "adapters": list(adapters)}
+    if trained:  # whatever it was allowed to cost
+        what = served(renting.order(trained, live=False, max_dollars=float("inf")), config)
+    order = renting.endpoint(**what, config=config, name=name, workers=workers)
     if dry_run:
         _dry(order, as_json)
         return
-    _show(renting.deploy(order, confirm=_confirm(yes), say=_say), as_json)
+    found = renting.deploy(order, confirm=_confirm(yes), say=_say)
+    app = App.of(order, str(found.pod))
+    if as_json:
+        click.echo(json.dumps(found.to_json() | {"endpoint": app.endpoint, "model": app.model}))
+        return
+    _show(found, False)
+    click.echo(f"\nFor an app:\n{app.variables()}")
 
 
 @click.group()

@@ -101,10 +101,8 @@ def endpoint(
 def _disk(deployment: serving.Deployment) -> int:
     from helpers.training import models
 
-    try:
-        return round(2 * models.find(deployment.model_id).parameters / 1e9) + 1
-    except ElleError:  # a model that nothing here knows: such as one that was just trained
-        return 200
+    known = models.find(deployment.model_id)  # None: such as one that was just trained
+    return round(2 * known.parameters / 1e9) + 1 if known else 200
 
 
 def deploy(
