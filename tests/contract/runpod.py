@@ -2,9 +2,10 @@
 
 Written from RunPod's OpenAPI description. A pod lives by `clock` (seconds): it is PROVISIONING, STARTING, RUNNING in
 turn, and while it runs it does what `life` says; with `life="script"` its start command really runs, in a shell here,
-with this server in place of RunPod and the Hub. Mistakes fail loudly: an unknown field is refused, as RunPod refuses it.
+with this server in place of RunPod and the Hub. Mistakes fail loudly: an unknown field is refused, as RunPod does.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -239,16 +240,20 @@ class RunPod:
         found = self.pods.pop(pod)
         self.gone.append(found | {"status": "TERMINATED"})
         if process := self.processes.pop(pod, None):  # as a container ends: all of it at once
-            with_group(process, signal.SIGKILL)
+            kill(process)
 
     # ---- a pod whose start command runs here
 
+    def restart(self, pod: str) -> None:
+        """Start a pod's container again: its volume is kept."""
+        self._start(self.pods[pod])
+
     def _start(self, pod: dict[str, Any]) -> None:
         home = self.folder / pod["id"]
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
         own = {
             "RUNPOD_POD_ID": pod["id"], "RUNPOD_API_KEY": f"pod-key-{pod['id']}", "HF_TOKEN": self.token(pod),
-            "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05",
+            "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05", "ELLE_PAUSE": "0.05",
             "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "LANG": "C.UTF-8", "TMPDIR": str(home),
         }  # fmt: skip
         (home / "out.txt").touch()
@@ -265,7 +270,7 @@ class RunPod:
 
     def close(self) -> None:
         for process in self.processes.values():
-            with_group(process, signal.SIGKILL)
+            kill(process)
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -339,9 +344,10 @@ def problem(status: int, title: str, detail: str, errors: list[str] | None = Non
     return Response(status, body, {"Content-Type": "application/problem+json"})
 
 
-def with_group(process: subprocess.Popen, number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
+def kill(process: subprocess.Popen) -> None:
+    """End a pod's process and all of its session, as the end of a container does."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 (names are all that is wanted)
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(name)) == process.pid:
+                os.kill(int(name), signal.SIGKILL)
     process.wait()

@@ -113,7 +113,7 @@ class Order:
         }
 
     def requests(self) -> list[runpod.Request]:
-        """What goes to RunPod, in this order (the last one again and again, while it runs)."""
+        """What goes to RunPod, in this order: the last but one again and again, until it shows no pod; then the last."""
         return [
             runpod.list_gpus(self.count, self.cloud, cuda=CUDA),
             runpod.find_secret(self.secret),
@@ -121,6 +121,7 @@ class Order:
             runpod.list_pods(),
             runpod.create_pod(self.body()),
             runpod.list_pods(),
+            runpod.get_pod("{pod}"),
         ]
 
     def uploads(self) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ export ELLE_VOLUME=$volume ELLE_RUNS=$volume/runs HF_HOME=${HF_HOME:-$volume/hug
 mkdir -p "$home"
 log=$home/log.txt
 
-say() { echo "$(date -u +%H:%M:%S) $*" | tee -a "$log"; }
+exec 3>&1
+say() { echo "$(date -u +%H:%M:%S) $*" | tee -a "$log" >&3; }
 
 call() { # TOKEN CURL_OPTION...: the token by standard input
   curl -sS --config <(printf 'header = "Authorization: Bearer %s"\n' "$1") --max-time 60 "${@:2}"
@@ -33,13 +34,13 @@ terminate() { # until it is done: nothing else ends the costs
       2?? | 404) exit 0 ;;
       401 | 403) command -v runpodctl >/dev/null && runpodctl remove pod "$RUNPOD_POD_ID" && exit 0 ;;
     esac
-    sleep "$wait"
+    sleep "${ELLE_PAUSE:-$wait}"
     wait=$((wait < 60 ? wait * 2 : 60))
   done
 }
 
 report() { # STATE: the result and the log's end into the run's folder on the Hub, in one commit; a few tries
-  local text result tries
+  local text result wait
   [[ -s $home/result.json ]] || printf '{"state": "%s", "reason": "%s"}\n' "$1" "${2:-}" >"$home/result.json"
   text=$(tail -c 200000 "$log")
   text=${text//"$HF_TOKEN"/\$HF_TOKEN}
@@ -53,21 +54,25 @@ report() { # STATE: the result and the log's end into the run's folder on the Hu
     printf '{"key":"file","value":{"path":"runs/%s/log.txt","encoding":"base64","content":"%s"}}\n' \
       "$ELLE_RUN" "$(encoded <<<"$text")"
   } >"$home/report.ndjson"
-  for tries in 1 2 3 4 5; do
+  for wait in 1 2 4 8 16; do
     call "$HF_TOKEN" -f -o /dev/null -H 'Content-Type: application/x-ndjson' --data-binary "@$home/report.ndjson" \
       "$hub/api/datasets/$ELLE_DATASET_REPO/commit/main" && return
-    sleep "$tries"
+    sleep "${ELLE_PAUSE:-$wait}"
   done
   say 'the result could not be reported; it is lost with this pod'
 }
 
 stages() {
-  local code=$volume/elle
+  local code=$volume/elle wait
   if [[ ! -f $code/pyproject.toml ]]; then
     say 'fetching the run'
     mkdir -p "$code"
-    call "$HF_TOKEN" -fL --max-time 600 --retry 5 --retry-all-errors -o "$home/elle.tar.gz" \
-      "$hub/datasets/$ELLE_DATASET_REPO/resolve/main/runs/$ELLE_RUN/elle.tar.gz" || return 10
+    for wait in 1 2 4 8 16 0; do
+      call "$HF_TOKEN" -fL --max-time 600 -o "$home/elle.tar.gz" \
+        "$hub/datasets/$ELLE_DATASET_REPO/resolve/main/runs/$ELLE_RUN/elle.tar.gz" && break
+      ((wait)) || return 10
+      sleep "${ELLE_PAUSE:-$wait}"
+    done
     tar -xzf "$home/elle.tar.gz" -C "$code" || return 10
   fi
   cd "$code" || return 10

@@ -1,0 +1,295 @@
+"""Renting under faults: `make soak`, or `python benchmarks/soak_pod.py [--count 200]`.
+
+Each run is the real `elle pod up` in a process of its own, against the tests' RunPod and Hub; its pod's start command
+really runs (the training in it is a stand-in). One fault strikes each run at a random point: a request fails, the
+process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the status
+and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains. Writes
+`docs/soak_pod.json`; `docs/soak.md` is made from it and `docs/soak.json`.
+
+Exit code 1 where anything was left, lost or unexplained.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from helpers import jsonl, paths
+
+sys.path.insert(0, str(paths.root() / "tests"))
+
+from contract import Server
+from contract.hub import Hub
+from contract.runpod import RunPod, kill
+
+KEY, TOKEN = "rpa_SoakKey", "hf_SoakToken"
+RECIPE = "configs/config_3b_qlora.yaml"
+#: What stands in for the training: it takes a moment, then pushes weights (the server does) and leaves its result.
+WORK = 'sleep 0.2; curl -sf -X POST -o "$ELLE_HOME/result.json" "$STAND_IN"'
+ROUTES = ("gpus", "find-secret", "create-secret", "create-pod", "pods", "pod", "info", "create", "preupload", "batch",
+          "upload", "commit", "resolve", "terminate", None)  # fmt: skip
+FAILURES = (
+    {"status": 429, "headers": {"Retry-After": "0"}}, {"status": 500}, {"status": 503, "body": b"<html>"},
+    {"drop": "request"}, {"drop": "answer"}, {"drop": "done"}, {"delay": 0.3}, {"status": 401},
+)  # fmt: skip
+FAULTS = ("none", "request", "many requests", "killed", "interrupted", "container killed", "container killed twice",
+          "work fails", "work hangs", "set-up fails", "no GPU left")  # fmt: skip
+
+
+def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
+    """`elle …`, as a process of its own does it (forked from one that has imported it all)."""
+    os.environ.update(variables)
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from helpers import cli, patience
+
+    patience.FIRST_WAIT = 0.05
+    sys.argv = ["elle", *arguments]
+    cli.main()
+
+
+class Elle:
+    """Starts commands in processes of their own."""
+
+    def __init__(self, variables: dict[str, str], out: Path):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["helpers.cli", "helpers.deploy", "httpx", "huggingface_hub.hf_api"])
+        self.variables, self.out = variables, out
+
+    def start(self, *arguments: str):
+        process = self.context.Process(target=command, args=([*arguments], self.variables, str(self.out)))
+        process.start()
+        return process
+
+    def run(self, *arguments: str) -> int:
+        process = self.start(*arguments)
+        process.join(60)
+        if process.is_alive():
+            process.kill()
+        return process.exitcode if process.exitcode is not None else -1
+
+
+def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
+    """One run with one fault; what became of it."""
+    place = folder / f"{number}"
+    place.mkdir()
+    hub = Hub()
+    hub.tokens[TOKEN] = "ada"
+    account = RunPod(hub, life="script", folder=place / "pods")
+    account.keys.add(KEY)
+    fault, run = pick.choice(FAULTS), f"soak-{number}"
+    account.variables = {"ELLE_SETUP": "true", "ELLE_WORK": f"bash {_work(place)}"}
+    if fault == "work fails":
+        account.variables["ELLE_WORK"] = "false"
+    elif fault == "set-up fails":
+        account.variables["ELLE_SETUP"] = "false"
+    elif fault == "work hangs":
+        account.variables |= {"ELLE_WORK": "sleep 600", "ELLE_SECONDS": "1"}
+    elif fault == "no GPU left":
+        account.stock = dict.fromkeys(account.stock, pick.choice(["NONE", "LOW"]))
+    detail = ""
+    with Server(account, hub) as server:
+        if fault in ("request", "many requests"):
+            failure, route = dict(pick.choice(FAILURES)), pick.choice(ROUTES)
+            times = 1 if fault == "request" else pick.randint(2, 8)
+            server.fail(route, **failure, after=pick.randint(0, 3), times=times)
+            detail = f"{route or 'any'}: {failure}, {times} times"
+        elif fault == "no GPU left" and account.stock["NVIDIA H200"] == "LOW":
+            server.fail("create-pod", status=400, body={"status": 400, "detail": "no instances available"})
+        variables = {
+            "RUNPOD_API_KEY": KEY, "HF_TOKEN": TOKEN, "HF_USERNAME": "ada", "HF_DATASET_REPO": "elle-data",
+            "HF_MODEL_REPO": "elle-model", "HF_ENDPOINT": server.url, "RUNPOD_REST_URL": f"{server.url}/v2",
+            "RUNPOD_ENDPOINT_BASE_URL": f"{server.url}/queue", "ELLE_RUNS": str(place / "runs"),
+            "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost",
+        }  # fmt: skip
+        elle = Elle(variables, place / "out.txt")
+        process = elle.start("pod", "up", RECIPE, "--data", str(data), "--run-id", run, "--yes", "--poll", "0.05")
+        ended_by_us = fault == "interrupted"
+        if fault in ("killed", "interrupted"):
+            _after(server, pick.randint(0, 28), process)
+            detail = f"after {len(server.requests)} requests"
+            os.kill(process.pid, signal.SIGKILL if fault == "killed" else signal.SIGINT) if process.is_alive() else None
+        elif fault.startswith("container"):
+            for _ in range(2 if fault.endswith("twice") else 1):
+                _container(account, pick.uniform(0.05, 0.5), process, again=fault.endswith("twice"))
+        process.join(60)
+        hung = process.is_alive()
+        if hung:
+            process.kill()
+        code = process.exitcode
+        # The pod goes on by itself; a while later somebody looks, from a new process.
+        deadline = time.monotonic() + 4
+        while account.pods and time.monotonic() < deadline and fault != "no GPU left":
+            with server_lock(server):
+                account.live()
+            if all(pod["status"] == "EXITED" for pod in account.pods.values()):
+                break
+            time.sleep(0.05)
+        server.faults.clear()
+        looked = elle.run("pod", "status", run)
+        text = (place / "out.txt").read_text(errors="replace")
+        if account.pods or ": asked" in text.rpartition(run)[2]:
+            ended_by_us = True
+            elle.run("pod", "down", run)
+        elle.run("pod", "status", run, "--json")
+        last = (place / "out.txt").read_text(errors="replace").splitlines()
+        said = next((json.loads(line) for line in reversed(last) if line.startswith('{"run_id"')), None)
+    left = len(account.pods)
+    account.close()
+    lost = _lost(hub, run, data, said, ended_by_us)
+    recorded = (place / "runs" / run / "rented.json").exists()
+    explained = bool(said and said["sentence"] and not said["costs"]) or not recorded
+    result = {
+        "fault": fault, "detail": detail, "code": code, "left": left, "lost": lost, "hung": hung, "looked": looked,
+        "explained": explained, "state": said["state"] if said else "nothing was rented",
+    }  # fmt: skip
+    if not (left or lost or hung or not explained):
+        shutil.rmtree(place)
+    return result
+
+
+def _work(place: Path) -> Path:
+    script = place / "work.sh"
+    script.write_text(WORK)
+    return script
+
+
+def server_lock(server: Server):
+    return server._lock
+
+
+def _after(server: Server, count: int, process) -> None:
+    """Wait until so many requests have come, or the process has ended."""
+    deadline = time.monotonic() + 20
+    while len(server.requests) < count and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _container(account: RunPod, wait: float, process, *, again: bool) -> None:
+    """Kill a pod's container a while after it began; RunPod may start it again."""
+    deadline = time.monotonic() + 20
+    while not account.processes and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(wait)
+    for pod, running in list(account.processes.items()):
+        kill(running)
+        if again and pod in account.pods:
+            account.restart(pod)
+
+
+def _lost(hub: Hub, run: str, data: Path, said: dict | None, ended_by_us: bool) -> list[str]:
+    """What is not where it should be."""
+    lost = []
+    repository = hub.repositories.get(("datasets", "ada/elle-data"))
+    files = repository.head.files if repository else {}
+    sent = {name: content for name, content in files.items() if name.startswith(f"runs/{run}/data/")}
+    for name, content in sent.items():  # all of the upload, or none
+        if (data / Path(name).name).read_bytes() != content:
+            lost.append(f"{name} is not what was sent")
+    if sent and len(sent) != 6:
+        lost.append(f"half of the data is there: {sorted(sent)}")
+    models = hub.repositories.get(("models", "ada/elle-model"))
+    reported = json.loads(files.get(f"runs/{run}/result.json", b"{}"))
+    if reported.get("state") == "succeeded" and (not said or said["state"] != "succeeded"):
+        lost.append(f"weights are there, and the state is {said and said['state']}")
+    for each in reported.get("weights", []):
+        for name, (size, digest) in each["files"].items():
+            content = models.head.files.get(name, b"") if models else b""
+            if (len(content), hashlib.sha256(content).hexdigest()) != (size, digest):
+                lost.append(f"{name} is not what was pushed")
+    if said and said["state"] == "succeeded" and models is None:
+        lost.append("a success without weights")
+    if said and said["state"] in ("lost", "stopped") and not ended_by_us and reported:
+        lost.append("a report that nobody read")
+    return lost
+
+
+def pods(count: int, seed: int) -> dict:
+    """`count` runs; what was left, lost or unexplained in all of them."""
+    from helpers.briefings import dataset
+    from helpers.evaluation.audit import audit
+
+    pick = random.Random(seed)
+    folder = Path(tempfile.mkdtemp(prefix="elle-soak-"))
+    data = folder / "data"
+    dataset.build("basic", 60, 7, data)
+    audit(data)
+    before = {path.name: jsonl.sha256(path) for path in data.iterdir()}
+    began, results = time.perf_counter(), []
+    for number in range(count):
+        results.append(once(number, random.Random(pick.random()), folder, data))
+        if number % 20 == 19:
+            print(f"  {number + 1} of {count} runs", file=sys.stderr, flush=True)
+    bad = [each for each in results if each["left"] or each["lost"] or each["hung"] or not each["explained"]]
+    unchanged = before == {path.name: jsonl.sha256(path) for path in data.iterdir()}
+    table: dict[str, Counter] = {}
+    for each in results:
+        table.setdefault(each["fault"], Counter())[each["state"]] += 1
+    if not bad:
+        shutil.rmtree(folder)
+    return {
+        "count": count,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - began),
+        "pods left": sum(each["left"] for each in results),
+        "data lost": sum(bool(each["lost"]) for each in results) + (not unchanged),
+        "not explained": sum(not each["explained"] or each["hung"] for each in results),
+        "states": {fault: dict(states) for fault, states in sorted(table.items())},
+        "bad": [each for each in bad][:5],
+    }
+
+
+def section(found: dict) -> list[str]:
+    """The part of docs/soak.md on renting."""
+    lines = [
+        "## Renting",
+        "",
+        f"`python benchmarks/soak_pod.py` on {found['date']}: Python {found['python']}, elle {found['elle']}. "
+        f"{found['count']} runs of `elle pod up` in {found['seconds'] / 60:.0f} minutes, each in a process of its own "
+        "against the tests' RunPod and Hub, its pod's start command really run, the training in it a stand-in; one "
+        "fault each, at a random point.",
+        "",
+        "| | of all runs |",
+        "|---|---|",
+        *(f"| {name} | {found[name]} |" for name in ("pods left", "data lost", "not explained")),
+        "",
+        "| fault | ended as (how often) |",
+        "|---|---|",
+    ]
+    for fault, states in found["states"].items():
+        said = ", ".join(f"{state} ({count})" for state, count in sorted(states.items(), key=lambda each: -each[1]))
+        lines.append(f"| {fault} | {said} |")
+    return [*lines, ""]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    found = {
+        "date": datetime.date.today().isoformat(), "python": platform.python_version(), "elle": version("elle"),
+    } | pods(arguments.count, arguments.seed)  # fmt: skip
+    print("\n".join(section(found)))
+    print(json.dumps(found["bad"], indent=1), file=sys.stderr)
+    jsonl.write_json(paths.root() / "docs" / "soak_pod.json", found)
+    return int(bool(found["bad"]) or found["data lost"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
