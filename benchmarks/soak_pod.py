@@ -2,8 +2,8 @@
 
 Each run is the real `elle pod up` in a process of its own, against the tests' RunPod and Hub; its pod's start command
 really runs (the training in it is a stand-in). One fault strikes each run at a random point: a request fails, the
-process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the status
-and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains. Writes
+process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the
+status and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains. Writes
 `docs/soak_pod.json`; `docs/soak.md` is made from it and `docs/soak.json`.
 
 Exit code 1 where anything was left, lost or unexplained.
@@ -56,8 +56,11 @@ def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
         os.dup2(descriptor, stream)
     sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    from huggingface_hub import constants
+
     from helpers import cli, patience
 
+    constants.HF_HUB_OFFLINE = False  # read when it was imported, before these variables
     patience.FIRST_WAIT = 0.05
     sys.argv = ["elle", *arguments]
     cli.main()

@@ -253,7 +253,8 @@ class RunPod:
         home.mkdir(parents=True, exist_ok=True)
         own = {
             "RUNPOD_POD_ID": pod["id"], "RUNPOD_API_KEY": f"pod-key-{pod['id']}", "HF_TOKEN": self.token(pod),
-            "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05", "ELLE_PAUSE": "0.05",
+            "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05",
+            "ELLE_PAUSE": "0.05",
             "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "LANG": "C.UTF-8", "TMPDIR": str(home),
         }  # fmt: skip
         (home / "out.txt").touch()

@@ -198,9 +198,13 @@ def send(
 
 
 def ensure(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
-    """A private repository of that name, made where there is none."""
+    """A private repository of that name, made where there is none.
+
+    Raises:
+        ElleError: it is there and public, or the Hub refuses.
+    """
     _patiently(
-        lambda api: api.create_repo(repo, repo_type=kind, private=True, exist_ok=True),
+        lambda api: _ensured(api, repo, kind, True),
         "the Hub did not make the repository", (repo, kind), 5, 30.0, endpoint, say,
     )  # fmt: skip
 
@@ -393,21 +397,18 @@ def _session(timeout: float) -> Iterator[None]:
         set_client_factory(before)
 
 
-def _attempt(api: Any, planned: Plan, heads: list[str], progress: Progress | None) -> Pushed:
-    """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+def _ensured(api: Any, repo: str, kind: str, private: bool) -> Any:
+    """What the Hub knows of a repository, made where there is none."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    kind = planned.kind
-    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
     try:
         info = api.repo_info(repo, repo_type=kind)
     except HfHubHTTPError as error:
         if error.response.status_code != 404 and not isinstance(error, RepositoryNotFoundError):
             raise
-        api.create_repo(repo, repo_type=kind, private=planned.private)
+        api.create_repo(repo, repo_type=kind, private=private)
         info = api.repo_info(repo, repo_type=kind)
-    if bool(info.private) != planned.private:
+    if bool(info.private) != private:
         there, asked = ("private", "public") if info.private else ("public", "private")
         raise ElleError(
             f"the repository exists and is {there}, and you asked for a {asked} one; nothing was sent",
@@ -415,6 +416,16 @@ def _attempt(api: Any, planned: Plan, heads: list[str], progress: Progress | Non
             fix=f"make it {asked} in its settings, choose another --repo, or "
             + ("leave out --public" if info.private else "say --public"),
         )
+    return info
+
+
+def _attempt(api: Any, planned: Plan, heads: list[str], progress: Progress | None) -> Pushed:
+    """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    kind = planned.kind
+    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
+    info = _ensured(api, repo, kind, planned.private)
     heads.append(info.sha)
     done = 0
     with contextlib.ExitStack() as stack:

@@ -14,8 +14,8 @@ from helpers.serving import deploy as serving
 from helpers.training import hardware
 from helpers.training.recipe import table
 
-#: RunPod's vLLM worker, and GB of its disk beyond the weights.
-IMAGE, DISK = "runpod/worker-v1-vllm:v2.27.2", 30
+#: RunPod's vLLM worker; GB of its disk beyond the weights, and for weights of a model that nothing here knows.
+IMAGE, DISK, UNKNOWN = "runpod/worker-v1-vllm:v2.27.2", 30, 200
 CONFIG = "configs/vllm_deploy.json"
 
 
@@ -99,10 +99,14 @@ def endpoint(
 
 
 def _disk(deployment: serving.Deployment) -> int:
+    """GB for the weights."""
     from helpers.training import models
 
-    known = models.find(deployment.model_id)  # None: such as one that was just trained
-    return round(2 * known.parameters / 1e9) + 1 if known else 200
+    try:
+        model = models.find(deployment.model_id)
+    except ElleError:
+        model = None
+    return round(2 * model.parameters / 1e9) + 1 if model else UNKNOWN
 
 
 def deploy(

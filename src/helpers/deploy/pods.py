@@ -113,7 +113,7 @@ class Order:
         }
 
     def requests(self) -> list[runpod.Request]:
-        """What goes to RunPod, in this order: the last but one again and again, until it shows no pod; then the last."""
+        """What goes to RunPod, in order: the last but one again and again, until it shows no pod; then the last."""
         return [
             runpod.list_gpus(self.count, self.cloud, cuda=CUDA),
             runpod.find_secret(self.secret),
@@ -417,6 +417,8 @@ def up(
     )  # fmt: skip
     with _interruptible():
         planned = stage(order, say)
+        for repository in order.repositories:  # before it costs: one that is public would refuse the weights
+            hub.ensure(repository, "model", say=say)
         say(f"uploading {planned.size:,} bytes to {record.dataset} (private)")
         hub.send(planned, say=say)
         try:

@@ -151,6 +151,16 @@ class Client:
 
     def __init__(self, *, timeout: float = TIMEOUT, retries: int = RETRIES, say: Say | None = None):
         self.timeout, self.retries, self.say = timeout, retries, say
+        self._connections: Any = None
+
+    @property
+    def http(self) -> Any:
+        """Made once: it reads all the machine's certificates."""
+        import httpx
+
+        if self._connections is None:
+            self._connections = httpx.Client(timeout=self.timeout)
+        return self._connections
 
     def send(self, request: Request) -> Any:
         """The answer's JSON (None where it has no body; text where it is a stream of events)."""
@@ -163,9 +173,7 @@ class Client:
         headers = request.headers | {"Authorization": f"Bearer {key}"}
 
         def attempt() -> Any:
-            with httpx.Client(timeout=self.timeout) as client:
-                answer = client.request(request.method, url, headers=headers, json=_filled(request.body))
-            return _answered(url, answer)
+            return _answered(url, self.http.request(request.method, url, headers=headers, json=_filled(request.body)))
 
         def read(error: Exception) -> Again | ElleError:
             if isinstance(error, ElleError):
@@ -247,10 +255,8 @@ class Client:
         lines: list[str] = []
         patient = httpx.Timeout(self.timeout, read=min(self.timeout, 5.0))
         try:
-            with (
-                httpx.Client(timeout=patient) as client,
-                client.stream("GET", request.url, headers={"Authorization": f"Bearer {key}"}) as answer,
-            ):
+            headers = {"Authorization": f"Bearer {key}"}
+            with self.http.stream("GET", request.url, headers=headers, timeout=patient) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     _answered(request.url, answer)
