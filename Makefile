@@ -37,8 +37,9 @@ lint: setup ## style
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
-soak: setup ## 100,000 changed digits and 100,000 damaged outputs against the evaluator (minutes); writes docs/soak.md
+soak: setup ## long trials: the evaluator against 200,000 outputs, renting against 200 faults; writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py
+	.venv/bin/python benchmarks/soak_pod.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)
 	@requirements/setup.sh lock $(ARGS)

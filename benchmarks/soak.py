@@ -10,6 +10,7 @@ Exit code 1 where anything was missed.
 
 import argparse
 import datetime
+import importlib
 import json
 import platform
 import random
@@ -167,6 +168,21 @@ def page(found: dict) -> str:
     return "\n".join(lines)
 
 
+#: Trials of their own, each with a `section(found)` of the page, made of `docs/NAME.json`.
+PARTS = ("soak_pod",)
+
+
+def write() -> None:
+    """`docs/soak.md`, of what the trials have left in `docs/`."""
+    folder = paths.root() / "docs"
+    text = page(jsonl.read_json(folder / "soak.json"))
+    for name in PARTS:
+        if (folder / f"{name}.json").exists():
+            lines = importlib.import_module(name).section(jsonl.read_json(folder / f"{name}.json"))
+            text += "\n" + "\n".join(lines)
+    jsonl.write_text(folder / "soak.md", text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000)
@@ -182,11 +198,9 @@ def main() -> int:
         "growth": growth(),
     }
     found["seconds"] = round(time.perf_counter() - began)
-    text = page(found)
-    print(text)
-    folder = paths.root() / "docs"
-    jsonl.write_json(folder / "soak.json", found)
-    jsonl.write_text(folder / "soak.md", text)
+    print(page(found))
+    jsonl.write_json(paths.root() / "docs" / "soak.json", found)
+    write()
     return int(any(each["faults"] for each in found["evaluator"].values()))
 
 

@@ -4,7 +4,7 @@ Each run is the real `elle pod up` in a process of its own, against the tests' R
 really runs (the training in it is a stand-in). One fault strikes each run at a random point: a request fails, the
 process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the
 status and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains. Writes
-`docs/soak_pod.json`; `docs/soak.md` is made from it and `docs/soak.json`.
+`docs/soak_pod.json`, and `docs/soak.md` made from it and the other trials' (`soak.write`).
 
 Exit code 1 where anything was left, lost or unexplained.
 """
@@ -23,17 +23,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 from helpers import jsonl, paths
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(paths.root() / "tests"))
 
+import soak
 from contract import Server
 from contract.hub import Hub
 from contract.runpod import RunPod, kill
 
+#: Runs at once: most of their time they wait.
+AT_ONCE = 4
 KEY, TOKEN = "rpa_SoakKey", "hf_SoakToken"
 RECIPE = "configs/config_3b_qlora.yaml"
 #: What stands in for the training: it takes a moment, then pushes weights (the server does) and leaves its result.
@@ -144,26 +149,30 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
                 break
             time.sleep(0.05)
         server.faults.clear()
-        looked = elle.run("pod", "status", run)
-        text = (place / "out.txt").read_text(errors="replace")
-        if account.pods or ": asked" in text.rpartition(run)[2]:
-            ended_by_us = True
-            elle.run("pod", "down", run)
         elle.run("pod", "status", run, "--json")
-        last = (place / "out.txt").read_text(errors="replace").splitlines()
-        said = next((json.loads(line) for line in reversed(last) if line.startswith('{"run_id"')), None)
+        said = _said(place)
+        if account.pods or (said and said["state"] == "asked"):
+            ended_by_us = True
+            elle.run("pod", "down", run, "--json")
+            said = _said(place)
     left = len(account.pods)
     account.close()
     lost = _lost(hub, run, data, said, ended_by_us)
     recorded = (place / "runs" / run / "rented.json").exists()
     explained = bool(said and said["sentence"] and not said["costs"]) or not recorded
     result = {
-        "fault": fault, "detail": detail, "code": code, "left": left, "lost": lost, "hung": hung, "looked": looked,
+        "fault": fault, "detail": detail, "code": code, "left": left, "lost": lost, "hung": hung,
         "explained": explained, "state": said["state"] if said else "nothing was rented",
     }  # fmt: skip
     if not (left or lost or hung or not explained):
         shutil.rmtree(place)
     return result
+
+
+def _said(place: Path) -> dict | None:
+    """What the last command said of the run."""
+    lines = (place / "out.txt").read_text(errors="replace").splitlines()
+    return next((json.loads(line) for line in reversed(lines) if line.startswith('{"run_id"')), None)
 
 
 def _work(place: Path) -> Path:
@@ -233,11 +242,10 @@ def pods(count: int, seed: int) -> dict:
     dataset.build("basic", 60, 7, data)
     audit(data)
     before = {path.name: jsonl.sha256(path) for path in data.iterdir()}
-    began, results = time.perf_counter(), []
-    for number in range(count):
-        results.append(once(number, random.Random(pick.random()), folder, data))
-        if number % 20 == 19:
-            print(f"  {number + 1} of {count} runs", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    seeds = [pick.random() for _ in range(count)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(lambda number: once(number, random.Random(seeds[number]), folder, data), range(count)))
     bad = [each for each in results if each["left"] or each["lost"] or each["hung"] or not each["explained"]]
     unchanged = before == {path.name: jsonl.sha256(path) for path in data.iterdir()}
     table: dict[str, Counter] = {}
@@ -289,8 +297,8 @@ def main() -> int:
         "date": datetime.date.today().isoformat(), "python": platform.python_version(), "elle": version("elle"),
     } | pods(arguments.count, arguments.seed)  # fmt: skip
     print("\n".join(section(found)))
-    print(json.dumps(found["bad"], indent=1), file=sys.stderr)
     jsonl.write_json(paths.root() / "docs" / "soak_pod.json", found)
+    soak.write()
     return int(bool(found["bad"]) or found["data lost"] > 0)
 
 

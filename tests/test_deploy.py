@@ -1,7 +1,6 @@
 """Renting: every command against RunPod and a Hub in memory, which fail as they do; and the pod's own script, run."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -27,10 +26,8 @@ from helpers.evaluation.audit import audit
 from helpers.training import preflight
 from helpers.training import recipe as recipe_keys
 
-spec = importlib.util.spec_from_file_location("soak_pod", paths.root() / "benchmarks" / "soak_pod.py")
-soak = importlib.util.module_from_spec(spec)
-sys.modules["soak_pod"] = soak
-spec.loader.exec_module(soak)
+sys.path.insert(0, str(paths.root() / "benchmarks"))  # its processes import it by name
+import soak_pod as soak
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -379,12 +376,13 @@ def test_an_interrupt_without_a_network_says_what_becomes_of_the_pod(account, da
 
 
 def test_detached_it_is_watched_by_status_from_any_process(account, data):
-    account.steps = (0.2, 0.2, 60.0)
+    now = [0.0]
+    account.clock, account.steps = lambda: now[0], (10.0, 10.0, 60.0)
     done = up(data, "--detach")
     assert (done.exit_code, deploy.status("first").state) == (0, "provisioning")
-    time.sleep(0.25)
+    now[0] = 15.0
     assert "loads its image" in elle("pod", "status").output
-    time.sleep(0.2)
+    now[0] = 25.0
     assert "It ends by itself, at the latest" in elle("pod", "status").output
     assert elle("pod", "logs").output.splitlines()[0] == "working"
     with pytest.raises(ElleError, match="rented already"):
@@ -392,7 +390,7 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     account.server.fail("pods", drop="request", times=100)
     assert deploy.status("first").state == "unreachable"
     account.server.faults.clear()
-    account.steps = (0.0, 0.0, 0.0)
+    now[0] = 85.0
     assert deploy.status("first").state == "succeeded"
     assert elle("pod", "logs", "first").output.splitlines() == ["working", "ended"]
     assert elle("pod", "down", "first").exit_code == 0  # safe to repeat, and it stays what it was
