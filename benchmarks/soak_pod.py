@@ -1,21 +1,15 @@
-"""Renting under faults: `make soak`, or `python benchmarks/soak_pod.py [--count 200]`.
+"""Renting under faults: a part of `make soak` (`python benchmarks/soak.py --only renting [--rentals 200]`).
 
 Each run is the real `elle pod up` in a process of its own, against the tests' RunPod and Hub; its pod's start command
 really runs (the training in it is a stand-in). One fault strikes each run at a random point: a request fails, the
 process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the
-status and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains. Writes
-`docs/soak_pod.json`, and `docs/soak.md` made from it and the other trials' (`soak.write`).
-
-Exit code 1 where anything was left, lost or unexplained.
+status and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains.
 """
 
-import argparse
-import datetime
 import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import random
 import shutil
 import signal
@@ -24,15 +18,12 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 from helpers import jsonl, paths
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(paths.root() / "tests"))
 
-import soak
 from contract import Server
 from contract.hub import Hub
 from contract.runpod import RunPod, kill
@@ -242,7 +233,6 @@ def pods(count: int, seed: int) -> dict:
     dataset.build("basic", 60, 7, data)
     audit(data)
     before = {path.name: jsonl.sha256(path) for path in data.iterdir()}
-    began = time.perf_counter()
     seeds = [pick.random() for _ in range(count)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(lambda number: once(number, random.Random(seeds[number]), folder, data), range(count)))
@@ -256,7 +246,6 @@ def pods(count: int, seed: int) -> dict:
     return {
         "count": count,
         "seed": seed,
-        "seconds": round(time.perf_counter() - began),
         "pods left": sum(each["left"] for each in results),
         "data lost": sum(bool(each["lost"]) for each in results) + (not unchanged),
         "not explained": sum(not each["explained"] or each["hung"] for each in results),
@@ -265,15 +254,13 @@ def pods(count: int, seed: int) -> dict:
     }
 
 
-def section(found: dict) -> list[str]:
-    """The part of docs/soak.md on renting."""
+def section(found: dict, told: str) -> list[str]:
+    """The part of docs/soak.md on renting. told: when, with what, how long."""
     lines = [
         "## Renting",
         "",
-        f"`python benchmarks/soak_pod.py` on {found['date']}: Python {found['python']}, elle {found['elle']}. "
-        f"{found['count']} runs of `elle pod up` in {found['seconds'] / 60:.0f} minutes, each in a process of its own "
-        "against the tests' RunPod and Hub, its pod's start command really run, the training in it a stand-in; one "
-        "fault each, at a random point.",
+        f"{told}: {found['count']} runs of `elle pod up`, each in a process of its own against the tests' RunPod and",
+        "Hub, its pod's start command really run, the training in it a stand-in; one fault each, at a random point.",
         "",
         "| | of all runs |",
         "|---|---|",
@@ -286,21 +273,3 @@ def section(found: dict) -> list[str]:
         said = ", ".join(f"{state} ({count})" for state, count in sorted(states.items(), key=lambda each: -each[1]))
         lines.append(f"| {fault} | {said} |")
     return [*lines, ""]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    found = {
-        "date": datetime.date.today().isoformat(), "python": platform.python_version(), "elle": version("elle"),
-    } | pods(arguments.count, arguments.seed)  # fmt: skip
-    print("\n".join(section(found)))
-    jsonl.write_json(paths.root() / "docs" / "soak_pod.json", found)
-    soak.write()
-    return int(bool(found["bad"]) or found["data lost"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
