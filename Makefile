@@ -37,9 +37,8 @@ lint: setup ## style
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
-soak: setup ## long trials: the evaluator against 200,000 outputs, renting against 200 faults; writes docs/soak.md
+soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py
-	.venv/bin/python benchmarks/soak_pod.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)
 	@requirements/setup.sh lock $(ARGS)

@@ -67,3 +67,21 @@ def trained(prepare, tmp_path_factory):
     """The smoke recipe, really trained, without a break."""
     prepared = prepare(tmp_path_factory.mktemp("trained"))
     return launch.follow(prepared, launch.start(prepared))
+
+
+@pytest.fixture(scope="session")
+def small_adapter(small_base, tmp_path_factory):
+    """A LoRA adapter of rank 8 on the small base, of random weights: what it serves differs from the base."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("model") / "adapter"
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(small_base), lora)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator)
+    model.save_pretrained(folder)
+    return folder

@@ -57,10 +57,7 @@ def load(points: Sequence[Mapping[str, Any]]) -> Figure:
         left.plot(x, [row["tokens_per_second"] for row in rows], color=colour, marker="o", label=name)
         middle.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
         middle.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
-        for key, marker, line, what in (
-            ("first_token", "s", "-", "to the first"),
-            ("inter_token", "v", ":", "between"),
-        ):
+        for key, line, what in (("first_token", "-", "to the first"), ("inter_token", ":", "between")):
             times = [np.nan if row[key] is None else 1000 * row[key] for row in rows]
             right.plot(x, times, color=colour, marker="o", linestyle=line, label=f"{name}, {what}")
     left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second", ylim=(0, None))

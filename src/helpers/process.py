@@ -310,10 +310,12 @@ def _keep(guardian: int, owner: int, since: float, command: list[str]) -> int:
         return os.getppid() != guardian or (bool(owner) and created(owner) != since)
 
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child).pid
+        # Held until the end: a Popen that is let go collects a child that has ended already, and its code is lost.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
     except OSError as error:
         print(f"{command[0]}: {error}", file=sys.stderr, flush=True)
         return 127
+    child = process.pid
     code: int | None = None
     told = False
     while code is None and not told and not orphaned():

@@ -6,6 +6,7 @@ flag back into the flag. Units: GB = 1e9 bytes; lengths in tokens.
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +136,10 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
         ElleError: there is nothing of that name, or its weights are not here.
     """
     folder = Path(model).expanduser()
-    if not folder.is_dir() and (manifest := paths.runs() / str(model) / "manifests" / "05_train.json").is_file():
-        return of_run(manifest.parent.parent, jsonl.read_json(manifest)["metrics"])
-    if not folder.is_dir() and str(model).count("/") == 1:
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        manifest = paths.runs() / str(model) / "manifests" / "05_train.json"
+        if manifest.is_file():
+            return of_run(manifest.parent.parent, jsonl.read_json(manifest)["metrics"])
         folder = _cached(str(model)) or folder
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = str(adapter_config(folder).get("base_model_name_or_path") or "")
@@ -159,8 +161,22 @@ def of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, P
     return weights, adapters
 
 
+def newest() -> str:
+    """The id of the newest run that has trained.
+
+    Raises:
+        ElleError: there is none.
+    """
+    found = sorted(paths.runs().glob("*/manifests/05_train.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ElleError("no run has trained a model yet", where=paths.shown(paths.runs()), fix="elle run nano")
+    return found[-1].parent.parent.name
+
+
 def _cached(name: str) -> Path | None:
     """The folder of a Hub model in this machine's cache; nothing is downloaded."""
+    if name.count("/") != 1 or Path(name).is_absolute() or Path(name).exists():
+        return None
     try:
         from huggingface_hub import snapshot_download
 
@@ -197,7 +213,7 @@ def lora_rank(deployment: Deployment) -> int:
     for name, place in deployment.adapters.items():
         if name == deployment.served_name:
             raise ElleError(f"adapter and model are both called {name!r}", where="adapters", fix="rename one of them")
-        folder = Path(place) if Path(place).is_dir() or place.count("/") != 1 else _cached(place)
+        folder = _cached(place) or (Path(place) if Path(place).exists() or place.count("/") != 1 else None)
         if folder is not None:
             ranks[name] = int(adapter_config(folder).get("r") or 8)
         elif given is None:
@@ -357,7 +373,7 @@ def here(deployment: Deployment) -> Deployment:
 
 
 def _flags(deployment: Deployment) -> dict[str, Any]:
-    """vLLM's flags, by name: a value, or True for a flag that takes none."""
+    """vLLM's flags, by name: a value, a list of them, or True for a flag that takes none."""
     flags: dict[str, Any] = {
         "model": deployment.model_id,
         "served-model-name": deployment.served_name,
@@ -371,23 +387,31 @@ def _flags(deployment: Deployment) -> dict[str, Any]:
         slots = max(1, len(deployment.adapters))
         flags |= {"enable-lora": True, "max-loras": slots, "max-lora-rank": lora_rank(deployment)}
         if deployment.adapters:
-            listed = [{"name": name, "path": str(place)} for name, place in deployment.adapters.items()]
-            flags["lora-modules"] = json.dumps(listed)
+            modules = ({"name": name, "path": place} for name, place in deployment.adapters.items())
+            flags["lora-modules"] = list(map(json.dumps, modules))
     return flags
 
 
 def render_command(deployment: Deployment) -> list[str]:
     """The arguments with which vLLM serves it here (address, port and precision are `server`'s)."""
-    pairs = [[f"--{name}"] + ([] if value is True else [str(value)]) for name, value in _flags(deployment).items()]
-    return [word for pair in pairs for word in pair]
+    words = []
+    for name, value in _flags(deployment).items():
+        values = [] if value is True else value if isinstance(value, list) else [str(value)]
+        words += [f"--{name}", *values]
+    return words
 
 
 def render_worker(deployment: Deployment) -> dict[str, str]:
     """The environment of RunPod's vLLM worker (runpod-workers/worker-vllm) that serves it; no secrets are in it."""
     names = {"model": "MODEL_NAME", "served-model-name": "OPENAI_SERVED_MODEL_NAME_OVERRIDE"}
-    found = {
+    flags = _flags(deployment)
+    found = {}
+    if modules := flags.pop("lora-modules", None):
+        # The worker documents LORA_MODULES as a JSON list; it hands that on as one word, and vLLM's parser refuses it.
+        found["VLLM_EXTRA_ARGS"] = shlex.join(["--lora-modules", *modules])
+    found |= {
         names.get(name, name.replace("-", "_").upper()): "true" if value is True else str(value)
-        for name, value in _flags(deployment).items()
+        for name, value in flags.items()
     }
     # The worker hands on so many requests at once; vLLM queues what is beyond its own number.
     return found | {"MAX_CONCURRENCY": str(deployment.max_num_seqs)}

@@ -45,6 +45,17 @@ class Server:
         """The same server, asked for another of its models."""
         return replace(self, name=name)
 
+    def metrics(self) -> dict[str, float]:
+        """What the server counts of itself (`/metrics`, Prometheus's text format): each name's sum over its labels,
+        without the buckets of histograms."""
+        found: dict[str, float] = {}
+        with _direct().open(self.base_url.removesuffix("/v1") + "/metrics", timeout=10) as reply:
+            for line in reply.read().decode().splitlines():
+                name = line.partition("{")[0].partition(" ")[0]
+                if not line.startswith("#") and not name.endswith("_bucket"):
+                    found[name] = found.get(name, 0.0) + float(line.rpartition(" ")[2])
+        return found
+
     def stop(self) -> None:
         """End the server and all its processes, within 10 s."""
         self.job.stop(timeout=STOP_SECONDS)
@@ -81,15 +92,9 @@ def start_server(
         ElleError: as `serve`.
     """
     named = {name: str(Path(place).resolve()) for name, place in (adapters or {}).items()}
-    deployment = Deployment(
-        model_id=str(model),
-        served_name=name,
-        enable_lora=bool(named),
-        adapters=named,
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-    )
-    return serve(deployment, folder, **options)
+    values = {"model_id": str(model), "served_name": name, "enable_lora": bool(named), "adapters": named}
+    values |= {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+    return serve(deploy.made(values, "start_server"), folder, **options)
 
 
 def serve(
@@ -207,13 +212,18 @@ def _port(host: str, port: int | None) -> int:
         return probe.getsockname()[1]
 
 
+def _direct() -> urllib.request.OpenerDirector:
+    """Opens addresses of this machine: no proxy stands before them."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None]) -> None:
     """Return when the server says that it is well.
 
     Raises:
         ElleError: it ended, or the time is up.
     """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before our own machine
+    direct = _direct()
     told: set[str] = set()
     while True:
         # Alive first: had it ended, whatever answers on this port would be another program.
