@@ -40,8 +40,12 @@ FAILURES = (
     {"status": 429, "headers": {"Retry-After": "0"}}, {"status": 500}, {"status": 503, "body": b"<html>"},
     {"drop": "request"}, {"drop": "answer"}, {"drop": "done"}, {"delay": 0.3}, {"status": 401},
 )  # fmt: skip
-FAULTS = ("none", "request", "many requests", "killed", "interrupted", "container killed", "container killed twice",
-          "work fails", "work hangs", "set-up fails", "no GPU left")  # fmt: skip
+FAULTS = (
+    "none", "request", "many requests", "killed", "killed, work hangs", "killed, container too", "interrupted",
+    "container killed", "container killed twice", "work fails", "work hangs", "set-up fails", "no GPU left",
+)  # fmt: skip
+#: About as many requests as a run makes until its pod works; a process is killed after a number up to this.
+REQUESTS = 45
 
 
 def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
@@ -97,7 +101,7 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
         account.variables["ELLE_WORK"] = "false"
     elif fault == "set-up fails":
         account.variables["ELLE_SETUP"] = "false"
-    elif fault == "work hangs":
+    elif fault.endswith("work hangs"):
         account.variables |= {"ELLE_WORK": "sleep 600", "ELLE_SECONDS": "1"}
     elif fault == "no GPU left":
         account.stock = dict.fromkeys(account.stock, pick.choice(["NONE", "LOW"]))
@@ -119,10 +123,14 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
         elle = Elle(variables, place / "out.txt")
         process = elle.start("pod", "up", RECIPE, "--data", str(data), "--run-id", run, "--yes", "--poll", "0.05")
         ended_by_us = fault == "interrupted"
-        if fault in ("killed", "interrupted"):
-            _after(server, pick.randint(0, 28), process)
+        if fault.startswith("killed") or fault == "interrupted":
+            _after(server, pick.randint(0, REQUESTS), process)
             detail = f"after {len(server.requests)} requests"
-            os.kill(process.pid, signal.SIGKILL if fault == "killed" else signal.SIGINT) if process.is_alive() else None
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGINT if fault == "interrupted" else signal.SIGKILL)
+            if fault.endswith("container too"):
+                process.join()
+                _container(account, pick.uniform(0.0, 0.3), None, again=False)
         elif fault.startswith("container"):
             for _ in range(2 if fault.endswith("twice") else 1):
                 _container(account, pick.uniform(0.05, 0.5), process, again=fault.endswith("twice"))
@@ -184,9 +192,9 @@ def _after(server: Server, count: int, process) -> None:
 
 
 def _container(account: RunPod, wait: float, process, *, again: bool) -> None:
-    """Kill a pod's container a while after it began; RunPod may start it again."""
+    """Kill a pod's container a while after it began (process None: what there is of it); RunPod may start it again."""
     deadline = time.monotonic() + 20
-    while not account.processes and process.is_alive() and time.monotonic() < deadline:
+    while not account.processes and process is not None and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(wait)
     for pod, running in list(account.processes.items()):

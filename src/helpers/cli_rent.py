@@ -69,13 +69,16 @@ def pod() -> None:
 @price_of
 @click.option("--cloud", type=click.Choice(["SECURE", "COMMUNITY"]), default="SECURE", show_default=True)
 @most
+@click.option("--image", help="Another image: bash, curl, Python 3.12 and CUDA are needed.")
 @click.option("--run-id", help="The run's name (default: the target's, with the time).")
 @click.option("--detach", is_flag=True, help="Do not watch: return when it is rented.")
 @click.option("--poll", type=click.FloatRange(0.01), default=15.0, show_default=True, help="Seconds between two looks.")
 @dry
 @yes
 @as_json
-def up(target, data, gpu, count, disk, price, cloud, max_dollars, run_id, detach, poll, dry_run, yes, as_json) -> None:
+def up(
+    target, data, gpu, count, disk, price, cloud, max_dollars, image, run_id, detach, poll, dry_run, yes, as_json
+) -> None:
     """Train on a pod: plan, price, upload, rent, watch, check the weights, end. Ctrl-C terminates the pod.
 
     Exit code 0 only when checked weights are on the Hub (with --detach: when it is rented).
@@ -83,6 +86,7 @@ def up(target, data, gpu, count, disk, price, cloud, max_dollars, run_id, detach
     from helpers import deploy
 
     options = {"data": data, "gpu": gpu, "count": count, "disk": disk, "price": price, "cloud": cloud}
+    options |= {"image": image} if image else {}
     order = deploy.order(target, **options, max_dollars=max_dollars, run_id=run_id, live=not dry_run)
     if dry_run:
         _dry(order, as_json, order.uploads())
