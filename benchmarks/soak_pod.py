@@ -130,10 +130,10 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
                 os.kill(process.pid, signal.SIGINT if fault == "interrupted" else signal.SIGKILL)
             if fault.endswith("container too"):
                 process.join()
-                _container(account, pick.uniform(0.0, 0.3), None, again=False)
+                _container(server, account, pick.uniform(0.0, 0.3), None, again=False)
         elif fault.startswith("container"):
             for _ in range(2 if fault.endswith("twice") else 1):
-                _container(account, pick.uniform(0.05, 0.5), process, again=fault.endswith("twice"))
+                _container(server, account, pick.uniform(0.05, 0.5), process, again=fault.endswith("twice"))
         process.join(60)
         hung = process.is_alive()
         if hung:
@@ -142,7 +142,7 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
         # The pod goes on by itself; a while later somebody looks, from a new process.
         deadline = time.monotonic() + 4
         while account.pods and time.monotonic() < deadline and fault != "no GPU left":
-            with server_lock(server):
+            with server._lock:
                 account.live()
             if all(pod["status"] == "EXITED" for pod in account.pods.values()):
                 break
@@ -180,10 +180,6 @@ def _work(place: Path) -> Path:
     return script
 
 
-def server_lock(server: Server):
-    return server._lock
-
-
 def _after(server: Server, count: int, process) -> None:
     """Wait until so many requests have come, or the process has ended."""
     deadline = time.monotonic() + 20
@@ -191,16 +187,17 @@ def _after(server: Server, count: int, process) -> None:
         time.sleep(0.005)
 
 
-def _container(account: RunPod, wait: float, process, *, again: bool) -> None:
+def _container(server: Server, account: RunPod, wait: float, process, *, again: bool) -> None:
     """Kill a pod's container a while after it began (process None: what there is of it); RunPod may start it again."""
     deadline = time.monotonic() + 20
     while not account.processes and process is not None and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(wait)
-    for pod, running in list(account.processes.items()):
-        kill(running)
-        if again and pod in account.pods:
-            account.restart(pod)
+    with server._lock:  # nobody sees a container between its end and its start, and ends the wrong one
+        for pod, running in list(account.processes.items()):
+            kill(running)
+            if again:
+                account.restart(pod)
 
 
 def _lost(hub: Hub, run: str, data: Path, said: dict | None, ended_by_us: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """Renting: every command against RunPod and a Hub in memory, which fail as they do; and the pod's own script, run."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -137,6 +138,17 @@ def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, sai
     assert record.load("first").state == state
     assert said in elle("pod", "status").output
     assert elle("pod", "status").exit_code == 1
+
+
+def test_a_report_that_is_taken_up_late_still_counts(account, data):
+    account.life = "dies"
+    up(data)
+    assert deploy.status("first").state == "lost"
+    account.server.fail(None, drop="request", times=100)
+    assert deploy.status("first").state == "lost"
+    account.server.faults.clear()
+    account.report(account.gone[0], account.trained(account.gone[0]))
+    assert deploy.status("first").state == "succeeded"
 
 
 def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(account, data, monkeypatch):
@@ -332,7 +344,8 @@ def test_what_turns_up_still_later_is_ended_by_whoever_looks(account, data):
 
 def test_a_lost_connection_does_not_end_the_pod(account, data):
     account.steps = (0.0, 0.0, 0.4)
-    account.server.fail("pods", drop="request", after=2, times=40)
+    account.server.fail("pods", drop="request", after=2, times=20)
+    account.server.fail("pods", status=401, after=2, times=2)  # nor does a refusal
     done = up(data)
     assert done.exit_code == 0, str(done.exception)
     assert "Still trying" in done.output
@@ -592,12 +605,13 @@ def test_weights_are_loaded_before_they_count(trained, tmp_path):
 
 
 @pytest.mark.real
-def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data, tmp_path):
+def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data, small_base, tmp_path):
     """The order is fetched, `elle train` finds its training finished (as on a pod that was started again), the weights
     are loaded and pushed, and the machine that rented it finds them as they were checked."""
     set_ = Path(shutil.copytree(small_data, tmp_path / "set"))
     assert audit(set_)["passed"]
     order = deploy.order("configs/smoke.yaml", data=set_, gpu="a100", run_id="whole", live=False)
+    order = dataclasses.replace(order, bases=[str(small_base)])
     hub.send(pods.stage(order, print), say=print)
     record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories).save(state="asked", asked=0.0)
     home = tmp_path / "volume" / "runs" / "whole"
@@ -606,7 +620,7 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     variables = {name: str(value) for name, value in pod.items()} | {"HF_HUB_OFFLINE": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "helpers.deploy.onpod"], env=os.environ | variables, cwd=paths.root(), text=True,
-        capture_output=True, timeout=120, check=False,
+        capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((home / "result.json").read_text())

@@ -15,7 +15,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -499,9 +499,7 @@ def watch(record: Record, client: runpod.Client, poll: float, start_timeout: flo
         try:
             found = look(record, client)
             cut_off = False
-        except runpod.Refused:
-            raise
-        except ElleError as error:
+        except ElleError as error:  # a refusal too: what trains is not ended for a key that was changed meanwhile
             if not cut_off:
                 say(f"{error.what}\n{record.status('unreachable', 'no connection').sentence} Still trying.")
             cut_off, found = True, None
@@ -534,6 +532,10 @@ def _ended(record: Record, client: runpod.Client, state: str, remark: str) -> St
 
 def look(record: Record, client: runpod.Client) -> Status:
     """The state of a pod's run as it is now; a settled one is not asked for again."""
+    if record.state == "lost":
+        with suppress(ElleError):
+            if late := _reported(record):  # taken up after the pod was gone
+                return record.settle(*late)
     if record.state in records.FINAL:
         return record.status()
     pods = client.pods(record.name)
@@ -583,8 +585,6 @@ def _reported(record: Record) -> tuple[str, str] | None:
 def status(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
     """The state of a pod's run, from any process; it costs nothing but two requests."""
     record = records.load(run_id, ("pod",))
-    if record.state in records.FINAL:
-        return record.status()
     try:
         return look(record, client or runpod.Client(retries=2))
     except ElleError as error:
