@@ -374,6 +374,16 @@ def test_an_interrupt_terminates_the_pod_and_says_so(account, data, monkeypatch)
     assert record.load("first").state == "stopped"
 
 
+def test_a_success_at_the_moment_of_an_interrupt_is_a_success(account, data, monkeypatch):
+    account.life = "works for ever"
+    interrupted(monkeypatch, lambda: account.report(account.pods["pod1"], account.trained(account.pods["pod1"])))
+    done = up(data)
+    assert done.exit_code == 1
+    assert "ada/elle-model, file by file" in done.output
+    assert not account.pods
+    assert deploy.status("first").state == "succeeded"
+
+
 def test_an_interrupt_without_a_network_says_what_becomes_of_the_pod(account, data, monkeypatch):
     account.life = "works for ever"
 

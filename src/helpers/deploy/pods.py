@@ -476,8 +476,13 @@ def _give_up(record: Record, client: runpod.Client, error: BaseException, say: S
         record.save(remark=f"{what}; and it could not be ended: {failure.what}"[:500])
         say(f"it could not be ended: {failure.what}\nit ends by itself; `elle pod down {record.run_id}` ends it sooner")
         return
-    record.settle("stopped" if stopped else "refused", credentials.redacted(what)[:500])
+    reported = None
+    with suppress(ElleError):  # it may have been done at this very moment
+        reported = _reported(record)
+    found = record.settle(*(reported or ("stopped" if stopped else "refused", credentials.redacted(what)[:500])))
     say("the pod is terminated" + ("; what it had not pushed is lost" if stopped else ""))
+    if reported:
+        say(found.sentence)
 
 
 def _terminate_all(record: Record, client: runpod.Client) -> None:
@@ -532,7 +537,7 @@ def _ended(record: Record, client: runpod.Client, state: str, remark: str) -> St
 
 def look(record: Record, client: runpod.Client) -> Status:
     """The state of a pod's run as it is now; a settled one is not asked for again."""
-    if record.state == "lost":
+    if record.state in ("lost", "stopped"):
         with suppress(ElleError):
             if late := _reported(record):  # taken up after the pod was gone
                 return record.settle(*late)
@@ -603,10 +608,9 @@ def down(run_id: str | None = None, *, client: runpod.Client | None = None) -> S
     _terminate_all(record, client or runpod.Client())
     if record.state in records.FINAL:
         return record.status()
-    try:
+    reported = None
+    with suppress(ElleError):
         reported = _reported(record)
-    except ElleError:
-        reported = None
     return record.settle(*(reported or ("stopped", "")))
 
 

@@ -88,6 +88,8 @@ stages() {
   while (($(date +%s) < deadline + 120)); do sleep "$tick"; done
   terminate
 ) >/dev/null 2>&1 &
+timer=$!
+trap 'kill -KILL "$timer" 2>/dev/null' EXIT # only where this shell comes to its own end: the pod is gone
 
 state=succeeded reason=''
 if [[ ! -s $home/result.json ]]; then # else it was done before the container was started again
