@@ -502,7 +502,7 @@ def test_waits_grow_with_jitter(sets, ada, waits):
 def test_the_wait_that_the_hub_asks_for_is_honoured_or_said(sets, ada, waits, headers, asked):
     ada.server.fail("preupload", status=429, headers=headers)
     if asked is None:  # too long: say so rather than hang
-        with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 tries; it asks for a wait of \d+ s"):
+        with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 try; it asks for a wait of \d+ s"):
             push(ada, sets / "basic")
         assert waits == []
     else:
