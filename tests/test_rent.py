@@ -255,7 +255,7 @@ def test_no_gpu_is_left(account, data):
 
 
 def test_a_pod_that_is_dearer_than_confirmed_is_ended(account, data):
-    account.asked_more = 0.5
+    account.life, account.asked_more = "works for ever", 0.5
     done = up(data)
     assert "$2.29 an hour, and $1.79 was confirmed" in str(done.exception)
     assert not account.pods
