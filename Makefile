@@ -40,7 +40,7 @@ lint: setup ## style
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
-soak: setup ## 100,000 changed digits and 100,000 damaged outputs against the evaluator (minutes); writes docs/soak.md
+soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)

@@ -41,6 +41,7 @@ FURTHER = {
     "risk_map": "What goes in: country risk by scenario.",
     "cic_integration": "The framework: integration, measured.",
     "cic_phase_map": "The framework: which phase where.",
+    "costs": "What a month of briefings costs: by an API, always on, serverless.",
     "steps": "Where the time went.",
 }
 NO_CALIBRATION = (
