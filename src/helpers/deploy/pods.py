@@ -28,6 +28,8 @@ from helpers.training.preflight import Plan, span
 
 #: The pod's image: bash, curl, git, Python 3.12 and CUDA; the packages come from this project's lock.
 IMAGE = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
+#: What must be set to rent.
+NEEDED = ("RUNPOD_API_KEY", "HF_TOKEN", "HF_USERNAME", "HF_DATASET_REPO", "HF_MODEL_REPO")
 #: The lowest CUDA that the host's driver must speak: the lock's torch is built for 13.0.
 CUDA = "13.0"
 #: GB of the container's own disk (image and packages; wiped when it restarts), and where the volume is mounted.
@@ -230,9 +232,11 @@ def order(
         live: ask RunPod's catalogue for price and stock; else list prices are taken, and nothing is sent.
 
     Raises:
-        ElleError: the plan is refused; it is for a processor; RunPod has no such GPU, or none left; the limit is less
-            than the plan needs.
+        ElleError: something is not set (live); the plan is refused; it is for a processor; RunPod has no such GPU, or
+            none left; the limit is less than the plan needs.
     """
+    if live:
+        records.needed(*NEEDED)
     run_id = records.checked_id(run_id or records.new_id(Path(target).stem))
     options = {"gpu": gpu, "count": count, "disk": disk, "price": price}
     files, bases, folder, options = chosen(target, data, options)
@@ -405,7 +409,7 @@ def up(
     """
     if dry_run:
         return Record(order.run_id, "pod", order.name).status("dry-run")
-    records.needed("RUNPOD_API_KEY", "HF_TOKEN", "HF_USERNAME", "HF_DATASET_REPO", "HF_MODEL_REPO")
+    records.needed(*NEEDED)
     question = f"{order.text()}\n\nRent it, for at most ${order.max_dollars:.2f}?"
     if not confirm(question):
         raise ElleError("not confirmed: nothing was sent, nothing is rented", where="elle pod up", fix="--yes")
