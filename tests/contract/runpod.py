@@ -258,7 +258,7 @@ class RunPod:
             "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "LANG": "C.UTF-8", "TMPDIR": str(home),
         }  # fmt: skip
         (home / "out.txt").touch()
-        args = pod["args"].replace("/tmp/start.sh", f"{home}/start.sh")
+        args = pod["args"].replace("~/start.sh", f"{home}/start.sh")
         with (home / "out.txt").open("wb") as out:
             self.processes[pod["id"]] = subprocess.Popen(
                 f"exec {args}", shell=True, executable="/bin/bash", env=pod["env"] | own | self.variables, cwd=home,

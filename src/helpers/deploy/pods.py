@@ -103,7 +103,7 @@ class Order:
         return {
             "name": self.name,
             "image": self.image,
-            "args": """bash -c 'printf %s "$ELLE_START" >/tmp/start.sh && exec bash /tmp/start.sh'""",
+            "args": """bash -c 'printf %s "$ELLE_START" >~/start.sh && exec bash ~/start.sh'""",
             "gpu": gpu,
             "cloud": self.cloud,
             "disk": DISK,

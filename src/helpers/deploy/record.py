@@ -127,7 +127,7 @@ class Record:
         cost = None
         if self.kind == "pod":
             since = 0.0 if self.rented is None else (self.ended or time.time()) - self.rented
-            cost = round(since / 3600 * self.hourly, 4)
+            cost = round(since / 3600 * self.hourly, 6)
         weights = tuple(self.models) if state == "succeeded" else ()
         return Status(self.run_id, state, sentence, self.id, cost, weights)
 
