@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from helpers.costs import Option
 from helpers.training.preflight import Plan
@@ -69,6 +70,9 @@ def load(points: Sequence[Mapping[str, Any]]) -> Figure:
         ylabel="milliseconds",
         yscale="log",
     )
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
     ticks = sorted({point["concurrency"] for point in points})
     for axes in (left, middle, right):
         axes.set_xscale("log", base=2)
