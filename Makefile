@@ -15,11 +15,14 @@ setup: ## install what is needed into .venv and .venv-server (minutes; a second 
 demo: setup ## the whole path on this machine: data, training, evaluation, serving, report
 	.venv/bin/elle run nano
 
-test: setup ## every test, with the real trainer and the real server
-	.venv/bin/python -m pytest
+# Two tests at once, a file's in one process: more of the real ones would want more than a laptop's memory.
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile
+
+test: setup ## every test: the fast ones, then those with the real trainer, server, browser and Prometheus
+	@status=0; $(PYTEST) -m "not real" || status=1; $(PYTEST) -m real --no-loadscope-reorder || status=1; exit $$status
 
 test-fast: setup ## the tests that take seconds
-	.venv/bin/python -m pytest -m "not real"
+	$(PYTEST) -m "not real"
 
 notebooks: setup ## run all notebooks and keep their outputs in notebooks/, to commit them
 	.venv/bin/elle run course --run-id lab && .venv/bin/elle publish lab
@@ -37,7 +40,7 @@ lint: setup ## style
 docs: setup ## put the planner's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
-soak: setup ## 100,000 changed digits and 100,000 damaged outputs against the evaluator (minutes); writes docs/soak.md
+soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)

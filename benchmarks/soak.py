@@ -2,27 +2,42 @@
 
 The evaluator: `count` targets with one digit changed, none of which may pass; a fifth as many untouched targets of
 another seed, all of which must; `count` damaged outputs, none of which may crash it; and outputs of endless
-repetitions, 0.25 and 1 MB long, whose times say whether reading them is linear. Writes `docs/soak.json`, and
-`docs/soak.md` made from it.
+repetitions, 0.25 and 1 MB long, whose times say whether reading them is linear.
+
+The server: `requests` briefings, 32 at once, held to the schema, from the newest run's model (`--model` names another);
+half-way the server is killed and started again. None may be lost, and none may be no briefing.
+
+Renting: `rentals` runs of `elle pod up` with a fault each (`soak_pod`). No pod may be left, and nothing lost.
+
+Writes `docs/soak.json`, and `docs/soak.md` made from it; `--only evaluator`, `server` or `renting` renews one part.
 
 Exit code 1 where anything was missed.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
+import os
 import platform
 import random
+import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
+
+import soak_pod
 
 from helpers import jsonl, paths
 from helpers.briefings import dataset
 from helpers.evaluation.hostile import ENDLESS, change_digit, damage, endless
 from helpers.evaluation.parsing import MAX_BYTES
 from helpers.evaluation.records import Record, judge
+from helpers.process import descendants
 
 #: Rows of each kind that outputs are made from.
 ROWS = 1000
@@ -131,14 +146,98 @@ def growth(sizes: tuple[int, int] = (250_000, 990_000)) -> list[dict]:
     return sorted(found, key=lambda each: -each["seconds"])
 
 
+def serve(count: int, model: str | None) -> dict:
+    """`count` briefings asked for at concurrency 32 under constraint; the server is killed once on the way."""
+    from helpers.serving import deploy, server
+    from helpers.serving.answers import Verdicts, collect, schema_of
+
+    weights, _ = deploy.resolve(model or deploy.newest())
+    asked = [dataset.row("basic", 77, index) for index in range(count)]
+    verdicts, killed, latency = Verdicts(), threading.Event(), []
+    with tempfile.TemporaryDirectory(prefix="elle-") as folder:
+        first = server.start_server(weights, Path(folder) / "first")
+        port = int(first.base_url.rpartition(":")[2].removesuffix("/v1"))
+        second: list[server.Server] = []
+
+        def again() -> None:
+            killed.wait()
+            for pid in descendants(first.job.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            first.job.wait(30)
+            second.append(server.start_server(weights, Path(folder) / "second", port=port))
+
+        def progress(done: int, total: int) -> None:
+            if done == total // 2:
+                killed.set()
+
+        other = threading.Thread(target=again)
+        other.start()
+        try:
+            batch = collect(
+                first, asked, Path(folder) / "x.jsonl", schema=schema_of(asked), max_tokens=320, concurrency=32,
+                retries=60, judged=verdicts, progress=progress,
+            )  # fmt: skip
+        finally:
+            killed.set()
+            other.join()
+            for each in (first, *second):
+                each.stop()
+        latency = [round(batch.latency(percent), 2) for percent in (50, 95, 100)]
+    return {
+        "requests": count,
+        "lost": len(batch.failed),
+        "cut_off": sum(answer.finish_reason != "stop" for answer in batch.answers),
+        "not_json": verdicts.not_json,
+        "not_briefing": verdicts.not_schema,
+        "not_right": verdicts.not_right,
+        "kills": 1,
+        "back_after": round(second[0].startup_seconds, 1),
+        "seconds": round(batch.seconds, 1),
+        "latency": latency,
+        "model": deploy.models.find(str(weights)).parameters,
+    }
+
+
 def page(found: dict) -> str:
+    lines = ["# Soak", "", f"`make soak` on {found['machine']}, shared with other work.", ""]
+    if "server" in found:
+        lines += server_lines(found["server"])
+    if "renting" in found:
+        lines += soak_pod.section(found["renting"], told(found["renting"]))
+    if "evaluator" in found:
+        lines += evaluator_lines(found["evaluator"])
+    return "\n".join(lines)
+
+
+def server_lines(found: dict) -> list[str]:
+    p50, p95, longest = found["latency"]
+    return [
+        "## The server",
+        "",
+        f"{told(found)}: briefings of a model of {found['model']:,} parameters, 32 at once, held to the schema.",
+        "Half-way the server was killed (SIGKILL) and started again; it answered "
+        f"{found['back_after']:.0f} s later, and the client waited for it.",
+        "",
+        "| requests | lost | cut off | no JSON | no briefing | not right in all | seconds | p50, p95, longest (s) |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| {found['requests']:,} | {found['lost']} | {found['cut_off']} | {found['not_json']} | "
+        f"{found['not_briefing']} | {found['not_right']} | {found['seconds']:,.0f} | {p50}, {p95}, {longest} |",
+        "",
+        "What is not right in all is the model's, not the server's: a schema holds the form, never a number.",
+        "",
+    ]
+
+
+def told(found: dict) -> str:
+    return f"On {found['date']}, Python {found['python']}, elle {found['elle']}, {found['took'] / 60:.0f} minutes"
+
+
+def evaluator_lines(found: dict) -> list[str]:
     lines = [
-        "# Soak",
-        "",
-        f"`make soak` on {found['date']}: Python {found['python']}, elle {found['elle']}, "
-        f"{found['seconds'] / 60:.0f} minutes on one core of {found['machine']}, shared with other work.",
-        "",
         "## The evaluator",
+        "",
+        f"{told(found)} on one core.",
         "",
         "| trial | inputs | faults | a second | slowest (ms) |",
         "|---|---|---|---|---|",
@@ -146,7 +245,7 @@ def page(found: dict) -> str:
     lines += [
         f"| {name} | {each['count']:,} | {each['faults']} | {each['count'] / max(each['seconds'], 0.1):,.0f} | "
         f"{each['slowest_ms']:,} |"
-        for name, each in found["evaluator"].items()
+        for name, each in found["trials"].items()
     ]
     lines += [
         "",
@@ -164,30 +263,40 @@ def page(found: dict) -> str:
         ),
         "",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rentals", type=int, default=200)
+    parser.add_argument("--model", metavar="RUN_OR_FOLDER")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=("evaluator", "server", "renting"))
     arguments = parser.parse_args()
-    began = time.perf_counter()
-    found = {
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "elle": version("elle"),
-        "machine": platform.machine(),
-        "evaluator": evaluator(arguments.count, arguments.seed),
-        "growth": growth(),
+    folder = paths.root() / "docs"
+    found = {"machine": platform.machine()}
+    if arguments.only:
+        found = jsonl.read_json(folder / "soak.json")
+    parts = {
+        "renting": lambda: soak_pod.pods(arguments.rentals, arguments.seed),
+        "server": lambda: serve(arguments.requests, arguments.model),
+        "evaluator": lambda: {"trials": evaluator(arguments.count, arguments.seed), "growth": growth()},
     }
-    found["seconds"] = round(time.perf_counter() - began)
+    facts = {"date": datetime.date.today().isoformat(), "python": platform.python_version(), "elle": version("elle")}
+    for name in [arguments.only] if arguments.only else parts:
+        began = time.perf_counter()
+        found[name] = parts[name]() | facts
+        found[name]["took"] = round(time.perf_counter() - began)
     text = page(found)
     print(text)
-    folder = paths.root() / "docs"
     jsonl.write_json(folder / "soak.json", found)
     jsonl.write_text(folder / "soak.md", text)
-    return int(any(each["faults"] for each in found["evaluator"].values()))
+    served = found.get("server", {"lost": 0, "not_briefing": 0})
+    faults = any(each["faults"] for each in found.get("evaluator", {"trials": {}})["trials"].values())
+    left = found.get("renting", {"bad": []})["bad"]
+    return int(faults or bool(left or served["lost"] or served["not_briefing"]))
 
 
 if __name__ == "__main__":

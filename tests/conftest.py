@@ -1,6 +1,7 @@
 """Shared by all tests: runs go to a folder of their own, and the smallest real model is made once."""
 
 import signal
+import socket
 
 import pytest
 from contract import Server
@@ -20,6 +21,22 @@ def _own_runs(tmp_path, monkeypatch, request):
     monkeypatch.delenv("ELLE_API_KEY", raising=False)
     if "ELLE_RUNS" not in request.fixturenames:
         monkeypatch.setenv("ELLE_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def loopback_only(monkeypatch):
+    """Fails the test if it connects to any other machine."""
+    elsewhere, connect = [], socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            elsewhere.append(address)
+            raise OSError(f"no test goes to {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+    assert not elsewhere
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +84,21 @@ def trained(prepare, tmp_path_factory):
     """The smoke recipe, really trained, without a break."""
     prepared = prepare(tmp_path_factory.mktemp("trained"))
     return launch.follow(prepared, launch.start(prepared))
+
+
+@pytest.fixture(scope="session")
+def small_adapter(small_base, tmp_path_factory):
+    """A LoRA adapter of rank 8 on the small base, of random weights: what it serves differs from the base."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("model") / "adapter"
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(small_base), lora)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator)
+    model.save_pretrained(folder)
+    return folder

@@ -327,7 +327,12 @@ def test_the_command(nvidia_smi, tmp_path, capsys):
     assert any("too old" in finding["message"] for finding in answer["findings"])
 
 
-PAGES = ["README.md", "data/README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+PAGES = [
+    "README.md",
+    "data/README.md",
+    "monitoring/README.md",
+    *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md"))),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -23,7 +23,7 @@ from huggingface_hub.utils import _http, are_progress_bars_disabled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import cli
+from helpers import cli, patience
 from helpers.briefings import dataset
 from helpers.briefings import hub as publishing
 from helpers.errors import ElleError
@@ -62,7 +62,7 @@ def basic(sets, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _at_home(monkeypatch, tmp_path):
+def _at_home(monkeypatch, tmp_path, loopback_only):
     """A token, an empty cache, no settings of the user's, and nothing but loopback."""
     for name in ("HF_ENDPOINT", "HF_USERNAME", "HF_DATASET_REPO"):
         monkeypatch.delenv(name, raising=False)
@@ -71,24 +71,13 @@ def _at_home(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"))
-    elsewhere, connect = [], socket.socket.connect
-
-    def guarded(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            elsewhere.append(address)
-            raise OSError(f"no test goes to {address}")
-        return connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    yield
-    assert not elsewhere
 
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
     """The seconds that `push` waited between its tries, none of them really."""
     waited = []
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=waited.append))
     return waited
 
 
@@ -287,7 +276,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
     def change(_):
         (basic / "train.jsonl").write_text("another\n")
 
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=change))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=change))
     ada.server.fail("batch", status=500, after=1)
     with pytest.raises(ElleError, match="changed while it was being sent"):
         push(ada, basic)
@@ -502,7 +491,7 @@ def test_waits_grow_with_jitter(sets, ada, waits):
 def test_the_wait_that_the_hub_asks_for_is_honoured_or_said(sets, ada, waits, headers, asked):
     ada.server.fail("preupload", status=429, headers=headers)
     if asked is None:  # too long: say so rather than hang
-        with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 tries; it asks for a wait of \d+ s"):
+        with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 try; it asks for a wait of \d+ s"):
             push(ada, sets / "basic")
         assert waits == []
     else:
@@ -512,8 +501,8 @@ def test_the_wait_that_the_hub_asks_for_is_honoured_or_said(sets, ada, waits, he
 
 
 def test_a_date_to_wait_for_becomes_seconds():
-    assert 50 < publishing._seconds(formatdate(time.time() + 60, usegmt=True)) <= 60
-    assert publishing._seconds(formatdate(time.time() - 60, usegmt=True)) == 0
+    assert 50 < patience.seconds(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert patience.seconds(formatdate(time.time() - 60, usegmt=True)) == 0
 
 
 def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):

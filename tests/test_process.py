@@ -73,6 +73,31 @@ def test_a_job_ends_with_its_code_its_log_and_its_record(folder):
     assert set(json.loads((folder / "exit.json").read_text())) == {"code", "seconds"}
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGKILL])
+def test_a_temporary_folder_of_its_own_goes_with_the_job(folder, number):
+    """vLLM leaves its sockets lying there."""
+    code = "import os, sys, time; open(os.environ['TMPDIR'] + '/x', 'w'); print(os.environ['TMPDIR'], flush=True)"
+    job = Job.start(
+        folder, python(code + "; time.sleep(float(sys.argv[1]))", 0 if number is None else 300), scratch=True
+    )
+    assert until(lambda: job.tail())
+    scratch = Path(job.tail())
+    assert scratch.name.startswith("elle-")
+    if number == signal.SIGTERM:
+        job.stop()
+    elif number:
+        assert (scratch / "x").exists()
+        os.kill(descendants(job.pid)[-1], number)
+    job.wait(20)
+    assert not scratch.exists()
+
+
+def test_a_command_that_ends_at_once_ends_its_job(tmp_path):
+    """On a busy machine its exit code was collected by another hand, and the job never ended."""
+    jobs = [Job.start(tmp_path / str(number), ["true"]) for number in range(8)]
+    assert [job.wait(20) for job in jobs] == [0] * 8
+
+
 def test_a_command_ended_by_a_signal_has_its_negative_number(folder):
     job = Job.start(folder, python("import os; os.kill(os.getpid(), 11)"))
     assert job.wait(20) == -signal.SIGSEGV

@@ -14,11 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import watching
 
+from helpers import form, notebook, plots
+from helpers.briefings import dataset
+from helpers.briefings.metrics import parse, render
 from helpers.errors import ElleError
+from helpers.evaluation.scorecard import score
 from helpers.process import Job, created, descendants
 from helpers.serving import server
+from helpers.serving.answers import Endpoint, Verdicts, collect, measure, schema_of
 from helpers.serving.client import Batch, ask
+from helpers.serving.metrics import Exporter
 from helpers.serving.server import start_server
 
 PROMPTS = [(f"q{number}", [{"role": "user", "content": f"political {number}"}]) for number in range(8)]
@@ -172,6 +179,14 @@ def test_a_public_host_without_a_key_is_refused(model, tmp_path, stand_in, host)
     assert "ELLE_API_KEY" in str(caught.value)
 
 
+def test_a_server_says_what_it_counts(model, tmp_path, stand_in):
+    text = '# HELP a b\\na{x="1"} 2\\na{x="2"} 3.5\\nb_bucket{le="1"} 7\\nb_sum 4\\n'
+    counting = HEALTHY.replace('json.dumps({"argv": sys.argv, "key": os.environ.get("VLLM_API_KEY")})', repr(text))
+    stand_in(counting.replace("\\\\n", "\\n"))
+    with start_server(model, tmp_path / "job") as found:
+        assert found.metrics() == {"a": 5.5, "b_sum": 4.0}
+
+
 # ---- asking, without vLLM
 
 
@@ -194,9 +209,10 @@ class Fake:
                 status, reply = behave(body, earlier)
                 with lock:
                     fake.now -= 1
-                data = json.dumps(reply).encode()
+                events = isinstance(reply, str)  # a stream, as it goes over the line
+                data = reply.encode() if events else json.dumps(reply).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/event-stream" if events else "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -215,6 +231,22 @@ def completion(text: str) -> dict:
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
     }  # fmt: skip
+
+
+def events(text: str, end: str = "stop") -> str:
+    """A streamed completion: a token a word, then its end and its usage."""
+    words = text.split(" ")
+
+    def event(**more: object) -> str:
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "elle", "choices": []} | more
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word + " "} for word in words)]
+    lines = [event(choices=[{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
+    if end:
+        lines += [event(choices=[{"index": 0, "delta": {}, "finish_reason": end}])]
+        lines += [event(usage={"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 0}), "data: [DONE]"]
+    return "".join(lines) + "\n\n"
 
 
 def echo(body: dict, _: int) -> tuple[int, dict]:
@@ -275,6 +307,124 @@ def test_a_server_error_is_retried_until_there_is_an_answer(fake):
     batch = ask(one.url, "elle", PROMPTS[:2], max_tokens=9)
     assert batch.failed == []
     assert len(one.seen) == 6
+
+
+def test_a_streamed_answer_says_when_its_tokens_came(fake):
+    one = fake(lambda body, earlier: (200, events("a b c")) if body.get("stream") else echo(body, earlier))
+    batch = ask(one.url, "elle", PROMPTS, max_tokens=9, stream=4, schema=SCHEMA)
+    assert [bool(body.get("stream")) for body in sorted(one.seen, key=lambda body: str(body["messages"]))] == [
+        True, False, False, False,
+    ] * 2  # fmt: skip
+    first, second = batch.answers[0], batch.answers[1]
+    assert (first.output, first.finish_reason, first.prompt_tokens, first.completion_tokens) == ("a b c ", "stop", 5, 3)
+    assert 0 < first.first_token <= first.seconds
+    assert first.inter_token >= 0
+    assert second.output == "political 1"
+    assert second.first_token is None
+    assert batch.percentile("first_token", 100) >= batch.percentile("first_token", 50) > 0
+
+
+@pytest.mark.parametrize("broken", [events("a b", end=""), 'data: {"error": {"message": "the engine died"}}\n\n'])
+def test_an_answer_that_breaks_off_as_it_streams_is_asked_again(fake, broken):
+    """What had come of it used to count as the whole answer."""
+    one = fake(lambda body, earlier: (200, events("a b c") if earlier else broken))
+    batch = ask(one.url, "elle", PROMPTS[:2], max_tokens=9, stream=1)
+    assert [answer.output for answer in batch.answers] == ["a b c "] * 2
+    assert len(one.seen) == 4
+    never = fake(lambda *_: (200, broken))
+    with pytest.raises(ElleError, match=r"no connection: (the answer broke off|the engine died)"):
+        ask(never.url, "elle", PROMPTS[:1], max_tokens=9, stream=1, retries=1)
+    assert len(never.seen) == 2
+
+
+def test_guided_json_is_refused_with_the_reason(fake):
+    one = fake(echo)
+    with pytest.raises(ElleError, match="constrains nothing") as caught:
+        ask(one.url, "elle", PROMPTS[:1], max_tokens=9, fields={"guided_json": SCHEMA})
+    assert "json_schema" in caught.value.fix
+    assert one.seen == []
+    ask(one.url, "elle", PROMPTS[:1], max_tokens=9, fields={"seed": 1})
+    assert (one.seen[0]["seed"], one.seen[0]["repetition_penalty"]) == (1, 1)
+
+
+def test_every_answer_is_judged_as_it_comes_and_none_is_repaired(fake, small_data, tmp_path):
+    rows = dataset.read_split(small_data, "test")[:6]
+    right = {row["conversations"][1]["value"]: row["conversations"][2]["value"] for row in rows}
+    wrong = iter(["no JSON", '{"political": "x"}', None])
+
+    def behave(body: dict, _: int) -> tuple[int, dict]:
+        text = right[body["messages"][1]["content"]]
+        if (other := next(wrong, text)) is None:
+            return 400, {"error": {"message": "too long"}}
+        return 200, completion(other)
+
+    verdicts = Verdicts()
+    served = Endpoint(fake(behave).url, "elle")
+    batch = collect(served, rows, tmp_path / "x.jsonl", judged=verdicts, concurrency=1, retries=0)
+    assert len(batch.failed) == 1  # no answer: there is nothing to judge
+    assert verdicts == Verdicts(answers=5, not_json=1, not_schema=2, not_right=2)
+    assert [answer.output for answer in batch.answers[:2]] == ["no JSON", '{"political": "x"}']
+
+
+def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_path):
+    rows = dataset.read_split(small_data, "test")[:9]
+    right = {row["conversations"][1]["value"]: row["conversations"][2]["value"] for row in rows}
+
+    def behave(body: dict, _: int) -> tuple[int, dict | str]:
+        text = right[body["messages"][1]["content"]] if "response_format" in body else "free"
+        return 200, events(text) if body.get("stream") else completion(text)
+
+    served = Endpoint(fake(behave).url, "elle")
+    points, batches = measure(served, rows, [1, 4], tmp_path, schema=schema_of(rows))
+    assert [(point["concurrency"], point["constrained"]) for point in points] == [
+        (1, False), (1, True), (4, False), (4, True),
+    ]  # fmt: skip
+    assert [point["not_right"] for point in points] == [9, 0, 9, 0]
+    assert all(point["answers"] == point["requests"] == 9 and point["failed"] == 0 for point in points)
+    assert all(point["first_token"] > 0 for point in points)
+    assert len(batches[4, True].answers) == 9
+    figure = plots.load(points)
+    assert len(figure.axes) == 3
+
+
+# ---- the form
+
+
+def test_a_form_asks_with_its_own_risks_and_shows_the_verdict(fake, small_data, capsys, monkeypatch):
+    import ipywidgets
+
+    row = next(row for row in dataset.read_split(small_data, "test") if "mean" in row["conversations"][1]["value"])
+    one = fake(lambda *_: (200, completion("no JSON")))
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    form.show(Endpoint(one.url, "elle"), row, schema=SCHEMA)
+    assert one.seen == []  # nothing happens until it is clicked
+    *sliders, button, _ = shown.pop().children
+    assert {type(slider) for slider in sliders} == {ipywidgets.IntSlider}
+    political = next(slider for slider in sliders if slider.description == "political")
+    political.value = 77
+    button.click()
+    assert "political 77 " in one.seen[0]["messages"][1]["content"]
+    said = capsys.readouterr().out
+    assert "political 77 " in said
+    assert "not strictly JSON" in said
+
+
+def test_changed_risks_make_a_prompt_that_can_be_read_and_judged(small_data):
+    for row in dataset.read_split(small_data, "test"):
+        metrics = parse(row["conversations"][1]["value"])
+        other = form.changed(metrics, {"cyber": 3} | {code: 100 - risk for code, risk in metrics.nations})
+        assert parse(render(other)) == other
+        assert other.categories["cyber"][0] == 3
+        assert form.changed(metrics, {}) == metrics
+
+
+def test_in_a_batch_run_the_form_is_a_line_of_text(monkeypatch, small_data):
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setenv(notebook.STATUS, "x")
+    form.show(Endpoint("http://127.0.0.1:9", "elle"), {}, schema=SCHEMA)
+    assert "form" in shown[0].data
 
 
 def test_one_failure_among_answers_is_an_error_in_words(fake):
@@ -393,10 +543,37 @@ def test_nothing_to_ask(fake):
 # ---- the real server
 
 
+KEY = "a-key-of-the-tests"
+
+
 @pytest.fixture(scope="module")
-def real(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    with start_server(small_base, tmp_path_factory.mktemp("server"), timeout=900) as found:
+def shared(small_base, small_adapter, tmp_path_factory) -> Iterator[server.Server]:
+    """One server for all that follows: a base, an adapter beside it, and a key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELLE_API_KEY", KEY)
+        found = start_server(
+            small_base, tmp_path_factory.mktemp("server"), adapters={"lora": small_adapter}, timeout=900
+        )
+    with found:
         yield found
+
+
+@pytest.fixture
+def real(shared, monkeypatch) -> server.Server:
+    monkeypatch.setenv("ELLE_API_KEY", KEY)
+    return shared
+
+
+@pytest.fixture(scope="module")
+def short(small_data) -> dict:
+    """The schema of a briefing whose texts are short: even an untrained model comes to its end."""
+    schema = schema_of(dataset.read_split(small_data, "test"))
+    return schema | {"properties": {name: text | {"maxLength": 16} for name, text in schema["properties"].items()}}
+
+
+@pytest.fixture(scope="module")
+def hundred(small_data) -> list[dict]:
+    return dataset.read_split(small_data, "train")[:100]
 
 
 @pytest.mark.real
@@ -425,13 +602,98 @@ def test_vllm_says_why_it_refuses_a_request(real):
 
 
 @pytest.mark.real
+def test_vllm_streams_what_it_answers(real):
+    whole = ask(real.base_url, real.name, PROMPTS[:2], max_tokens=16)
+    streamed = ask(real.base_url, real.name, PROMPTS[:2], max_tokens=16, stream=1)
+    assert [answer.output for answer in streamed.answers] == [answer.output for answer in whole.answers]
+    assert [answer.completion_tokens for answer in streamed.answers] == [16, 16]
+    assert all(0 < answer.first_token < answer.seconds for answer in streamed.answers)
+    assert all(0 < answer.inter_token < answer.seconds for answer in streamed.answers)
+
+
+@pytest.mark.real
+def test_a_hundred_briefings_at_once_none_lost_and_none_invalid(real, hundred, short, tmp_path):
+    verdicts = Verdicts()
+    options = {"schema": short, "concurrency": 32, "max_tokens": 400, "judged": verdicts, "stream": 8}
+    batch = collect(real, hundred, tmp_path / "x.jsonl", **options)
+    assert batch.failed == []
+    assert {answer.finish_reason for answer in batch.answers} == {"stop"}
+    assert (verdicts.answers, verdicts.not_json, verdicts.not_schema) == (100, 0, 0)
+    counted = real.metrics()
+    assert counted["vllm:generation_tokens_total"] >= batch.completion_tokens
+    assert counted["vllm:num_requests_running"] == 0
+
+
+@pytest.mark.real
+def test_base_and_adapter_answer_under_two_names_and_are_evaluated(real, hundred, short, tmp_path):
+    assert real.names == ("elle", "lora")
+    cards, outputs = {}, {}
+    for name in real.names:
+        batch = collect(real.under(name), hundred[:8], tmp_path / f"{name}.jsonl", schema=short, max_tokens=400)
+        assert batch.failed == []
+        outputs[name] = {answer.id: answer.output for answer in batch.answers}
+        cards[name] = score(hundred[:8], outputs[name])
+        assert cards[name].metrics["schema"].value == 1
+        assert cards[name].metrics["all_right"].value == 0  # neither has learned anything
+    assert all(outputs["elle"][name] != outputs["lora"][name] for name in outputs["elle"])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("key", ["", "another"])
+def test_a_wrong_or_missing_key_is_refused(real, monkeypatch, key):
+    monkeypatch.setenv("ELLE_API_KEY", key)
+    with pytest.raises(ElleError, match="HTTP 401"):
+        ask(real.base_url, real.name, PROMPTS[:1], max_tokens=4)
+
+
+@pytest.mark.real
+def test_prompts_and_answers_are_in_no_log(real):
+    marked = [("marked", [{"role": "user", "content": "MARKER-5ec2e7 political 40"}])]
+    answer = ask(real.base_url, real.name, marked, max_tokens=24).answers[0]
+    kept = [path.read_text(errors="replace") for path in real.job.folder.rglob("*") if path.is_file()]
+    assert len(answer.output) > 20
+    assert not [text for text in kept if "5ec2e7" in text or answer.output in text or KEY in text]
+
+
+@pytest.mark.real
+def test_prometheus_reads_server_and_client_and_answers_the_whole_dashboard(real, hundred, short, tmp_path):
+    watching.tool("prometheus")
+    root = real.base_url.removesuffix("/v1")
+    # Else the templates name what this vLLM does not have.
+    assert watching.listed().items() <= watching.types(watching.fetched(f"{root}/metrics")).items()
+    with Exporter(0, server=root, dollars_per_hour=2) as seen:
+        places = {"server": root.removeprefix("http://"), "client": f"127.0.0.1:{seen.port}"}
+        with watching.Prometheus(tmp_path, **places, wait="1h", key=KEY) as prometheus:
+            queries = watching.queries("30s")
+
+            def without() -> set[str]:
+                """The queries without a number; asks Elle once more, for a rate needs counts that grow."""
+                batch = collect(real, hundred[:4], tmp_path / "x.jsonl", schema=short, judged=seen.judged)
+                seen.arrived(batch.answers)
+                found = {name: prometheus.query(text) for name, text in queries.items()}
+                return {name for name, rows in found.items() if all(row["value"][1] == "NaN" for row in rows)}
+
+            # No alert fires; and this model, which has learned nothing, gets nothing right.
+            expected = {"annotation Alerts", "Cost of a thousand briefings B"}
+            assert prometheus.until(lambda: without() == expected), without()
+            assert {row["metric"]["job"] for row in prometheus.query("up == 1")} == {"elle-server", "elle-client"}
+            rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+            assert {rule["health"] for rule in rules} == {"ok"}
+            assert {rule["name"] for rule in rules if rule["state"] != "inactive"} <= {"ElleServerDown"}
+
+
+@pytest.mark.real
 def test_vllm_stops_in_time_and_leaves_nothing(real):
     family = descendants(real.job.pid)
     assert len(family) >= 2  # the HTTP server and the engine
+    environment = Path(f"/proc/{family[-1]}/environ").read_text().split("\0")
+    scratch = Path(next(line for line in environment if line.startswith("TMPDIR=")).partition("=")[2])
+    assert list(scratch.iterdir())  # its sockets: they used to be left in /tmp, four a start
     start = time.monotonic()
     real.stop()
     assert time.monotonic() - start <= 10
     assert all(created(pid) is None for pid in family)
+    assert not scratch.exists()
 
 
 @pytest.mark.real
@@ -458,6 +720,41 @@ time.sleep(600)
         time.sleep(0.1)
     assert not job.running
     assert all(created(pid) is None for pid in family)
+
+
+@pytest.mark.real
+def test_a_server_killed_in_mid_load_loses_no_request(small_base, hundred, short, tmp_path):
+    """Each request ends in an answer or a clear error; who is patient, or asks again, gets all when it is back."""
+    found = start_server(small_base, tmp_path / "job", timeout=900)
+    port = int(found.base_url.split(":")[2].removesuffix("/v1"))
+    options = {"schema": short, "max_tokens": 400, "concurrency": 4, "identity": ""}
+    batches: dict[str, Batch] = {}
+    some = threading.Event()
+
+    def load(name: str, rows: list[dict], retries: int) -> None:
+        told = lambda done, _: some.set() if done >= 4 else None  # noqa: E731
+        batches[name] = collect(found, rows, tmp_path / f"{name}.jsonl", retries=retries, progress=told, **options)
+
+    patient = threading.Thread(target=load, args=("patient", hundred[:50], 60))
+    hasty = threading.Thread(target=load, args=("hasty", hundred[50:], 0))
+    patient.start()
+    hasty.start()
+    assert some.wait(120)
+    for pid in descendants(found.job.pid):
+        os.kill(pid, signal.SIGKILL)
+    hasty.join(60)
+    assert not hasty.is_alive()
+    lost = batches["hasty"].failed
+    assert 0 < len(lost) < 50
+    assert all("no connection" in answer.error for answer in lost)
+    assert patient.is_alive()
+    with start_server(small_base, tmp_path / "again", port=port, timeout=900):
+        patient.join(180)
+        load("hasty", hundred[50:], 4)
+    assert all(batch.failed == [] and len(batch.answers) == 50 for batch in batches.values())
+    assert len(batches["hasty"].kept) == 50 - len(lost)  # what was answered was not asked again
+    verdicts = score(hundred, {a.id: a.output for batch in batches.values() for a in batch.answers})
+    assert verdicts.metrics["schema"].value == 1
 
 
 @pytest.mark.real

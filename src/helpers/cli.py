@@ -1,6 +1,8 @@
 """The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
 
+import contextlib
 import json
+import shlex
 import signal
 import sys
 import textwrap
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from helpers import __version__, paths
+from helpers import __version__, cli_rent, paths
 from helpers.errors import ElleError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
@@ -248,6 +250,32 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
 
 
 @cli.command()
+@click.option(
+    "-p",
+    "changes",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Change an assumption, any that is named at the end.",
+)
+@click.option("--run", "run_id", metavar="RUN", help="A briefing's tokens as a run's own outputs have them.")
+@click.option("--trained-by", "target", metavar="RECIPE_OR_PROFILE", help="Pay off a training: its planned dollars.")
+@as_json
+def costs(changes, run_id, target, as_json) -> None:
+    """What a briefing costs by an API, always on and serverless, and from which volume on one of them pays."""
+    from helpers import costs as comparison
+
+    given = dict(changes)
+    if run_id:
+        found = comparison.measured(run_id)
+        given = {name: found[name] for name in ("tokens_in", "tokens_out")} | given
+    if target:
+        given["training"] = _plans(target, {}, False)[1]["dollars"]["high"] or 0.0
+    found = comparison.compare(comparison.Assumptions.given(given))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.text(found))
+
+
+@cli.command()
 @click.argument("recipe")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
 @click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")
@@ -318,9 +346,10 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
 @click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
 @click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the failures as a page.")
+@click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus there (monitoring/).")
 @as_json
 def evaluate(
-    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, as_json
+    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, port, as_json
 ) -> None:
     """Score a model's outputs: JSON and schema compliance, and every number.
 
@@ -332,15 +361,15 @@ def evaluate(
 
     if endpoint is None and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
-    if endpoint is None and (model or constrained or price is not None):
-        raise click.UsageError("--model, --constrained and --price go with --endpoint")
+    if endpoint is None and (model or constrained or price is not None or port):
+        raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
     if endpoint is not None and model is None:
         raise click.UsageError("--endpoint needs --model NAME")
     rows = answers.read_rows(data)
     batch, used = None, None
     if endpoint is not None:
         batch, used, outputs = _ask_endpoint(
-            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
         )
     left_out = {row["id"] for row in rows[limit:]} if limit else set()
     rows = rows[:limit]
@@ -381,28 +410,32 @@ def evaluate(
 
 
 def _ask_endpoint(
-    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, as_json
+    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
 ) -> tuple:
     """The answers of a server to the rows, what they took, and the file that holds them."""
-    from helpers.serving import answers
+    from helpers.serving import answers, metrics
 
     server = answers.Endpoint(endpoint, model)
+    seen = metrics.Exporter(port, server=server.base_url, dollars_per_hour=price) if port else None
     if outputs is None:
         name = "-".join([model, data.stem if data.stem not in ("test", "train") else data.parent.name])
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
         outputs = paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
     try:
-        batch = answers.collect(
-            server,
-            rows,
-            outputs,
-            schema=answers.schema_of(rows) if constrained else None,
-            max_tokens=max_tokens,
-            concurrency=concurrency,
-            identity="",
-            limit=limit,
-            progress=counter("briefings", as_json),
-        )
+        with seen or contextlib.nullcontext():
+            batch = answers.collect(
+                server,
+                rows,
+                outputs,
+                schema=answers.schema_of(rows) if constrained else None,
+                max_tokens=max_tokens,
+                concurrency=concurrency,
+                identity="",
+                limit=limit,
+                progress=counter("briefings", as_json),
+                arrived=seen and seen.arrived,
+                judged=seen and seen.judged,
+            )
     except KeyboardInterrupt:
         click.echo(f"\nwhat was answered is kept in {outputs}; the same command goes on", err=True)
         raise
@@ -410,26 +443,42 @@ def _ask_endpoint(
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", metavar="[MODEL_OR_RUN]", required=False)
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=PATH", help="A LoRA adapter, served beside it.")
+@click.option("--config", type=click.Path(path_type=Path), help="A deployment (configs/vllm_deploy.json).")
+@click.option("--check", is_flag=True, help="Only check it, and print what would run here and on RunPod.")
 @click.option("--port", type=int, help="Default: a free one.")
-@click.option("--name", default="elle", show_default=True, help="The model's name in requests.")
-@click.option("--max-model-len", default=1024, show_default=True, help="Longest prompt and answer, in tokens.")
-def serve(model, port, name, max_model_len) -> None:
-    """Serve a model folder with vLLM on 127.0.0.1 until Ctrl-C."""
-    from helpers.serving.server import start_server
+@click.option("--host", default="127.0.0.1", show_default=True, help="A public one needs ELLE_API_KEY.")
+@click.option("--name", help="The model's name in requests (default: elle).")
+@click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
+@as_json
+def serve(model, adapters, config, check, port, host, name, max_model_len, as_json) -> None:
+    """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model of the Hub."""
+    from helpers.serving import deploy
+    from helpers.serving import server as servers
 
+    if not model and not config:
+        raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
+    given = {"model_id": model, "served_name": name, "max_model_len": max_model_len}
+    deployment = deploy.load(config, given) if config else deploy.made(given, "elle serve")
+    deployment = deploy.with_adapters(deployment, adapters)
+    if check:
+        deployment = deployment if deployment.gpu else deploy.here(deployment)
+        fit = deploy.check(deployment)
+        endpoint = deploy.render_endpoint(deployment) if deployment.gpu else {}
+        command, worker = deploy.render_command(deployment), deploy.render_worker(deployment)
+        if as_json:
+            show({"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}, True)
+        else:
+            show({"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}, False)
+            show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
+        return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
-    with start_server(
-        model,
-        folder,
-        port=port,
-        name=name,
-        max_model_len=max_model_len,
-        progress=lambda text: click.echo(text, err=True),
+    with servers.serve(
+        deployment, folder, port=port, host=host, progress=lambda text: click.echo(text, err=True)
     ) as server:
-        click.echo(
-            f"serving {server.name!r} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it"
-        )
+        names = ", ".join(map(repr, server.names))
+        click.echo(f"serving {names} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         while server.job.running:
             time.sleep(0.5)
@@ -459,6 +508,10 @@ def claims(names, fast, as_json) -> None:
         click.echo(textwrap.fill(finding.measured, 110, initial_indent="  measured ", subsequent_indent=" " * 11))
     tally = Counter(str(outcome.finding.status) for outcome in outcomes)
     click.echo("\n" + ", ".join(f"{count} {status}" for status, count in tally.most_common()))
+
+
+cli.add_command(cli_rent.pod)
+cli.add_command(cli_rent.job)
 
 
 def main() -> None:

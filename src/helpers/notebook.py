@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -261,8 +260,6 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     Raises:
         ElleError: a parameter that it does not declare or of the wrong type; a run_id that is no plain name.
     """
-    # Progress bars fall back to text without Jupyter's widgets, which is what a committed notebook wants.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     declared = parameters(file_of(step))
     for name in _injected(namespace):
         if name not in declared:
@@ -374,8 +371,18 @@ def show_verdicts(outcomes: Iterable[Any]):
     return HTML(f"<table><tr>{head}</tr>{cells}</table>")
 
 
+def confirm(question: str) -> bool:
+    """Ask the person at the keyboard before money is spent; anything but "yes" is no."""
+    return input(f"{question} Type yes: ").strip().lower() == "yes"
+
+
 #: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
 STATUS = "ELLE_STATUS"
+
+
+def batch() -> bool:
+    """Whether nobody sits before this notebook: `elle run` executes it."""
+    return STATUS in os.environ
 
 
 class Line:

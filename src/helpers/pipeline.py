@@ -4,7 +4,6 @@ import base64
 import io
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from helpers import jsonl, notebook, paths, profile, report
 from helpers.errors import ElleError, unknown
+from helpers.process import interruptible
 from helpers.training.launch import OWNER
 
 
@@ -80,14 +80,10 @@ def _alone(folder: Path) -> Iterator[None]:
             "another `elle run` is at work on this run", where=paths.shown(folder), fix="wait for it, or stop it"
         ) from error
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with interruptible():
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         lock.release()
 
 

@@ -7,11 +7,14 @@ figure is legible in a dark notebook too. Each function returns a matplotlib Fig
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from helpers.costs import Option
 from helpers.training.preflight import Plan
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
@@ -44,27 +47,38 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.6, **options)
 
 
 @styled
-def load(points: Sequence[Mapping[str, float]]) -> Figure:
-    """Throughput and latency by concurrency. points: concurrency, tokens_per_second, p50, p95 (seconds), constrained
-    (whether the server held the output to the schema)."""
-    figure, (left, right) = new_axes(2)
+def load(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Throughput, latency, and when tokens come, by concurrency. points: concurrency, tokens_per_second, p50, p95,
+    first_token, inter_token (seconds; None: not measured), constrained (whether held to the schema)."""
+    figure, (left, middle, right) = new_axes(3, width=12)
     for constrained, colour, name in ((False, BLUE, "free"), (True, ORANGE, "json_schema")):
         rows = [point for point in points if bool(point["constrained"]) == constrained]
         if not rows:
             continue
         x = [row["concurrency"] for row in rows]
         left.plot(x, [row["tokens_per_second"] for row in rows], color=colour, marker="o", label=name)
-        right.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
-        right.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
-    left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second")
-    right.set(title="Latency of a whole briefing", xlabel="requests at once", ylabel="seconds")
-    for axes in (left, right):
+        middle.plot(x, [row["p50"] for row in rows], color=colour, marker="o", label=f"{name}, median")
+        middle.plot(x, [row["p95"] for row in rows], color=colour, marker="^", linestyle="--", label=f"{name}, 95 %")
+        for key, line, what in (("first_token", "-", "to the first"), ("inter_token", ":", "between")):
+            times = [np.nan if row[key] is None else 1000 * row[key] for row in rows]
+            right.plot(x, times, color=colour, marker="o", linestyle=line, label=f"{name}, {what}")
+    left.set(title="Throughput", xlabel="requests at once", ylabel="completion tokens a second", ylim=(0, None))
+    middle.set(title="Latency of a whole briefing", xlabel="requests at once", ylabel="seconds", ylim=(0, None))
+    right.set(
+        title="Streamed tokens, median",
+        xlabel="requests at once",
+        ylabel="milliseconds",
+        yscale="log",
+    )
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    ticks = sorted({point["concurrency"] for point in points})
+    for axes in (left, middle, right):
         axes.set_xscale("log", base=2)
-        ticks = sorted({point["concurrency"] for point in points})
         axes.set_xticks(ticks, ticks)
-        axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.legend()
+        axes.xaxis.minorticks_off()
+        axes.legend(fontsize=8)
     return figure
 
 
@@ -138,6 +152,44 @@ def cost_intervals(choices: Mapping[str, Plan], title: str, budget: float | None
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].invert_yaxis()
     panels[0].set_title(title)
+    return figure
+
+
+@styled
+def break_even(options: Sequence[Option], title: str, volumes: tuple[float, float] = (1e2, 1e8)) -> Figure:
+    """Dollars a month by briefings a month, both on log scales: an API is a line, a self-hosted option the band between
+    its cheapest and dearest case. Dots: from there on the dearest case is cheaper than that API; the first and the last
+    with their volume."""
+    figure, (axes,) = new_axes(height=5.2)
+    x = np.geomspace(*volumes, 1200)
+    apis = sorted((option for option in options if option.kind == "api"), key=lambda one: one.low.dollars)
+    for place, (option, dashes) in enumerate(
+        zip(apis, itertools.cycle(((0, (7, 1.5)), ":", "-.", "--")), strict=False)
+    ):
+        axes.plot(x, option.low.monthly(x), color=GREY, linestyle=dashes, linewidth=1.3)
+        axes.annotate(
+            option.name, (x[-1], float(option.low.monthly(x[-1]))), (4, 0), textcoords="offset points", fontsize=8,
+            color=GREY, va="bottom" if place % 2 else "top",
+        )  # fmt: skip
+    hosted = [option for option in options if option.kind != "api"]
+    for place, (option, colour) in enumerate(zip(hosted, itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False)):
+        ends = np.array([end.monthly(x) for end in option.ends])
+        axes.fill_between(x, ends.min(axis=0), ends.max(axis=0), color=colour, alpha=0.3, linewidth=0)
+        axes.plot(x, ends.max(axis=0), color=colour, linewidth=2, label=option.name)
+        crossings = [(at, one.low.dollars * at) for one in apis if (at := option.break_even(one.low.dollars)[1])]
+        for at, cost in crossings:
+            axes.plot(at, cost, "o", color=colour, markeredgecolor="white", markersize=7, zorder=4)
+        for at, cost in {min(crossings), max(crossings)} if crossings else ():
+            axes.annotate(
+                f"{at / 1e6:,.1f} million" if at >= 1e6 else f"{float(f'{at:.3g}'):,.0f}", (at, cost),
+                (0, 7 if place else -8), textcoords="offset points", ha="center", va="bottom" if place else "top",
+                fontsize=8, color=colour, weight="bold",
+                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
+            )  # fmt: skip
+    axes.set(
+        title=title, xscale="log", yscale="log", xlim=volumes, xlabel="briefings a month", ylabel="dollars a month"
+    )
+    axes.legend(loc="upper left")
     return figure
 
 

@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -31,10 +33,29 @@ POLL = 0.5  # seconds between two looks at the owner
 # a server would compile thousands of modules anew: minutes of start-up instead of seconds.
 JOB_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
+_SCRATCH = "ELLE_SCRATCH"  # tells the guardian to make a temporary folder
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _BLOCKED = {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP}
 _libc = ctypes.CDLL(None, use_errno=True)
 _guardians: list[subprocess.Popen] = []  # those started here: kept so that they can be reaped (a zombie keeps its pid)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stat(pid: int) -> tuple[str, int, float] | None:
@@ -103,6 +124,7 @@ class Job:
         env: dict[str, str] | None = None,
         cwd: Path | str | None = None,
         owner: int | None = None,
+        scratch: bool = False,
     ) -> "Job":
         """Start `command` in the background.
 
@@ -112,12 +134,13 @@ class Job:
             env: variables set on top of this process's own; never written anywhere.
             owner: a pid: the job ends, with all it started, when that process does, however it ends. None: the job
                 outlives everything but a reboot, and `attach` finds it again.
+            scratch: give it a temporary folder of its own (TMPDIR), which goes when the job ends, however it ends.
 
         Raises:
             ElleError: a job is already running in the folder; the program does not exist; it could not be started.
         """
         folder = Path(folder).resolve()
-        environment = {**os.environ, **JOB_ENVIRONMENT, **(env or {})}
+        environment = {**os.environ, **JOB_ENVIRONMENT, **(env or {}), **({_SCRATCH: "1"} if scratch else {})}
         program = shutil.which(command[0], path=environment.get("PATH"))
         if program is None and not ("/" in command[0] and Path(cwd or ".", command[0]).is_file()):
             raise ElleError(f"no such program: {command[0]}", where=str(folder), fix="install it, or correct its path")
@@ -263,6 +286,10 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     record = {"pid": me, "create_time": created(me), "command": command, "owner": owner or None}
     jsonl.write_json(folder / "process.json", {**record, "started": datetime.now(UTC).isoformat(timespec="seconds")})
+    scratch = os.environ.pop(_SCRATCH, "")
+    if scratch:
+        # Under the system's own: a socket's path has at most 107 characters, a run's folder may have more.
+        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-")
     keeper = os.fork()
     code: int | None = None
     if not keeper:
@@ -279,6 +306,10 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
             _send(descendants(me), signal.SIGKILL)  # a keeper that ends by itself leaves nothing to kill
         if left and _signalled(0.1 if code is not None else POLL) and code is None:
             _send([keeper], signal.SIGTERM)
+    deadline = time.monotonic() + 2.0
+    while scratch and Path(scratch).exists() and time.monotonic() < deadline:  # a file may still come in between
+        shutil.rmtree(scratch, ignore_errors=True)
+        time.sleep(0.02)
     if not (folder / "exit.json").exists():
         jsonl.write_json(folder / "exit.json", {"code": VANISHED, "seconds": round(time.monotonic() - start, 3)})
 
@@ -299,10 +330,12 @@ def _keep(guardian: int, owner: int, since: float, command: list[str]) -> int:
         return os.getppid() != guardian or (bool(owner) and created(owner) != since)
 
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child).pid
+        # Held until the end: a Popen that is let go collects a child that has ended already, and its code is lost.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
     except OSError as error:
         print(f"{command[0]}: {error}", file=sys.stderr, flush=True)
         return 127
+    child = process.pid
     code: int | None = None
     told = False
     while code is None and not told and not orphaned():

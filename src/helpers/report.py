@@ -44,6 +44,7 @@ FURTHER = {
     "stacking": "Stacking on mathematics: what was kept, and what was gained.",
     "stacking_figures": "Stacking on mathematics: each computed figure.",
     "stacking_stage1": "Stacking on mathematics: the first stage learns sums.",
+    "costs": "What a month of briefings costs: by an API, always on, serverless.",
     "steps": "Where the time went.",
 }
 NO_CALIBRATION = (

@@ -1,4 +1,5 @@
-"""A data set on the Hugging Face Hub: what would go (`plan`), and its going (`push`).
+"""Data sets and weights on the Hugging Face Hub: what would go (`plan`, `of_files`), its going (`push`, `send`), and
+what is there (`listing`, `read`).
 
 The token is read from `HF_TOKEN` at the moment of use. A set goes in one commit: the repository shows the old set or
 the new one, never half. Calling again after a failure goes on: what the Hub holds already is not sent twice, and a set
@@ -10,25 +11,22 @@ import contextlib
 import io
 import logging
 import os
-import random
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from helpers import jsonl
+from helpers import credentials, jsonl, patience
 from helpers.briefings import dataset
 from helpers.errors import ElleError
+from helpers.patience import Again, Say
 
 #: What the audit writes, and goes with a set: its findings, and the data card made from them.
 AUDITED = ("audit.json", "README.md")
-#: Seconds before the first new try; it doubles from try to try, give or take a half. The longest wait that is waited.
-FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
+
+#: Files that are small wherever they occur: they go with the commit itself.
+SMALL = (".json", ".md", ".yaml", ".jinja", ".txt", ".gz")
 
 Progress = Callable[[int, int], None]
 
@@ -42,12 +40,15 @@ class File:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would go: files of `folder`, to the dataset repository `repository` (no user in it: the token's own)."""
+    """What would go: files of `folder`, to the repository `repository` (no user in it: the token's own) of a kind,
+    `dataset` or `model`; `message` is the commit's."""
 
     folder: Path
     repository: str
     private: bool
     files: tuple[File, ...]
+    kind: str = "dataset"
+    message: str = ""
 
     @property
     def size(self) -> int:
@@ -62,7 +63,7 @@ class Plan:
         own = "" if "/" in self.repository else " of the token's account"
         access = "private" if self.private else "PUBLIC"
         width = max(len(file.name) for file in self.files)
-        lines = [f"{access} dataset repository {self.repository}{own}"]
+        lines = [f"{access} {self.kind} repository {self.repository}{own}"]
         lines += [f"  {file.name:<{width}}  {file.size:>13,} bytes  sha256 {file.sha256}" for file in self.files]
         return "\n".join([*lines, f"  {'in all':<{width}}  {self.size:>13,} bytes"])
 
@@ -102,7 +103,7 @@ def plan(
     """
     folder = Path(folder)
     manifest = dataset.load_manifest(folder)
-    repository = _repository(repo)
+    named = repository(repo)
     if verdict is None and not force:
         raise ElleError(
             "this set has not been audited as it stands",
@@ -125,7 +126,7 @@ def plan(
         if hashes.get(name, file.sha256) != file.sha256:
             raise ElleError("this is not the file that the manifest describes", where=str(path), fix="make it anew")
         files.append(file)
-    return Plan(folder, repository, private, tuple(files))
+    return Plan(folder, named, private, tuple(files))
 
 
 def push(
@@ -157,6 +158,109 @@ def push(
             one was asked for, or the reverse; the Hub refuses, or cannot be reached.
     """
     planned = plan(folder, repo, verdict=verdict, private=private, force=force)
+    planned = replace(planned, message=message or f"Elle's briefings: {Path(folder).resolve().name}")
+    return send(planned, retries=retries, timeout=timeout, endpoint=endpoint, progress=progress, say=say)
+
+
+def of_files(
+    folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str, variable: str = ""
+) -> Plan:
+    """What `send` would send of the files `names` of `folder`, under these very names, to a private repository.
+
+    Args:
+        repo: as for `plan`; None: that of the environment variable `variable`.
+
+    Raises:
+        ElleError: no repository named, or a file that cannot be read.
+    """
+    paths = {name: Path(folder) / name for name in names}
+    sizes = {name: jsonl.sha256(path) for name, path in paths.items()}
+    files = tuple(File(name, paths[name].stat().st_size, sha256) for name, sha256 in sizes.items())
+    return Plan(Path(folder), repository(repo, variable or "HF_DATASET_REPO"), True, files, kind, message)
+
+
+def send(
+    planned: Plan,
+    *,
+    retries: int = 5,
+    timeout: float = 60.0,
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Pushed:
+    """Send what is planned in one commit; the arguments and failures of `push`."""
+    heads: list[str] = []
+    return _patiently(
+        lambda api: _attempt(api, planned, heads, progress),
+        f"the Hub did not take the {'set' if planned.kind == 'dataset' else 'weights'}",
+        (planned.repository, planned.kind), retries, timeout, endpoint, say,
+    )  # fmt: skip
+
+
+def ensure(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
+    """A private repository of that name, made where there is none.
+
+    Raises:
+        ElleError: it is there and public, or the Hub refuses.
+    """
+    _patiently(
+        lambda api: _ensured(api, repo, kind, True),
+        "the Hub did not make the repository", (repo, kind), 5, 30.0, endpoint, say,
+    )  # fmt: skip
+
+
+def listing(repo: str, kind: str, *, endpoint: str | None = None, retries: int = 5) -> dict[str, tuple[int, str]]:
+    """The files of a repository: name → (bytes, sha256 of an LFS file, git's SHA-1 of others); {}: no repository."""
+
+    def listed(api: Any) -> dict[str, tuple[int, str]]:
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            entries = list(api.list_repo_tree(repo, recursive=True, repo_type=kind))
+        except RepositoryNotFoundError:
+            return {}
+        return {e.path: (e.size, e.lfs.sha256 if e.lfs else e.blob_id) for e in entries if hasattr(e, "blob_id")}
+
+    return _patiently(listed, "the Hub did not list its files", (repo, kind), retries, 30.0, endpoint, None)
+
+
+def read(repo: str, kind: str, name: str, *, endpoint: str | None = None, retries: int = 5) -> bytes | None:
+    """The content of a file in a repository; None where there is none."""
+
+    def content(api: Any) -> bytes | None:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session
+
+        url = hf_hub_url(repo, name, repo_type=kind, endpoint=api.endpoint)
+        answer = get_session().get(url, headers=build_hf_headers(token=api.token), follow_redirects=True)
+        if answer.status_code in (401, 404):  # a private repository does not exist for those who may not see it
+            return None
+        answer.raise_for_status()
+        return answer.content
+
+    return _patiently(content, "the Hub did not give the file", (repo, kind), retries, 30.0, endpoint, None)
+
+
+def download(
+    repo: str, kind: str, pattern: str, folder: Path, *, endpoint: str | None = None, retries: int = 8, say: Say | None
+) -> None:
+    """The files of a repository whose names match `pattern`, into a folder."""
+    _patiently(
+        lambda api: api.snapshot_download(repo, repo_type=kind, allow_patterns=pattern, local_dir=folder),
+        "the Hub did not give the files", (repo, kind), retries, 60.0, endpoint, say,
+    )  # fmt: skip
+
+
+def _patiently[T](
+    attempt: Callable[[Any], T],
+    what: str,
+    where: tuple[str, str],
+    retries: int,
+    timeout: float,
+    endpoint: str | None,
+    say: Say | None,
+) -> T:
+    """The result of `attempt(api)`, tried again after a failure that may pass; where: repository and kind."""
     endpoint = _endpoint(endpoint)
     token = _token(endpoint)
     try:
@@ -171,37 +275,33 @@ def push(
         )
 
     api = HfApi(endpoint=endpoint, token=token, library_name="elle")
-    message = message or f"Elle's briefings: {Path(folder).resolve().name}"
-    jitter = random.Random()
-    heads: list[str] = []
     with _session(timeout):
-        for attempt in range(retries + 1):
-            try:
-                pushed = _attempt(api, planned, message, heads, progress)
-                break
-            except Exception as error:
-                failure = _read(error, planned.repository, endpoint, token)
-            if isinstance(failure, ElleError):
-                raise failure  # outside `except`: the library's error may quote the server, and that the token
-            wait = max(failure.wait, FIRST_WAIT * 2**attempt * jitter.uniform(0.5, 1.5))
-            if attempt == retries or wait > LONGEST_WAIT:
-                asks = f"; it asks for a wait of {failure.wait:.0f} s" if failure.wait > LONGEST_WAIT else ""
-                raise ElleError(
-                    f"the Hub did not take the set: {failure.reason}, {attempt + 1} tries{asks}",
-                    where=endpoint,
-                    fix="give the same command again later: it goes on, and nothing is lost",
-                )
-            if say:
-                say(f"the Hub: {failure.reason}; again in {wait:.1f} s ({attempt + 1} of {retries})")
-            time.sleep(wait)
-    return pushed
+        return patience.patiently(
+            lambda: attempt(api),
+            read=lambda error: _read(error, _url(endpoint, *where), endpoint, token),
+            retries=retries,
+            who="the Hub",
+            what=what,
+            where=endpoint,
+            fix="give the same command again later: it goes on, and nothing is lost",
+            say=say,
+        )
 
 
-def _repository(repo: str | None) -> str:
-    name = repo or os.environ.get("HF_DATASET_REPO", "").strip()
-    where = "--repo" if repo else "environment variable HF_DATASET_REPO"
+def _url(endpoint: str, repo: str, kind: str) -> str:
+    return f"{endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def repository(repo: str | None, variable: str = "HF_DATASET_REPO") -> str:
+    """The repository called `repo`, by default that of the environment variable; under HF_USERNAME, if that is set.
+
+    Raises:
+        ElleError: none is named, or its name is none.
+    """
+    name = repo or os.environ.get(variable, "").strip()
+    where = "--repo" if repo else f"environment variable {variable}"
     if not name:
-        raise ElleError("no repository is named", where=where, fix="give --repo NAME, or set HF_DATASET_REPO")
+        raise ElleError("no repository is named", where=where, fix=f"give --repo NAME, or set {variable}")
     user = os.environ.get("HF_USERNAME", "").strip()
     name = f"{user}/{name}" if user and "/" not in name else name
     word = r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9_])?"
@@ -215,34 +315,13 @@ def _repository(repo: str | None) -> str:
 
 
 def _endpoint(endpoint: str | None) -> str:
-    url = (endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    parts = urlsplit(url)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not parts.hostname or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise ElleError(
-            "the Hub's address must begin with https:// and hold no user: a token goes there",
-            where="HF_ENDPOINT",
-            fix="correct or unset it",
-        )
-    return url
+    url = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return credentials.address(url, "the Hub's", "HF_ENDPOINT")
 
 
 def _token(endpoint: str) -> str:
-    token = os.environ.get("HF_TOKEN", "").strip()
-    where, fix = "environment variable HF_TOKEN", f"export HF_TOKEN, one with write access ({endpoint}/settings/tokens)"
-    if not token:
-        raise ElleError("no token for the Hub; nothing was sent", where=where, fix=fix)
-    if not re.fullmatch(r"[!-~]+", token):  # the HTTP library would quote it in its complaint
-        raise ElleError("the token for the Hub holds a character that no token has", where=where, fix=fix)
-    return token
-
-
-class _Again(Exception):
-    """A failure that may pass: `reason` in words, and `wait`, the seconds that the server asks for (0: none)."""
-
-    def __init__(self, reason: str, wait: float = 0.0):
-        super().__init__(reason)
-        self.reason, self.wait = reason, wait
+    fix = f"export HF_TOKEN, one with write access ({endpoint}/settings/tokens)"
+    return credentials.secret("HF_TOKEN", "token for the Hub", fix)
 
 
 class _Reader(io.BufferedReader):
@@ -290,14 +369,14 @@ def _session(timeout: float) -> Iterator[None]:
             try:
                 response = send(request, **options)
             except httpx.TimeoutException as error:
-                raise _Again(f"no answer within {timeout:g} s") from error
+                raise Again(f"no answer within {timeout:g} s") from error
             except httpx.TransportError as error:
-                raise _Again(f"the connection failed ({error})") from error
+                raise Again(f"the connection failed ({error})") from error
             if response.status_code in (408, 429) or response.status_code >= 500:
                 limit = parse_ratelimit_headers(response.headers)
                 reset = limit.reset_in_seconds if limit and limit.remaining == 0 else 0
-                asked = max(_seconds(response.headers.get("Retry-After", "")), reset)
-                raise _Again(f"it answered {response.status_code} {response.reason_phrase}".rstrip(), asked)
+                asked = max(patience.seconds(response.headers.get("Retry-After", "")), reset)
+                raise Again(f"it answered {response.status_code} {response.reason_phrase}".rstrip(), asked)
             return response
 
         client.send = checked
@@ -318,38 +397,35 @@ def _session(timeout: float) -> Iterator[None]:
         set_client_factory(before)
 
 
-def _seconds(retry_after: str) -> float:
-    """The wait that a `Retry-After` header asks for, in seconds or up to a date (RFC 9110, 10.2.3); 0: none."""
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    try:
-        until = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return 0.0
-    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-def _attempt(api: Any, planned: Plan, message: str, heads: list[str], progress: Progress | None) -> Pushed:
-    """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+def _ensured(api: Any, repo: str, kind: str, private: bool) -> Any:
+    """What the Hub knows of a repository, made where there is none."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
     try:
-        info = api.repo_info(repo, repo_type="dataset")
+        info = api.repo_info(repo, repo_type=kind)
     except HfHubHTTPError as error:
         if error.response.status_code != 404 and not isinstance(error, RepositoryNotFoundError):
             raise
-        api.create_repo(repo, repo_type="dataset", private=planned.private)
-        info = api.repo_info(repo, repo_type="dataset")
-    if bool(info.private) != planned.private:
+        api.create_repo(repo, repo_type=kind, private=private)
+        info = api.repo_info(repo, repo_type=kind)
+    if bool(info.private) != private:
         there, asked = ("private", "public") if info.private else ("public", "private")
         raise ElleError(
             f"the repository exists and is {there}, and you asked for a {asked} one; nothing was sent",
-            where=f"{api.endpoint}/datasets/{repo}",
+            where=_url(api.endpoint, repo, kind),
             fix=f"make it {asked} in its settings, choose another --repo, or "
             + ("leave out --public" if info.private else "say --public"),
         )
+    return info
+
+
+def _attempt(api: Any, planned: Plan, heads: list[str], progress: Progress | None) -> Pushed:
+    """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    kind = planned.kind
+    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
+    info = _ensured(api, repo, kind, planned.private)
     heads.append(info.sha)
     done = 0
     with contextlib.ExitStack() as stack:
@@ -363,13 +439,11 @@ def _attempt(api: Any, planned: Plan, message: str, heads: list[str], progress: 
                 raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
             if addition.upload_info.sha256.hex() != file.sha256:
                 raise ElleError("this file was changed while it was being sent", where=str(path), fix="push again")
-            if file.name not in (
-                dataset.MANIFEST,
-                *AUDITED,
-            ):  # one by one: what is sent stays on the Hub, whatever becomes of the next
+            if Path(file.name).suffix not in SMALL:
+                # One by one: what is sent stays on the Hub, whatever becomes of the next.
                 if progress:
                     reader.tell_progress = lambda at, before=done: progress(before + at, planned.size)
-                api.preupload_lfs_files(repo, [addition], repo_type="dataset", free_memory=False)
+                api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
                 reader.tell_progress = None
                 done += file.size
                 if progress:
@@ -377,18 +451,26 @@ def _attempt(api: Any, planned: Plan, message: str, heads: list[str], progress: 
             additions.append(addition)
         ours = {f"{split}.{format}" for split in dataset.SPLITS for format in dataset.FORMATS} | {*AUDITED}
         there = {sibling.rfilename for sibling in info.siblings or ()}
-        of_another_set = sorted((there & ours) - {file.name for file in planned.files})
+        names = {file.name for file in planned.files}
+        of_another_set = sorted((there & ours) - names) if dataset.MANIFEST in names else []
         deletions = [CommitOperationDelete(name) for name in of_another_set]
         # With its parent named, a commit that the Hub takes up after its time-out cannot follow the next try's.
-        options = {"commit_message": message, "repo_type": "dataset", "parent_commit": info.sha}
+        options = {"commit_message": planned.message, "repo_type": kind, "parent_commit": info.sha}
         commit = api.create_commit(repo, [*additions, *deletions], **options)
     if progress:
         progress(planned.size, planned.size)
-    url = f"{api.endpoint}/datasets/{repo}"
-    return Pushed(repo, url, commit.oid, commit.oid != heads[0], planned.private, len(planned.files), planned.size)
+    return Pushed(
+        repo,
+        _url(api.endpoint, repo, kind),
+        commit.oid,
+        commit.oid != heads[0],
+        planned.private,
+        len(planned.files),
+        planned.size,
+    )
 
 
-def _read(error: Exception, repo: str, endpoint: str, token: str) -> _Again | ElleError:
+def _read(error: Exception, where: str, endpoint: str, token: str) -> Again | ElleError:
     """What a failed attempt means. Nothing of it quotes the token, whatever the server said."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
@@ -397,12 +479,11 @@ def _read(error: Exception, repo: str, endpoint: str, token: str) -> _Again | El
     while cause := causes[-1].__cause__:
         causes.append(cause)
     for cause in causes:
-        if isinstance(cause, _Again):
+        if isinstance(cause, Again):
             cause.reason = cause.reason.replace(token, "…")
             return cause
         if isinstance(cause, ElleError):
             return cause
-    where = f"{endpoint}/datasets/{repo}"
     answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
     if answer is None:
         if not isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, RuntimeError)):
@@ -411,7 +492,7 @@ def _read(error: Exception, repo: str, endpoint: str, token: str) -> _Again | El
         return ElleError(f"the Hub's answer cannot be used: {said}", where=where, fix="is this address a Hub's?")
     status, said = answer.response.status_code, (answer.server_message or "").replace(token, "…")
     if status == 412:
-        return _Again("the repository was changed at the same time")
+        return Again("the repository was changed at the same time")
     said = f" (it said: {said})" if said else ""
     if status == 401:
         return ElleError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,11 @@ from helpers.briefings.metrics import parse
 from helpers.briefings.schema import Briefing, CicBriefing, json_schema
 from helpers.errors import ElleError
 from helpers.evaluation.cost import per_hour
+from helpers.evaluation.records import Record, judge
 from helpers.serving.client import Answer, Batch, ask
+
+#: Of so many requests of a load measurement one is streamed: enough to see when tokens come, and not felt.
+SAMPLED = 8
 
 
 class Model(Protocol):
@@ -52,6 +57,26 @@ class Endpoint:
             self.base_url = f"{self.base_url.rstrip('/')}/v1"
 
 
+@dataclass
+class Verdicts:
+    """What the evaluator says of answers, counted: call it with each `Record`. Nothing is repaired.
+
+    not_json: not strictly one JSON object; not_schema: no briefing by its schema (those that are no JSON included);
+    not_right: something that the evaluator checks does not hold.
+    """
+
+    answers: int = 0
+    not_json: int = 0
+    not_schema: int = 0
+    not_right: int = 0
+
+    def __call__(self, record: Record) -> None:
+        self.answers += 1
+        self.not_json += not record.counts["json_strict"][0]
+        self.not_schema += not record.counts["schema"][0]
+        self.not_right += not record.counts["all_right"][0]
+
+
 def fingerprint(folder: Path | str) -> str:
     """What tells a model folder from the same folder retrained: a digest of its files' names, sizes and times."""
     facts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in Path(folder).iterdir() if p.is_file())
@@ -84,8 +109,11 @@ def collect(
     identity: str | None = None,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    arrived: Callable[[list[Answer]], None] | None = None,
+    judged: Callable[[Record], None] | None = None,
     timeout: float = 120.0,
     retries: int = 4,
+    stream: int = 0,
 ) -> Batch:
     """Ask for each row's briefing, greedily; keep one line a row in `path`: id, output, finish_reason, tokens, seconds,
     error, and `request`, a digest of the question.
@@ -100,6 +128,9 @@ def collect(
             for again. None: `path` is made anew.
         limit: ask for the first `limit` rows only; answers to the others stay in the file.
         progress: called as `progress(done, total)`, of the questions that are asked now.
+        arrived: called with the answers as they come, failed ones included, once they are on disk.
+        judged: called with the evaluator's verdict on each answer as it comes, such as a `Verdicts`.
+        timeout, retries, stream: as `ask` takes them.
 
     Returns:
         The answers in the rows' order, kept ones included; its `seconds` are those of this call.
@@ -121,8 +152,16 @@ def collect(
         output = None if answer.error else answer.output
         return asdict(answer) | {"output": output, "request": digests[answer.id]}
 
+    by_id = {row["id"]: row for row in asked}
+
     def keep(news: list[Answer]) -> None:
         _append(Path(path), [line(answer) for answer in news])
+        if arrived:
+            arrived(news)
+        for answer in news if judged else ():
+            if answer.error is None:
+                _, prompt, reference = (turn["value"] for turn in by_id[answer.id]["conversations"])
+                judged(judge(answer.id, prompt, reference, answer.output))
 
     # Failed lines go now, so that no id has two of them.
     _write(path, (line(answer) for answer in kept.values()))
@@ -137,6 +176,7 @@ def collect(
         arrived=keep,
         timeout=timeout,
         retries=retries,
+        stream=stream,
     )
     found = kept | {answer.id: answer for answer in batch.answers}
     _write(path, (line(found[name]) for name in requests if name in found))
@@ -160,6 +200,11 @@ def usage(batch: Batch, dollars_per_hour: float | None = None) -> dict[str, Any]
         "p95": round(batch.latency(95), 3) if answered else None,
         "dollars_a_briefing": dollars and float(f"{dollars:.4g}"),
     }
+
+
+def _known(seconds: float) -> float | None:
+    """To tenths of a millisecond; None where nothing was measured."""
+    return None if math.isnan(seconds) else round(seconds, 4)
 
 
 def _digest(value: Any) -> str:
@@ -249,8 +294,9 @@ def measure(
         progress: given a label, returns a progress callback(done, total).
 
     Returns:
-        One dict a measurement (concurrency, constrained, requests, seconds, tokens_per_second, p50 and p95 in
-        seconds), and the batches by (concurrency, constrained); the raw answers are kept in `folder`.
+        One dict a measurement (concurrency, constrained, requests, failed, seconds, tokens_per_second, p50 and p95 of
+        the whole answer, first_token (p50) and inter_token (p50) in seconds, tokens an answer, and the `Verdicts`), and
+        the batches by (concurrency, constrained); the raw answers are kept in `folder`.
     """
     folder = Path(folder)
     points, batches = [], {}
@@ -264,7 +310,7 @@ def measure(
         )
     for concurrency in concurrencies:
         for constrained in (False, True):
-            kind = "json_schema" if constrained else "free"
+            kind, verdicts = "json_schema" if constrained else "free", Verdicts()
             batch = collect(
                 server,
                 rows,
@@ -273,6 +319,8 @@ def measure(
                 max_tokens=max_tokens,
                 concurrency=concurrency,
                 progress=progress(f"{kind}, {concurrency} at once") if progress else None,
+                judged=verdicts,
+                stream=SAMPLED,
             )
             batches[concurrency, constrained] = batch
             points.append(
@@ -285,6 +333,9 @@ def measure(
                     "tokens_per_second": round(batch.tokens_per_second, 1),
                     "p50": round(batch.latency(50), 3),
                     "p95": round(batch.latency(95), 3),
+                    **{name: _known(batch.percentile(name, 50)) for name in ("first_token", "inter_token")},
+                    "tokens": round(batch.completion_tokens / max(1, verdicts.answers), 1),
+                    **asdict(verdicts),
                 }
             )
     return points, batches

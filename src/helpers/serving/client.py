@@ -5,9 +5,10 @@ import contextlib
 import ipaddress
 import os
 import queue
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ class Answer:
     completion_tokens: int
     seconds: float  # from the first attempt to the last byte: retries and their pauses included
     error: str | None = None
+    first_token: float | None = None  # streamed: seconds from sending the attempt that was answered to its first token
+    inter_token: float | None = None  # streamed: mean seconds from one token to the next; of one token: None
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,27 @@ class Batch:
 
     def latency(self, percent: float) -> float:
         """Seconds within which `percent` (0 to 100) of the answered requests ended (nearest rank); NaN if none was."""
-        times = sorted(answer.seconds for answer in self.answers if answer.error is None)
+        return self.percentile("seconds", percent)
+
+    def percentile(self, name: str, percent: float) -> float:
+        """The same of `seconds`, `first_token` or `inter_token`, over the answers that have it."""
+        found = (getattr(answer, name) for answer in self.answers if answer.error is None)
+        times = sorted(time for time in found if time is not None)
         return times[max(0, -int(-len(times) * percent // 100) - 1)] if times else float("nan")
 
     @property
     def latencies(self) -> dict[str, float]:
         return {f"p{percent}": self.latency(percent) for percent in (50, 90, 95, 99)}
+
+
+def refuse_guided(field: str, where: str) -> None:
+    """Raises an ElleError for `guided_json` and its kin."""
+    if field.startswith("guided_"):
+        raise ElleError(
+            f"{field} does nothing: current vLLM accepts the field, answers 200 and constrains nothing",
+            where=where,
+            fix="constrain by response_format with json_schema: `ask(..., schema=...)`, `elle evaluate --constrained`",
+        )
 
 
 def loopback(host: str) -> bool:
@@ -83,6 +101,8 @@ def ask(
     arrived: Callable[[list[Answer]], None] | None = None,
     timeout: float = 120.0,
     retries: int = 4,
+    stream: int = 0,
+    fields: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Send every request, at most `concurrency` at a time, and wait for all; works inside Jupyter too.
 
@@ -99,22 +119,29 @@ def ask(
             keeps survives an interrupt, which loses only the requests in flight.
         timeout: seconds for one attempt.
         retries: further attempts after a refused connection, a time-out, 408, 409, 429 or 5xx, with growing, jittered
-            pauses (0.5 s to 8 s).
+            pauses (0.5 s to 8 s): 4 wait about 7 s in all, 12 about a minute, in which a server can start again.
+        stream: every so manieth request has its tokens sent as they are made, to measure when they come; 1: all, 0:
+            none. It costs both sides work: on two cores, all streamed halves the throughput of a nano model.
+        fields: further fields of the requests, such as {"seed": 1}.
 
     Raises:
-        ElleError: not one request was answered. One that fails among others is an Answer with its `error`.
+        ElleError: `guided_json` among the fields, which constrains nothing; not one request was answered. One that
+            fails among others is an Answer with its `error`.
     """
     if concurrency < 1:
         raise ElleError(f"concurrency is {concurrency}", fix="at least 1")
     options: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
     if schema is not None:
-        # Never `guided_json`: current vLLM accepts that field and constrains nothing.
         response_format = {"name": "answer", "schema": schema, "strict": True}
         options["response_format"] = {"type": "json_schema", "json_schema": response_format}
     if temperature == 0:
         # vLLM takes its defaults from the model's generation_config.json; a repetition penalty from there (Qwen2.5's
         # is 1.05) would steer even greedy decoding away from the keys and figures that a briefing has to repeat.
         options["extra_body"] = {"repetition_penalty": 1.0}
+    for name in fields or {}:
+        refuse_guided(name, "fields")
+    if fields:
+        options["extra_body"] = options.get("extra_body", {}) | dict(fields)
 
     answers: list[Answer | None] = [None] * len(requests)
     finished: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # None: the end
@@ -122,7 +149,7 @@ def ask(
     loop = asyncio.new_event_loop()
     stop = threading.Event()
     task = loop.create_task(
-        _ask_all(base_url, requests, options, concurrency, timeout, retries, answers, finished, stop)
+        _ask_all(base_url, requests, options, concurrency, timeout, retries, stream, answers, finished, stop)
     )
 
     def work() -> None:
@@ -191,10 +218,12 @@ async def _ask_all(
     concurrency: int,
     timeout: float,
     retries: int,
+    stream: int,
     answers: list[Answer | None],
     finished: "queue.SimpleQueue[Answer | None]",
     stop: threading.Event,
 ) -> None:
+    import httpx
     import openai
 
     # A proxy from the environment is right for an endpoint on the internet, and wrong for this machine's own server.
@@ -209,23 +238,41 @@ async def _ask_all(
         base_url=base_url, api_key=key, max_retries=retries, timeout=timeout, http_client=web
     ) as client:
 
-        async def one(name: str, messages: list[dict]) -> Answer:
+        async def one(name: str, messages: list[dict], streamed: bool) -> Answer:
             nonlocal options, in_vain
             start = time.perf_counter()
+            streaming = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+            broken = 0
             try:
                 while True:
                     asked = options
                     try:
-                        reply = await client.chat.completions.create(messages=messages, **asked)  # type: ignore[arg-type]
+                        sent = time.perf_counter()
+                        reply = await client.chat.completions.create(messages=messages, **asked, **streaming)  # type: ignore[arg-type]
+                        if streamed:
+                            output, reason, usage, first = await asyncio.wait_for(_streamed(reply), timeout)
+                        else:
+                            choice, usage, first = reply.choices[0], reply.usage, None
+                            output, reason = choice.message.content or "", choice.finish_reason or ""
                         break
                     except openai.BadRequestError as error:
                         if (other := _without(asked, str(error))) is None:
                             raise
                         options = other
-                choice, usage = reply.choices[0], reply.usage
-                output, reason = choice.message.content or "", choice.finish_reason or ""
+                    except (httpx.TransportError, TimeoutError, openai.APIError) as error:
+                        # The package retries until an answer begins; one that breaks off as it streams is asked anew.
+                        if isinstance(error, openai.APIStatusError | openai.APIConnectionError):
+                            raise
+                        if (broken := broken + 1) > retries:
+                            late = isinstance(error, TimeoutError | httpx.TimeoutException)
+                            kind = openai.APITimeoutError if late else openai.APIConnectionError
+                            raise kind(request=reply.response.request) from error
+                        await asyncio.sleep(min(8.0, 0.5 * 2 ** (broken - 1)) * random.uniform(0.75, 1))
                 tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-                answer = Answer(name, output, reason, *tokens, time.perf_counter() - start)
+                end = time.perf_counter()
+                between = (end - first) / (tokens[1] - 1) if first and tokens[1] > 1 else None
+                times = (first and first - sent, between)
+                answer = Answer(name, output, reason, *tokens, end - start, None, *times)
             except Exception as error:  # whatever it is, it is this request's end and no other's
                 why = _reason(error, timeout)
                 why = why.replace(secret, "…") if secret else why  # a server may repeat the key: it ends up in files
@@ -238,7 +285,7 @@ async def _ask_all(
             for number, (name, messages) in waiting:  # shared by all workers: no request waits as a task of its own
                 if stop.is_set():
                     return
-                answers[number] = answer = await one(name, messages)
+                answers[number] = answer = await one(name, messages, bool(stream) and number % stream == 0)
                 finished.put(answer)
                 if in_vain >= at_once:
                     return
@@ -246,6 +293,27 @@ async def _ask_all(
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(worker())
+
+
+async def _streamed(reply: Any) -> tuple[str, str, Any, float | None]:
+    """Output, finish reason, usage, and when the first token came (`perf_counter`), of an answer that streams.
+
+    Raises:
+        httpx.RemoteProtocolError: it broke off.
+    """
+    import httpx
+
+    parts, reason, usage, first = [], "", None, None
+    async for chunk in reply:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            if choice.delta.content:
+                first = first or time.perf_counter()
+                parts.append(choice.delta.content)
+            reason = choice.finish_reason or reason
+    if not reason:
+        raise httpx.RemoteProtocolError("the answer broke off")
+    return "".join(parts), reason, usage, first
 
 
 def _without(options: dict[str, Any], complaint: str) -> dict[str, Any] | None:
@@ -278,4 +346,6 @@ def _reason(error: Exception, timeout: float) -> str:
         case openai.APIStatusError():
             body = error.body if isinstance(error.body, dict) else {}
             return f"HTTP {error.status_code}: {body.get('message') or error.message}"
+        case openai.APIError() if not isinstance(error, openai.APIResponseValidationError):
+            return error.message
     return f"not a chat completion ({type(error).__name__}: {error})"

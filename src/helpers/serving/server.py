@@ -2,28 +2,25 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from helpers import paths
 from helpers.errors import ElleError
 from helpers.process import Job
+from helpers.serving import deploy
 from helpers.serving.client import loopback
+from helpers.serving.deploy import Deployment
 
 STOP_SECONDS = 8.0  # from SIGTERM to SIGKILL: vLLM needs about 1 s
-
-# JSON under a schema is written compactly, as the training answers are: with white space left free, which is vLLM's
-# default, a weak model fills the answer with it and never ends. `guidance` because the other backend's compact form has
-# a blank after each comma and colon, which those answers have not; both are equally fast (2,050 tokens/s).
-STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 
 # What a start goes through, by the lines of vLLM's log that say so.
 STAGES = {
@@ -42,6 +39,22 @@ class Server:
     name: str  # the model's, in requests
     startup_seconds: float
     job: Job
+    names: tuple[str, ...] = ()  # of all models served: this one, and adapters (or an adapter's base)
+
+    def under(self, name: str) -> "Server":
+        """The same server, asked for another of its models."""
+        return replace(self, name=name)
+
+    def metrics(self) -> dict[str, float]:
+        """What the server counts of itself (`/metrics`, Prometheus's text format): each name's sum over its labels,
+        without the buckets of histograms."""
+        found: dict[str, float] = {}
+        with _direct().open(self.base_url.removesuffix("/v1") + "/metrics", timeout=10) as reply:
+            for line in reply.read().decode().splitlines():
+                name = line.partition("{")[0].partition(" ")[0]
+                if not line.startswith("#") and not name.endswith("_bucket"):
+                    found[name] = found.get(name, 0.0) + float(line.rpartition(" ")[2])
+        return found
 
     def stop(self) -> None:
         """End the server and all its processes, within 10 s."""
@@ -59,25 +72,48 @@ def start_server(
     folder: Path,
     *,
     name: str = "elle",
+    adapters: Mapping[str, Path | str] | None = None,
     max_model_len: int = 1024,
     max_num_seqs: int = 32,
+    **options: Any,
+) -> Server:
+    """Serve a model folder over HTTP; returns once it answers. It never outlives this process.
+
+    Args:
+        model: a folder in Hugging Face format (weights, config.json, tokenizer), or what else `deploy.resolve` takes.
+        folder: the server's own: its log and process record.
+        name: the name to ask for it by.
+        adapters: LoRA adapters' folders, each served beside the model under its name.
+        max_model_len: the longest prompt and answer together, in tokens.
+        max_num_seqs: how many requests are worked on at once; the others wait.
+        options: port, host, timeout, dtype, progress, as `serve` takes them.
+
+    Raises:
+        ElleError: as `serve`.
+    """
+    named = {name: str(Path(place).resolve()) for name, place in (adapters or {}).items()}
+    values = {"model_id": str(model), "served_name": name, "enable_lora": bool(named), "adapters": named}
+    values |= {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+    return serve(deploy.made(values, "start_server"), folder, **options)
+
+
+def serve(
+    deployment: Deployment,
+    folder: Path,
+    *,
     port: int | None = None,
     host: str = "127.0.0.1",
     timeout: float = 600,
     dtype: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Server:
-    """Serve a model folder over HTTP; returns once it answers. It never outlives this process.
+    """Serve a deployment on this machine; returns once it answers. It never outlives this process.
 
-    On a machine with an NVIDIA GPU, vLLM of this environment; elsewhere that of the CPU server's own. With
-    ELLE_API_KEY in the environment, requests need that key.
+    On a machine with NVIDIA GPUs, vLLM of this environment, over as few of them as the model fits on; elsewhere that of
+    the CPU server's own. With ELLE_API_KEY in the environment, requests need that key.
 
     Args:
-        model: a folder in Hugging Face format (weights, config.json, tokenizer).
         folder: the server's own: its log and process record.
-        name: the name to ask for it by.
-        max_model_len: the longest prompt and answer together, in tokens.
-        max_num_seqs: how many requests are worked on at once; the others wait.
         port: 1 to 65535; None takes a free one.
         timeout: seconds to wait until it answers: seconds usually, minutes from a cold disk. One that ends is noticed
             at once.
@@ -86,13 +122,11 @@ def start_server(
         progress: called with a sentence at each stage of the start.
 
     Raises:
-        ElleError: no such model or server environment; the port is taken; a public host without a key; a start that
-            failed (with the log's own reason) or took too long. Nothing is left running.
+        ElleError: no such model, adapter or server environment; it does not fit this machine; the port is taken; a
+            public host without a key; a start that failed (with the log's own reason) or took too long. Nothing is
+            left running.
     """
-    model = Path(model).expanduser().resolve()
-    if not (model / "config.json").is_file():
-        what = "the model's folder has no config.json" if model.is_dir() else "there is no such model folder"
-        raise ElleError(what, where=str(model), fix="train it, or download it, first; then give the folder of weights")
+    asked, deployment = deployment.served_name, deploy.here(deployment)
     key = os.environ.get("ELLE_API_KEY")
     if not loopback(host) and not key:
         raise ElleError(
@@ -102,16 +136,15 @@ def start_server(
         )
     port = _port(host, port)
     command, env = _command(dtype)
-    command += ["--model", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
-    command += ["--max-model-len", str(max_model_len), "--max-num-seqs", str(max_num_seqs)]
-    command += ["--structured-outputs-config", STRUCTURED]
+    command += ["--host", host, "--port", str(port), *deploy.render_command(deployment)]
     # A line for each request is noise (its text is not logged by default, and must not be).
     command += ["--disable-uvicorn-access-log"]
     # The key travels by the environment: an argument list is everybody's to read.
     env |= {"VLLM_API_KEY": key} if key else {}
 
     start = time.monotonic()
-    job = Job.start(folder, command, env=env, owner=os.getpid())
+    # vLLM leaves its sockets lying in the temporary folder: it gets one of its own.
+    job = Job.start(folder, command, env=env, owner=os.getpid(), scratch=True)
     try:
         reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         url = f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
@@ -119,7 +152,8 @@ def start_server(
     except BaseException:  # Ctrl-C too
         job.stop(timeout=STOP_SECONDS)
         raise
-    return Server(f"{url}/v1", name, time.monotonic() - start, job)
+    names = tuple(dict.fromkeys((asked, deployment.served_name, *deployment.adapters)))
+    return Server(f"{url}/v1", asked, time.monotonic() - start, job, names)
 
 
 def has_gpu() -> bool:
@@ -150,8 +184,7 @@ def _command(dtype: str | None) -> tuple[list[str], dict[str, str]]:
 def cpu_environment() -> dict[str, str]:
     """What makes vLLM start and answer fastest on a CPU. Measured on 2 cores, nano, 16 requests at once."""
     return {
-        # GiB: half a million tokens of a nano model.
-        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(deploy.CPU_CACHE),
         # The model runs inside the engine's process, not in a third one: two imports of vLLM instead of three
         # (17 instead of 29 CPU seconds until it answers), and no messages between the two at each token (19 instead
         # of 31 CPU seconds for 40,000 tokens).
@@ -179,13 +212,18 @@ def _port(host: str, port: int | None) -> int:
         return probe.getsockname()[1]
 
 
+def _direct() -> urllib.request.OpenerDirector:
+    """Opens addresses of this machine: no proxy stands before them."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None]) -> None:
     """Return when the server says that it is well.
 
     Raises:
         ElleError: it ended, or the time is up.
     """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before our own machine
+    direct = _direct()
     told: set[str] = set()
     while True:
         # Alive first: had it ended, whatever answers on this port would be another program.

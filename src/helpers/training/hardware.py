@@ -3,26 +3,23 @@
 Units: GB = 1e9 bytes; prices in dollars a GPU-hour.
 """
 
-import json
 import math
 import os
 import re
 import sys
-import urllib.request
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
-from helpers import jsonl, paths
+from helpers import jsonl, paths, runpod
 from helpers.errors import ElleError, unknown
 from helpers.machine import Machine
 from helpers.training.recipe import table
 
 #: Environment variable: dollars a GPU-hour, in place of the list prices.
 PRICE = "ELLE_GPU_PRICE"
-CATALOGUE = "https://api.runpod.io/v2/catalog/gpus"
 DISK_GB = 200.0
 
 
@@ -158,26 +155,9 @@ def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-def fetch(url: str = CATALOGUE) -> dict:
-    """The provider's catalogue, asked with RUNPOD_API_KEY.
-
-    Raises:
-        ElleError: no key, no answer, or no JSON.
-    """
-    key = os.environ.get("RUNPOD_API_KEY")
-    if not key:
-        raise ElleError("RUNPOD_API_KEY is not set", where=url, fix="set it, or override prices with --price")
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except (OSError, ValueError) as error:
-        raise ElleError(f"no prices: {error}", where=url, fix="try again, or override prices with --price") from error
-
-
 if __name__ == "__main__":
     try:
-        for gpu, (lowest, highest) in reprice(fetch(), "RunPod's catalogue").items():
+        for gpu, (lowest, highest) in reprice(runpod.Client().gpus(), "RunPod's catalogue").items():
             print(f"{gpu:<6} {lowest:.2f} to {highest:.2f} dollars a GPU-hour")
     except ElleError as failure:
         sys.exit(f"error: {failure}")

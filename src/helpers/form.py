@@ -1,0 +1,73 @@
+"""A form to try one's own risks: sliders, a button, the briefing that the server writes, the evaluator's verdict."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from helpers import notebook
+from helpers.briefings import cic_writer, dataset, writer
+from helpers.briefings.metrics import Metrics, parse, render
+from helpers.errors import ElleError
+from helpers.evaluation.parsing import parse_output
+from helpers.evaluation.records import Record, judge
+from helpers.serving.answers import Model
+from helpers.serving.client import ask
+
+
+def changed(metrics: Metrics, risks: Mapping[str, int]) -> Metrics:
+    """The figures with other risks, by category or nation (0..100); trends, signals and the rest stay."""
+    nations = sorted(((code, risks.get(code, risk)) for code, risk in metrics.nations), key=lambda one: -one[1])
+    categories = {name: (risks.get(name, risk), arrow) for name, (risk, arrow) in metrics.categories.items()}
+    return replace(metrics, nations=tuple(nations), categories=categories)
+
+
+def brief(server: Model, row: Mapping[str, Any], risks: Mapping[str, int], schema: dict, max_tokens: int) -> Record:
+    """The server's briefing of a row's figures with other risks, judged.
+
+    Raises:
+        ElleError: the server did not answer.
+    """
+    system, asked = dataset.messages(dict(row))
+    metrics = changed(parse(asked["content"]), risks)
+    prompt = render(metrics)
+    right = (cic_writer if metrics.cic else writer).conversation(metrics, lambda options: options[0])[2]["value"]
+    question = [system, {"role": "user", "content": prompt}]
+    answer = ask(server.base_url, server.name, [("mine", question)], max_tokens=max_tokens, schema=schema).answers[0]
+    return judge("mine", prompt, right, answer.output)
+
+
+def show(server: Model, row: Mapping[str, Any], *, schema: dict, max_tokens: int = 400) -> None:
+    """Display the form, filled with a row's figures; it asks the server when its button is clicked.
+
+    In a batch run it says in a line what stands there: a committed notebook holds no widgets.
+    """
+    from IPython.display import HTML, display
+
+    if notebook.batch():
+        display(
+            HTML("<i>Run this notebook yourself: here stands a form with a slider for each risk, and a button.</i>")
+        )
+        return
+    import ipywidgets as widgets
+
+    metrics = parse(dataset.messages(dict(row))[1]["content"])
+    start = {name: risk for name, (risk, _) in metrics.categories.items()} | dict(metrics.nations)
+    sliders = {name: widgets.IntSlider(risk, 0, 100, description=name) for name, risk in start.items()}
+    button, output = widgets.Button(description="Brief me", button_style="primary"), widgets.Output()
+
+    def clicked(_: object) -> None:
+        output.clear_output()
+        with output:
+            try:
+                risks = {name: slider.value for name, slider in sliders.items()}
+                record = brief(server, row, risks, schema, max_tokens)
+            except ElleError as error:
+                print(error)
+                return
+            print(record.prompt)
+            texts = parse_output(record.output or "").value or {"output": record.output}
+            display(notebook.show_text({"key": key, "text": text} for key, text in texts.items()))
+            print("\n".join(record.reasons) or "All right: the form, and every number.")
+
+    button.on_click(clicked)
+    display(widgets.VBox([*sliders.values(), button, output]))

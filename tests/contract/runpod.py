@@ -1,0 +1,354 @@
+"""The routes of RunPod that `helpers.runpod` calls: REST v2 (pods, catalogue, secrets, serverless) and the job queue.
+
+Written from RunPod's OpenAPI description. A pod lives by `clock` (seconds): it is PROVISIONING, STARTING, RUNNING in
+turn, and while it runs it does what `life` says; with `life="script"` its start command really runs, in a shell here,
+with this server in place of RunPod and the Hub. Mistakes fail loudly: an unknown field is refused, as RunPod does.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contract import Request, Response, Route
+from contract.hub import Hub
+
+FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"}
+GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
+ENDPOINT = {
+    "name",
+    "type",
+    "image",
+    "gpu",
+    "disk",
+    "env",
+    "workers",
+    "scaling",
+    "timeout",
+    "flashboot",
+    "networkVolumes",
+}
+PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
+POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
+WEIGHTS = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      " * 500
+
+
+class RunPod:
+    """One account in memory.
+
+    Args:
+        keys: API keys that are valid. stock: GPU id → availability. life: what a running pod comes to: "succeeds",
+            "fails", "hangs" (until its limit), "no weights" (reports a success that is none), "dies" (the container
+            ends without a word), "never starts"; "script" runs its start command in a shell below `folder`.
+        job: what a job comes to: "succeeds", "no weights", "fails", "worker dies", "times out", "waits".
+    """
+
+    def __init__(self, hub: Hub, *, life: str = "succeeds", job: str = "succeeds", folder: Path | None = None):
+        self.hub, self.life, self.job, self.folder = hub, life, job, folder
+        self.keys: set[str] = set()
+        self.stock = dict.fromkeys(PRICES, "HIGH")
+        self.price = dict(PRICES)
+        self.asked_more = 0.0  # dollars an hour that a pod costs beyond the catalogue
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.gone: list[dict[str, Any]] = []
+        self.secrets: dict[str, str] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.clock: Callable[[], float] = time.monotonic
+        self.steps = (0.0, 0.0, 0.0)  # seconds in PROVISIONING, in STARTING, at work
+        self.variables: dict[str, str] = {}  # of a pod whose start command runs here
+        self.processes: dict[str, subprocess.Popen] = {}
+        pod, endpoint = "/v2/pods/(?P<pod>[^/]+)", "/v2/serverless/(?P<endpoint>[^/]+)"
+        queue = "/queue/(?P<endpoint>[^/]+)"
+        self.routes = [
+            Route("gpus", "GET", "/v2/catalog/gpus", self._of(self.gpus)),
+            Route("find-secret", "GET", "/v2/account/secrets", self._of(self.find_secret)),
+            Route("create-secret", "POST", "/v2/account/secrets", self._of(self.create_secret)),
+            Route("pods", "GET", "/v2/pods", self._of(self.list_pods)),
+            Route("create-pod", "POST", "/v2/pods", self._of(self.create_pod)),
+            Route("pod", "GET", pod, self._of(self.get_pod)),
+            Route("terminate", "DELETE", pod, self._of(self.terminate, pods_own_key=True)),
+            Route("action", "POST", f"{pod}/action", self._of(self.action)),
+            Route("logs", "GET", f"{pod}/logs", self._of(self.logs)),
+            Route("endpoints", "GET", "/v2/serverless", self._of(self.list_endpoints)),
+            Route("create-endpoint", "POST", "/v2/serverless", self._of(self.create_endpoint)),
+            Route("update-endpoint", "PATCH", endpoint, self._of(self.update_endpoint)),
+            Route("delete-endpoint", "DELETE", endpoint, self._of(self.delete_endpoint)),
+            Route("run", "POST", f"{queue}/run", self._of(self.run)),
+            Route("job", "GET", f"{queue}/status/(?P<job>[^/]+)", self._of(self.get_job)),
+            Route("cancel", "POST", f"{queue}/cancel/(?P<job>[^/]+)", self._of(self.cancel)),
+            Route("health", "GET", f"{queue}/health", self._of(self.health)),
+            Route("work", "POST", "/stand-in/(?P<pod>[^/]+)", self.stand_in),
+        ]
+
+    def _of(self, answer: Callable[..., Response], *, pods_own_key: bool = False) -> Callable[..., Response]:
+        """Check the key first: the account's, or (to end itself) that of the very pod."""
+
+        def checked(request: Request, **groups: str) -> Response:
+            own = pods_own_key and request.token == f"pod-key-{groups['pod']}"
+            if request.token not in self.keys and not own:
+                return problem(401, "Unauthorized", "missing or invalid bearer token")
+            self.live()
+            return answer(request, **groups)
+
+        return checked
+
+    # ---- pods
+
+    def gpus(self, request: Request) -> Response:
+        if not {"include", "product"} <= set(request.query):
+            return problem(400, "Bad Request", "include=AVAILABILITY needs product")
+        found = [
+            {
+                "id": name, "name": name, "pool": POOLS[name], "manufacturer": "NVIDIA", "memory": 80, "secure": True,
+                "community": False, "price": {"secure": price, "community": 0.0, "serverless": 1.4 * price},
+                "maxCount": {"secure": 8, "community": 0}, "availability": self.stock[name],
+            }
+            for name, price in self.price.items()
+        ]  # fmt: skip
+        return Response(200, {"gpus": found})
+
+    def find_secret(self, request: Request) -> Response:
+        name = request.query.get("name")
+        return Response(200, {"secrets": [{"id": n, "name": n} for n in self.secrets if name in (None, n)]})
+
+    def create_secret(self, request: Request) -> Response:
+        asked = request.json()
+        if asked["name"] in self.secrets:
+            return problem(409, "Conflict", "a secret of this name exists")
+        self.secrets[asked["name"]] = asked["value"]
+        return Response(201, {"id": asked["name"], "name": asked["name"]})
+
+    def list_pods(self, request: Request) -> Response:
+        return Response(200, {"pods": [shown(pod) for pod in self.pods.values()]})
+
+    def create_pod(self, request: Request) -> Response:
+        asked = request.json()
+        unknown = [*(set(asked) - FIELDS), *(set(asked.get("gpu", {})) - GPU)]
+        if unknown or not asked.get("name") or not asked.get("image") or "id" not in asked.get("gpu", {}):
+            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        if self.stock.get(asked["gpu"]["id"], "NONE") == "NONE":
+            return problem(400, "Bad Request", "There are no longer any instances available")
+        number = len(self.pods) + len(self.gone) + 1
+        price = self.price[asked["gpu"]["id"]] * asked["gpu"].get("count", 1) + self.asked_more
+        pod = {"id": f"pod{number}", "status": "PROVISIONING", "cost": price, **asked}
+        pod["_since"], pod["_base"] = self.clock(), request.base
+        self.pods[pod["id"]] = pod
+        if self.life == "script":
+            self._start(pod)
+        return Response(201, shown(pod))
+
+    def get_pod(self, request: Request, pod: str) -> Response:
+        found = self.pods.get(pod)
+        return Response(200, shown(found)) if found else problem(404, "Not Found", "no such pod")
+
+    def terminate(self, request: Request, pod: str) -> Response:
+        if pod not in self.pods:
+            return problem(404, "Not Found", "no such pod")
+        self.end(pod)
+        return Response(204)
+
+    def action(self, request: Request, pod: str) -> Response:
+        if pod not in self.pods:
+            return problem(404, "Not Found", "no such pod")
+        if request.json() != {"action": "stop"}:
+            return problem(422, "Unprocessable Entity", "unknown action")
+        self.pods[pod]["status"] = "EXITED"
+        return Response(200, shown(self.pods[pod]))
+
+    def logs(self, request: Request, pod: str) -> Response:
+        if pod not in self.pods:
+            return problem(404, "Not Found", "no such pod")
+        lines = [*self.pods[pod].get("_log", ["working"]), f"HF_TOKEN={self.token(self.pods[pod])}"]
+        events = [
+            f"id: {n}\ndata: {json.dumps({'source': 'container', 'line': each})}\n" for n, each in enumerate(lines)
+        ]
+        return Response(200, "\n".join(events).encode(), {"Content-Type": "text/event-stream"})
+
+    def token(self, pod: dict[str, Any]) -> str:
+        """What RunPod puts in place of `{{ RUNPOD_SECRET_name }}` when the pod boots."""
+        name = pod["env"].get("HF_TOKEN", "").removeprefix("{{ RUNPOD_SECRET_").removesuffix(" }}")
+        return self.secrets.get(name, "")
+
+    def live(self) -> None:
+        """Let every pod come to where it is by now."""
+        for pod in list(self.pods.values()):
+            if pod["status"] in ("EXITED", "ERROR"):
+                continue
+            if self.life == "script":
+                pod["status"] = {"PROVISIONING": "STARTING"}.get(pod["status"], "RUNNING")
+                if (process := self.processes.get(pod["id"])) and process.poll() is not None:
+                    pod["status"] = "EXITED"
+                continue
+            age, (provisioning, starting, work) = self.clock() - pod["_since"], self.steps
+            if age < provisioning or (self.life == "never starts"):
+                continue
+            pod["status"] = "STARTING" if age < provisioning + starting else "RUNNING"
+            if age >= provisioning + starting + work and pod["status"] == "RUNNING":
+                self.finish(pod)
+            if self.life == "hangs" and age >= provisioning + starting + float(pod["env"]["ELLE_SECONDS"]):
+                self.report(pod, {"state": "expired", "reason": "its limit of time was reached"})
+                self.end(pod["id"])
+
+    def finish(self, pod: dict[str, Any]) -> None:
+        """What its own script would do at its end."""
+        if self.life == "succeeds":
+            self.report(pod, self.trained(pod))
+        elif self.life == "no weights":
+            files = {"model.safetensors": [len(WEIGHTS), "0" * 64]}
+            repository = f"{pod['env']['ELLE_DATASET_REPO'].partition('/')[0]}/model"
+            self.report(pod, {"state": "succeeded", "weights": [{"repository": repository, "files": files}]})
+        elif self.life == "fails":
+            self.report(pod, {"state": "failed", "reason": f"Axolotl failed; {self.token(pod)}"})
+        elif self.life == "dies":
+            pod["status"] = "EXITED"
+            return
+        else:
+            return
+        self.end(pod["id"])
+
+    def trained(self, pod: dict[str, Any]) -> dict[str, Any]:
+        """Put weights into the model repositories of the pod's order; the result that says so."""
+        import hashlib
+
+        run, dataset = pod["env"]["ELLE_RUN"], pod["env"]["ELLE_DATASET_REPO"]
+        files = self.hub.repositories["datasets", dataset].head.files
+        order, results = json.loads(files[f"runs/{run}/order.json"]), []
+        for recipe in order["recipes"]:
+            name = recipe["repository"]
+            if ("models", name) not in self.hub.repositories:
+                self.hub.add("models", name)
+            repository = self.hub.repositories["models", name]
+            repository.commit(f"Trained by {run}", repository.head.files | {"model.safetensors": WEIGHTS})
+            found = {"model.safetensors": [len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest()]}
+            results.append({"repository": name, "files": found})
+        return {"state": "succeeded", "reason": "", "weights": results}
+
+    def report(self, pod: dict[str, Any], result: dict[str, Any]) -> None:
+        repository = self.hub.repositories["datasets", pod["env"]["ELLE_DATASET_REPO"]]
+        inside = f"runs/{pod['env']['ELLE_RUN']}"
+        files = {f"{inside}/result.json": json.dumps(result).encode(), f"{inside}/log.txt": b"working\nended\n"}
+        repository.commit(f"report of {pod['id']}", repository.head.files | files)
+
+    def end(self, pod: str) -> None:
+        found = self.pods.pop(pod)
+        self.gone.append(found | {"status": "TERMINATED"})
+        if process := self.processes.pop(pod, None):  # as a container ends: all of it at once
+            kill(process)
+
+    # ---- a pod whose start command runs here
+
+    def restart(self, pod: str) -> None:
+        """Start a pod's container again: its volume is kept."""
+        self._start(self.pods[pod])
+
+    def _start(self, pod: dict[str, Any]) -> None:
+        home = self.folder / pod["id"]
+        home.mkdir(parents=True, exist_ok=True)
+        own = {
+            "RUNPOD_POD_ID": pod["id"], "RUNPOD_API_KEY": f"pod-key-{pod['id']}", "HF_TOKEN": self.token(pod),
+            "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05",
+            "ELLE_PAUSE": "0.05",
+            "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "LANG": "C.UTF-8", "TMPDIR": str(home),
+        }  # fmt: skip
+        (home / "out.txt").touch()
+        args = pod["args"].replace("~/start.sh", f"{home}/start.sh")
+        with (home / "out.txt").open("wb") as out:
+            self.processes[pod["id"]] = subprocess.Popen(
+                f"exec {args}", shell=True, executable="/bin/bash", env=pod["env"] | own | self.variables, cwd=home,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+
+    def stand_in(self, request: Request, pod: str) -> Response:
+        """The training that a pod's script would run, in a moment: it pushes weights and gives what it left."""
+        return Response(200, self.trained(self.pods[pod])) if pod in self.pods else Response(404)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            kill(process)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ---- endpoints and jobs
+
+    def list_endpoints(self, request: Request) -> Response:
+        return Response(200, {"endpoints": list(self.endpoints.values())})
+
+    def create_endpoint(self, request: Request) -> Response:
+        asked = request.json()
+        unknown = set(asked) - ENDPOINT
+        if unknown or not {"name", "type", "scaling", "image"} <= set(asked) or not asked["gpu"].get("pools"):
+            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        made = {"id": f"ep{len(self.endpoints) + 1}", **asked}
+        self.endpoints[made["id"]] = made
+        return Response(201, made)
+
+    def update_endpoint(self, request: Request, endpoint: str) -> Response:
+        if endpoint not in self.endpoints:
+            return problem(404, "Not Found", "no such endpoint")
+        if unknown := set(request.json()) - ENDPOINT:
+            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        self.endpoints[endpoint] |= request.json()
+        return Response(200, self.endpoints[endpoint])
+
+    def delete_endpoint(self, request: Request, endpoint: str) -> Response:
+        return Response(204) if self.endpoints.pop(endpoint, None) else problem(404, "Not Found", "no such endpoint")
+
+    def run(self, request: Request, endpoint: str) -> Response:
+        asked = request.json()
+        wanted = {"run_id", "args", "credentials"}
+        if not wanted <= set(asked["input"]) or {"wandb_api_key", "hf_token"} - set(asked["input"]["credentials"]):
+            return Response(400, {"error": "KeyError"})
+        job = {"id": f"job{len(self.jobs) + 1}", "status": "IN_QUEUE", "_asked": asked, "_since": self.clock()}
+        self.jobs[job["id"]] = job
+        return Response(200, shown(job))
+
+    def get_job(self, request: Request, endpoint: str, job: str) -> Response:
+        if (found := self.jobs.get(job)) is None:
+            return Response(404, {"error": "job not found"})
+        if found["status"] == "IN_QUEUE" and self.job != "waits":
+            found["status"] = "IN_PROGRESS"
+        elif found["status"] == "IN_PROGRESS":
+            ends = {"fails": "FAILED", "worker dies": "FAILED", "times out": "TIMED_OUT"}
+            found["status"] = ends.get(self.job, "COMPLETED")
+            if self.job in ("fails", "worker dies"):
+                token = found["_asked"]["input"]["credentials"]["hf_token"]
+                found["error"] = "worker exited with code 137" if self.job == "worker dies" else f"bad token {token}"
+            if self.job == "succeeds":
+                repository = self.hub.repositories["models", found["_asked"]["input"]["args"]["hub_model_id"]]
+                repository.commit("End of training", repository.head.files | {"model.safetensors": WEIGHTS})
+        return Response(200, shown(found))
+
+    def cancel(self, request: Request, endpoint: str, job: str) -> Response:
+        if job not in self.jobs:
+            return Response(404, {"error": "job not found"})
+        self.jobs[job]["status"] = "CANCELLED"
+        return Response(200, shown(self.jobs[job]))
+
+    def health(self, request: Request, endpoint: str) -> Response:
+        return Response(200, {"jobs": {"inQueue": 0, "inProgress": 0}, "workers": {"idle": 1, "running": 0}})
+
+
+def shown(thing: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in thing.items() if not name.startswith("_")}
+
+
+def problem(status: int, title: str, detail: str, errors: list[str] | None = None) -> Response:
+    """RFC 9457, as RunPod answers."""
+    body = {"title": title, "status": status, "detail": detail} | ({"errors": errors} if errors else {})
+    return Response(status, body, {"Content-Type": "application/problem+json"})
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a pod's process and all of its session, as the end of a container does."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 (names are all that is wanted)
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(name)) == process.pid:
+                os.kill(int(name), signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,73 @@
+"""How an app reaches a deployed Elle: what is shown of it, and what is sent."""
+
+import pytest
+from contract import Response, Route, Server
+
+from helpers.app import App
+from helpers.errors import ElleError
+
+QUESTION = {"messages": [{"role": "user", "content": "political 40"}], "max_tokens": 9}
+
+
+class Endpoint:
+    """The one route of an endpoint that an app asks."""
+
+    def __init__(self):
+        self.routes = [Route("chat", "POST", "/v2/e1/openai/v1/chat/completions", self.chat)]
+        self.asked = []
+
+    def chat(self, request) -> Response:
+        self.asked.append(request)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
+        return Response(body={"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch):
+    for name in ("LFBM_API_KEY", "RUNPOD_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_dry_run_shows_the_request_and_sends_nothing(monkeypatch):
+    monkeypatch.setenv("LFBM_API_KEY", "a-key-that-must-not-be-seen")
+    said = []
+    app = App("https://nowhere.invalid/v2/e1/openai/v1", "elle")
+    client = app.client(dry_run=True, say=said.append)
+    answer = client.chat.completions.create(model=app.model, **QUESTION)
+    assert "nothing was sent" in answer.choices[0].message.content
+    (text,) = said
+    assert text.startswith(
+        "POST https://nowhere.invalid/v2/e1/openai/v1/chat/completions\nAuthorization: Bearer $LFBM_API_KEY"
+    )
+    assert "political 40" in text
+    assert "a-key" not in text
+
+
+@pytest.mark.parametrize("variable", ["LFBM_API_KEY", "RUNPOD_API_KEY"])
+def test_an_endpoint_is_asked_with_the_key_of_the_environment(monkeypatch, variable):
+    monkeypatch.setenv(variable, "secret-1")
+    with Server(service := Endpoint()) as server:
+        app = App(f"{server.url}/v2/e1/openai/v1", "elle")
+        assert app.client().chat.completions.create(model=app.model, **QUESTION).choices[0].message.content == "{}"
+    (asked,) = service.asked
+    assert asked.token == "secret-1"
+    assert asked.json() == {"model": "elle"} | QUESTION
+
+
+def test_a_key_goes_to_safe_addresses_only_and_must_be_there(monkeypatch):
+    with pytest.raises(ElleError, match="no RunPod key"):
+        App("https://nowhere.invalid/v1", "elle").client()
+    monkeypatch.setenv("LFBM_API_KEY", "secret-1")
+    with pytest.raises(ElleError, match="https"):
+        App("http://nowhere.invalid/v1", "elle").client()
+
+
+def test_an_apps_variables_name_the_key_and_do_not_show_it(monkeypatch):
+    monkeypatch.setenv("RUNPOD_API_KEY", "secret-1")
+    lines = App("https://api.runpod.ai/v2/e1/openai/v1", "elle").variables().splitlines()
+    assert lines == [
+        "LFBM_ENDPOINT=https://api.runpod.ai/v2/e1/openai/v1",
+        "LFBM_API_KEY=$RUNPOD_API_KEY",
+        "LFBM_MODEL=elle",
+        "PREFER_LFBM=true",
+    ]

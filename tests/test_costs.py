@@ -1,0 +1,242 @@
+"""What briefings cost: the closed forms, the stated figures they must give, and what the command says."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import cli, costs, jsonl, paths, plots
+from helpers.costs import AlwaysOn, Assumptions, PerBriefing, Serverless
+from helpers.errors import ElleError
+from helpers.training import hardware
+
+MONTH = costs.HOURS * 3600
+#: A 24 GB card and an H100 with the speeds that the estimates below take: tokens a second alone, and when full.
+CARD = Serverless(0.00019, 700 / 47, 700 / 400, cold_start=35, idle=60)
+H100 = Serverless(0.00116, 700 / 140, 700 / 3500, cold_start=35, idle=60)
+
+
+@pytest.fixture(autouse=True)
+def _list_prices(monkeypatch):
+    monkeypatch.delenv(hardware.PRICE, raising=False)
+
+
+# The stated figures
+
+
+def test_list_prices_of_a_briefing():
+    prices = {
+        name: costs.api(Assumptions(), name) for name in ("claude-3-haiku", "claude-3.5-haiku", "claude-haiku-4.5")
+    }
+    assert prices == pytest.approx(
+        {"claude-3-haiku": 0.00125, "claude-3.5-haiku": 0.0040, "claude-haiku-4.5": 0.0050}, rel=1e-12
+    )
+
+
+def test_an_h100_that_is_always_on_breaks_even_at_half_a_million_a_month():
+    (machine,) = (option for option in costs.options() if option.kind == "always on")
+    low, high = machine.break_even(0.0050)
+    assert (low, high) == pytest.approx((3.49 * 730 / 0.005, 3.99 * 730 / 0.005), rel=1e-12)
+    assert 505_000 < low < high < 585_000
+
+
+def test_serverless_alone_and_full():
+    assert CARD.isolated() == pytest.approx(0.021, abs=0.0005)
+    assert H100.isolated() == pytest.approx(0.116, abs=0.0005)
+    assert CARD.saturated() == pytest.approx(0.00033, abs=0.000005)
+    assert H100.saturated() == pytest.approx(0.00023, abs=0.000005)
+
+
+def test_the_speeds_computed_contain_the_estimates():
+    for gpu, full in (("a10", 400), ("h100", 3500)):
+        fast, slow = costs.seconds(Assumptions(), gpu, 1)["full"]
+        assert fast < 700 / full < slow
+    fast, slow = costs.seconds(Assumptions(), "h100", 1)["alone"]
+    assert fast < 700 / 140 < slow
+    # By hand: 7,615,616,512 weights of 2 bytes at 3,350 GB/s for each of 700 tokens, and 2 FLOP a weight and token.
+    cache = 57_344 * (1500 + 350)
+    bound = 700 * (2 * 7_615_616_512 + cache) / 3350e9 + 2 * 7_615_616_512 * 2200 / 989e12
+    assert (fast, slow) == pytest.approx((bound / 0.8, bound / 0.5), rel=1e-9)
+
+
+# The closed forms
+
+
+@given(hourly=st.floats(0.1, 50), seconds=st.floats(0.01, 60), fixed=st.floats(0, 500), price=st.floats(1e-5, 0.1))
+def test_always_on_pays_from_its_break_even_and_not_before(hourly, seconds, fixed, price):
+    machine = AlwaysOn(hourly, seconds, fixed=fixed)
+    at = machine.break_even(price)
+    volumes = np.geomspace(1, 1e9, 2000)
+    cheaper = machine.monthly(volumes) < price * volumes * (1 - 1e-9)
+    if at is None:
+        assert machine.saturated() >= price * (1 - 1e-9)
+        assert not cheaper.any()
+    else:
+        assert machine.monthly(at) == pytest.approx(price * at)
+        assert not cheaper[volumes < at * (1 - 1e-9)].any()
+
+
+def test_machines_are_added_whole():
+    machine = AlwaysOn(2.0, 3600.0)  # 730 briefings a month
+    assert machine.monthly([1, 730, 731, 1460, 1461]).tolist() == [1460, 1460, 2920, 2920, 4380]
+    assert AlwaysOn(2.0, 3600.0, utilisation=0.5).monthly(731) == 3 * 1460
+    assert AlwaysOn(2.0, 3600.0, utilisation=0.5).saturated() == 4.0
+
+
+@settings(deadline=None)
+@given(
+    alone=st.floats(0.5, 100), ratio=st.floats(0.01, 1), cold=st.floats(0, 300), idle=st.floats(0, 600),
+    together=st.integers(1, 50), price=st.floats(1e-5, 0.1),
+)  # fmt: skip
+def test_a_serverless_briefing_gets_cheaper_with_the_volume(alone, ratio, cold, idle, together, price):
+    worker = Serverless(0.001, alone, alone * ratio, cold, idle, together)
+    volumes = np.geomspace(1e-3, 1e11, 400)
+    each = worker.monthly(volumes) / volumes
+    assert each[0] == pytest.approx(worker.isolated(), rel=1e-3)
+    assert each[-1] == pytest.approx(worker.saturated(), rel=1e-3)
+    assert (np.diff(each) <= 1e-9 * each[:-1]).all()
+    at = worker.break_even(price)
+    assert at is not None or worker.saturated() >= price * (1 - 1e-6)
+    if at == 0:
+        assert worker.monthly(1) <= price * (1 + 1e-9)
+    elif at is not None:
+        assert worker.monthly(at) == pytest.approx(price * at, rel=1e-6)
+
+
+def test_the_awake_time_is_that_of_simulated_requests():
+    """Poisson arrivals, played through: when the worker is awake, and how many find it asleep."""
+    rng, volume = np.random.default_rng(3), 40_000
+    arrivals = np.cumsum(rng.exponential(MONTH / volume, 200_000))
+    held = CARD.alone + CARD.idle
+    gaps = np.diff(arrivals)
+    paid = np.minimum(gaps, held).sum() + CARD.cold_start * (gaps > held).sum()
+    simulated = CARD.per_second * paid / len(gaps)
+    assert float(CARD.monthly(volume)) / volume == pytest.approx(simulated, rel=0.01)
+
+
+def test_a_training_is_paid_off_by_the_month():
+    trained = costs.options(Assumptions(training=600, months=6))
+    for with_, without in zip(trained, costs.options(), strict=True):
+        dearer = 0 if with_.kind == "api" else 100
+        assert float(with_.low.monthly(1000)) == pytest.approx(float(without.low.monthly(1000)) + dearer)
+
+
+# Assumptions
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"tokens_in": "0"}, "tokens_in is 0"),
+        ({"utilisation": "1.5"}, "utilisation is 1.5"),
+        ({"idle": "nan"}, "idle is nan"),
+        ({"idle": "-1"}, "idle is -1"),
+        ({"price": "inf"}, "price is inf"),
+        ({"together": "2.5"}, "not a number"),
+        ({"gpus": "16"}, "gpus is 16"),
+        ({"model": "qwen2.5-8b"}, "did you mean 'qwen2.5-7b'"),
+        ({"gpu": "h1000"}, "did you mean 'h100'"),
+        ({"tokens_int": "9"}, "did you mean 'tokens_in'"),
+        ({"model": "qwen2.5-72b", "gpus": "1"}, "does not fit 1 x h100"),
+    ],
+)
+def test_an_assumption_that_cannot_be_is_refused(values, said):
+    with pytest.raises(ElleError) as caught:
+        Assumptions.given(values)
+    assert said in str(caught.value)
+
+
+def test_every_assumption_changes_something():
+    base = json.dumps(costs.compare()["options"])
+    changed = {
+        "tokens_in": 100.0, "tokens_out": 100.0, "model": "qwen2.5-14b", "gpu": "h200", "gpus": 2, "price": 1.0,
+        "alone": 10.0, "full": 100.0, "utilisation": 0.5, "cold_start": 5.0, "idle": 5.0, "together": 20,
+        "training": 50.0,
+    }  # fmt: skip
+    for name, value in changed.items():
+        assert json.dumps(costs.compare(replace(Assumptions(), **{name: value}))["options"]) != base, name
+    assert set(costs.compare()["assumptions"]) == {*changed, "months"}
+
+
+def test_the_page_lists_every_assumption_and_its_default():
+    listed = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (paths.root() / "docs" / "costs.md").read_text(), re.MULTILINE)
+    assert {name: Assumptions.given({name: value}) for name, value in listed} == dict.fromkeys(
+        costs.compare()["assumptions"], Assumptions()
+    )
+
+
+def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():
+    found = costs.compare(Assumptions(model="qwen2.5-72b"))
+    names = [row["option"] for row in found["options"] if row["kind"] != "api"]
+    assert names == ["always on: 2 x H100 SXM", "serverless: 2 x H100"]
+    assert all(
+        end is None for row in found["options"][-2:] for ends in row["break_even"].values() for end in ends.values()
+    )
+    assert "never" in costs.text(found)
+
+
+def test_what_the_page_says_is_so():
+    """docs/costs.md's prose; it must be read again when this changes."""
+
+    def found(**values) -> dict:
+        return {row["option"]: row for row in costs.compare(Assumptions(**values))["options"]}
+
+    haiku, newest = "Claude Haiku 4.5", "Claude Haiku 5.5"
+    rows = found()
+    prices = [row["dollars_a_briefing"]["1000"]["low"] for row in rows.values() if row["kind"] == "api"]
+    alone = [row["isolated"]["low"] for row in rows.values() if row["kind"] == "serverless"]
+    assert min(alone) > max(prices)  # "cost more on serverless GPUs than by any of these APIs"
+    assert costs.compare()["documents"]["haiku"] >= 100 * max(prices)
+    even = rows["always on: 1 x H100 SXM"]["break_even"]
+    assert 500_000 < even[haiku]["low"] < even[haiku]["high"] < 600_000
+    assert 3.5e6 < even[newest]["low"] < even[newest]["high"] < 4.5e6
+    worker = rows["serverless: 1 x 24 GB"]["break_even"]
+    assert (worker[haiku]["low"], worker[newest]["high"]) == pytest.approx((100_000, 770_000), rel=0.02)
+    card = found(together=20)["serverless: 1 x 24 GB"]
+    assert card["isolated"]["high"] < 0.005
+    assert card["break_even"][newest]["low"] > 100_000
+    lean = found(tokens_in=121, tokens_out=164)["always on: 1 x H100 SXM"]["break_even"]
+    assert all(lean[name]["low"] > even[name]["high"] for name in even)
+
+
+def test_tokens_of_a_run():
+    folder = paths.runs() / "r"
+    line = {"output": "{}", "completion_tokens": 50, "seconds": 1.0}
+    jsonl.write(folder / "outputs" / "tuned.jsonl", [line | {"id": str(n), "prompt_tokens": 100 + n} for n in range(3)])
+    assert costs.measured("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
+    said = CliRunner().invoke(cli.cli, ["costs", "--run", "r", "-p", "tokens_out", "60", "--json"])
+    assumed = json.loads(said.output)["assumptions"]
+    assert (assumed["tokens_in"], assumed["tokens_out"]) == (101.0, 60.0)
+    with pytest.raises(ElleError):
+        costs.measured("none")
+
+
+def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
+    said = CliRunner().invoke(cli.cli, ["costs", "--trained-by", "starter"]).output
+    assert "0.00125" in said
+    assert "510,000 to 583,000" in said
+    assert "list prices" in said
+    assert "training: 0.6" in said
+    found = costs.compare()
+    documents = {row["the documents"]: row for row in costs.claim_rows(found)}
+    assert documents["a briefing by Haiku"]["said"] == "0.5"
+    assert documents["break-even, briefings"]["here"].startswith("510,000 to 583,000 a month")
+
+
+def test_the_picture_marks_where_an_option_begins_to_pay():
+    options = costs.options()
+    (axes,) = plots.break_even(options, "t").axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    marked = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")
+    expected = sorted(
+        hosted.break_even(one.low.dollars)[1] for hosted in options if hosted.kind != "api"
+        for one in options if isinstance(one.low, PerBriefing)
+    )  # fmt: skip
+    assert marked == pytest.approx(expected)
+    assert all(math.isfinite(at) for at in marked)

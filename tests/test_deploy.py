@@ -1,0 +1,260 @@
+"""A deployment: what is refused and why, and what it is rendered to."""
+
+import itertools
+import json
+import shlex
+
+import pytest
+from click.testing import CliRunner
+
+from helpers import cli, jsonl, paths
+from helpers.errors import ElleError
+from helpers.serving import deploy
+from helpers.serving.deploy import Deployment
+from helpers.training import hardware, models
+
+FILE = "configs/vllm_deploy.json"
+H200 = hardware.find("h200", 8)
+
+
+def written(path, **changes):
+    content = json.loads((paths.root() / FILE).read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    return path
+
+
+def adapter(folder, rank=64, base="x"):
+    jsonl.write_json(folder / "adapter_config.json", {"r": rank, "base_model_name_or_path": str(base)})
+    return folder
+
+
+def base(folder):
+    jsonl.write_json(
+        folder / "config.json",
+        {
+            "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "intermediate_size": 384, "vocab_size": 640, "tie_word_embeddings": True,
+        },
+    )  # fmt: skip
+    return folder
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "fix"),
+    [
+        ({"max_model_length": 1}, "unknown deployment key 'max_model_length'", "did you mean 'max_model_len'"),
+        ({"_comment": "x"}, "unknown deployment key '_comment'", ""),
+        ({"guided_json": {}}, "guided_json does nothing", "json_schema"),
+        ({"guided_decoding_backend": "x"}, "constrains nothing", "response_format"),
+        ({"model_id": ...}, "model_id: Field required", "docs/serving.md"),
+        ({"max_model_len": "4096"}, "max_model_len: Input should be a valid integer", ""),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization: Input should be less than 1", ""),
+        ({"scaling": {"min": 0}}, "scaling.min: Extra inputs are not permitted", ""),
+    ],
+)
+def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
+    file = written(tmp_path / "d.json", **changes)
+    with pytest.raises(ElleError) as caught:
+        deploy.load(file)
+    assert what in str(caught.value)
+    assert fix in caught.value.fix
+    assert caught.value.where == str(file)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ElleError, match="no such file"):
+        deploy.load(tmp_path / "none.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ElleError, match="no JSON object"):
+        deploy.load(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(("rank", "reserved"), [(1, 1), (2, 8), (16, 16), (17, 32), (64, 64), (128, 128), (300, 320)])
+def test_an_adapters_rank_sets_the_room_for_it(tmp_path, rank, reserved):
+    place = adapter(tmp_path, rank)
+    assert deploy.lora_rank(Deployment(model_id="x", enable_lora=True, adapters={"a": str(place)})) == reserved
+
+
+def test_a_rank_that_cannot_be_is_refused(tmp_path):
+    place = str(adapter(tmp_path / "a", 64))
+    both = {"model_id": "x", "enable_lora": True, "adapters": {"a": place}}
+    for changes, what, fix in (
+        ({"max_lora_rank": 16}, "'a' has rank 64: more than 16", "set it to 64"),
+        ({"max_lora_rank": 48}, "max_lora_rank is 48", "1, 8, 16, 32, 64, 128, 256, 320, 512"),
+        ({"enable_lora": False}, "enable_lora is false", "true"),
+        ({"adapters": {"elle": place}}, "both called 'elle'", "rename"),
+        ({"adapters": {"a": "some/one"}}, "the rank of adapter 'a' is not known", "max_lora_rank"),
+        ({"adapters": {"a": str(tmp_path)}}, "holds no adapter", "adapter_config.json"),
+        ({"adapters": {"a": str(adapter(tmp_path / "b", 600))}}, "rank 600", "merge it"),
+    ):
+        with pytest.raises(ElleError, match=what) as caught:
+            deploy.lora_rank(Deployment(**both | changes))
+        assert fix in caught.value.fix
+    assert deploy.lora_rank(Deployment(**both | {"adapters": {"a": "some/one"}, "max_lora_rank": 128})) == 128
+
+
+def test_the_allowed_ranks_are_vllms_own():
+    """Read from its source: the CPU server's environment cannot be imported from here."""
+    import ast
+    import re
+
+    found = list(paths.server_python().parent.parent.glob("lib/*/site-packages/vllm/config/lora.py"))
+    if not found:
+        pytest.skip("the CPU server's environment is missing: run `make setup`")
+    listed = re.search(r"MaxLoRARanks = Literal(\[[^]]+\])", found[0].read_text())
+    assert tuple(ast.literal_eval(listed[1])) == deploy.RANKS
+
+
+def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
+    """2,048, as documented, is less than the documents' own CIC examples have."""
+    found = deploy.load(FILE)
+    deploy.check(found)
+    with pytest.raises(ElleError, match="3,012 tokens together, and max_model_len is 2,048") as caught:
+        deploy.check(found.model_copy(update={"max_model_len": 2048}))
+    assert caught.value.fix == "set it to 3,072 or more"
+    deploy.check(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "gpus", "fits"),
+    [
+        ("Qwen/Qwen2.5-3B-Instruct", "a10", 1, True),
+        ("Qwen/Qwen2.5-14B-Instruct", "a10", 1, False),
+        ("Qwen/Qwen2.5-14B-Instruct", "a10", 2, True),
+        ("Qwen/Qwen2.5-72B-Instruct", "h100", 1, False),  # the documents' GPU for it
+        ("Qwen/Qwen2.5-72B-Instruct", "h100", 4, True),
+        ("Qwen/Qwen2.5-72B-Instruct", "h200", 1, False),
+        ("Qwen/Qwen2.5-72B-Instruct", "h200", 2, True),
+        ("qwen-72b-math-int4", "a100", 1, True),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_what_would(model, gpu, gpus, fits):
+    deployment = Deployment(model_id=model, gpu=gpu, gpus=gpus, max_model_len=4096)
+    if fits:
+        found = deploy.check(deployment)
+        assert found.weights + found.adapters + found.working + found.cache == pytest.approx(found.usable)
+        assert found.sequences >= 1
+        return
+    with pytest.raises(ElleError, match="does not fit") as caught:
+        deploy.check(deployment)
+    assert "what would fit: " in caught.value.fix
+    assert "an hour" in caught.value.fix
+
+
+def test_memory_is_counted_as_published():
+    """Qwen2.5-72B: 80 layers, 8 key-value heads of 128, bf16: 327,680 bytes a token; 145.4 GB of weights."""
+    deployment = Deployment(model_id="Qwen/Qwen2.5-72B", gpu="h200", gpus=4)
+    found = deploy.check(deployment)
+    assert 4 * found.weights == pytest.approx(145.4, abs=0.1)
+    assert found.tokens == pytest.approx(1e9 * found.cache / (327_680 / 4), rel=1e-4)
+    assert found.usable == pytest.approx(0.9 * 150.75)
+    with_lora = deploy.check(deployment.model_copy(update={"enable_lora": True, "max_lora_rank": 64}))
+    assert with_lora.adapters == pytest.approx(2e-9 * models.find("Qwen/Qwen2.5-72B").lora(64))
+
+
+def test_what_cannot_be_spread_or_held_is_named():
+    for changes, what in (
+        ({"gpus": 3}, "cannot be spread over 3 GPUs"),
+        ({"gpu": "a10", "max_model_len": 1_000_000}, "the key-value cache holds"),
+        ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less"),
+    ):
+        with pytest.raises(ElleError, match=what):
+            deploy.check(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
+    with pytest.raises(ElleError, match="key-value cache holds") as caught:
+        deploy.check(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
+    assert "max_model_len of at most" in caught.value.fix
+    assert deploy.check(Deployment(model_id="some/unknown-model", gpu="h100")) is None
+
+
+# What is served here
+
+
+def test_a_model_is_found_by_folder_by_run_and_by_adapter(tmp_path):
+    run = paths.runs() / "r"
+    weights, lora = base(run / "train" / "n" / "weights"), adapter(run / "train" / "q" / "weights")
+    metrics = {"weights": "train/n/weights", "adapter": "train/q/weights/merged"}
+    jsonl.write_json(run / "manifests" / "05_train.json", {"metrics": metrics})
+    assert deploy.resolve(weights) == (weights.resolve(), {})
+    assert deploy.resolve("r") == (weights.resolve(), {"adapter": lora.resolve()})
+    on_top = adapter(tmp_path / "lora", 8, weights)
+    assert deploy.resolve(on_top) == (weights.resolve(), {"": on_top.resolve()})
+    for name, what in (("r2", "no such model folder, or run"), (tmp_path, r"no config\.json")):
+        with pytest.raises(ElleError, match=what):
+            deploy.resolve(name)
+    with pytest.raises(ElleError, match="which model it is for"):
+        deploy.resolve(adapter(tmp_path / "lost", 8, ""))
+
+
+def test_an_adapter_is_served_under_the_models_name_and_its_base_beside_it(tmp_path):
+    """A run whose recipe is QLoRA has no whole model: its weights could not be served."""
+    on_top = adapter(tmp_path / "lora", 20, base(tmp_path / "base"))
+    found = deploy.here(Deployment(model_id=str(on_top)))
+    assert (found.served_name, found.model_id) == ("elle-base", str((tmp_path / "base").resolve()))
+    assert found.adapters == {"elle": str(on_top.resolve())}
+    assert deploy.render_command(found)[-2:] == ["--lora-modules", json.dumps({"name": "elle", "path": str(on_top)})]
+    assert "32" in deploy.render_command(found)
+
+
+def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypatch):
+    shape = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    shape |= {"intermediate_size": 29568, "vocab_size": 152064}
+    jsonl.write_json(tmp_path / "config.json", shape)
+    monkeypatch.setattr(deploy, "_here", lambda: H200)
+    assert deploy.here(Deployment(model_id=str(tmp_path))).gpus == 2
+    assert deploy.here(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
+    monkeypatch.setattr(deploy, "_here", lambda: hardware.find("h100", 1))
+    with pytest.raises(ElleError, match="does not fit 1 x H100") as caught:
+        deploy.here(Deployment(model_id=str(tmp_path)))
+    assert "2 x H100" in caught.value.fix
+    monkeypatch.setattr(deploy, "_here", lambda: hardware.find("cpu"))
+    with pytest.raises(ElleError, match="of memory on a CPU"):
+        deploy.here(Deployment(model_id=str(tmp_path)))
+
+
+# What it is rendered to
+
+
+def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path):
+    deployment = deploy.load(FILE)
+    deployment = deploy.with_adapters(deployment, [f"a={adapter(tmp_path)}", "b=us/er"])
+    command, worker = deploy.render_command(deployment), deploy.render_worker(deployment)
+    pairs = dict(itertools.pairwise(command))
+    assert pairs["--model"] == worker["MODEL_NAME"] == "Qwen/Qwen2.5-3B-Instruct"
+    assert pairs["--served-model-name"] == worker["OPENAI_SERVED_MODEL_NAME_OVERRIDE"] == "elle"
+    for flag in ("max-model-len", "gpu-memory-utilization", "tensor-parallel-size", "max-lora-rank", "max-loras"):
+        assert pairs[f"--{flag}"] == worker[flag.replace("-", "_").upper()]
+    assert worker["ENABLE_LORA"] == "true"
+    assert json.loads(worker["STRUCTURED_OUTPUTS_CONFIG"])["disable_any_whitespace"] is True
+    modules = command[command.index("--lora-modules") + 1 :]
+    assert [json.loads(text)["name"] for text in modules] == ["a", "b"]
+    assert shlex.split(worker["VLLM_EXTRA_ARGS"]) == ["--lora-modules", *modules]
+    assert all(isinstance(value, str) for value in worker.values())
+    assert deploy.render_endpoint(deployment) == {
+        "gpu": {"id": "NVIDIA H100 80GB HBM3", "count": 1},
+        "workers": {"min": 0, "max": 3, "idleTimeout": 60},
+        "scaling": {"type": "QUEUE_DELAY", "queueDelay": 2},
+    }
+    with pytest.raises(ElleError, match="unknown RunPod GPU 'a10'"):
+        deploy.render_endpoint(deployment.model_copy(update={"gpu": "a10"}))
+    with pytest.raises(ElleError, match="is no adapter"):
+        deploy.with_adapters(deployment, ["a"])
+
+
+def elle(*arguments):
+    return CliRunner().invoke(cli.cli, ["serve", *map(str, arguments)])
+
+
+def test_the_command_checks_without_starting_anything():
+    done = elle("--check", "--config", FILE, "--json")
+    found = json.loads(done.output)
+    assert done.exit_code == 0
+    assert set(found) == {"command", "worker", "endpoint", "memory"}
+    assert "requests of full length" in elle("--check", "--config", FILE).output
+    done = elle("--check", "--config", FILE, "Qwen/Qwen2.5-72B-Instruct", "--max-model-len", 5000)
+    assert isinstance(done.exception, ElleError)
+    assert "2 x H200" in done.exception.fix
+    assert "give MODEL_OR_RUN" in elle().output
+    assert not paths.runs().exists()

@@ -1,0 +1,239 @@
+"""monitoring/: its files are valid, name metrics that exist, and alert when, and only when, there is trouble."""
+
+import re
+import subprocess
+import time
+
+import pytest
+import watching
+import yaml
+from contract import Response, Route, Server
+from watching import FOLDER, Prometheus, fetched, free_port, listed, tool, types
+
+from helpers.briefings import dataset
+from helpers.cli import cli
+from helpers.errors import ElleError
+from helpers.evaluation.parsing import parse_output
+from helpers.evaluation.records import judge
+from helpers.serving.client import Answer
+from helpers.serving.metrics import OUTCOMES, VERDICTS, Exporter, verdict
+
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+
+
+def answer(name: str, reason: str = "stop", error: str | None = None) -> Answer:
+    return Answer(name, "", reason, 100, 20, 0.3, error)
+
+
+@pytest.fixture
+def row(small_data) -> tuple[str, str]:
+    """A prompt and its reference."""
+    _, prompt, reference = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
+    return prompt, reference
+
+
+def series(found: dict[str, str]) -> set[str]:
+    """The names that an expression may use, of metrics by name and type."""
+    return {name + suffix for name, kind in found.items() for suffix in SUFFIXES.get(kind, ("",))}
+
+
+# ---- the files
+
+
+def test_every_expression_uses_names_that_exist():
+    with Exporter(0, dollars_per_hour=1) as exporter:
+        ours = types(fetched(f"http://127.0.0.1:{exporter.port}/metrics"))
+    known = series(listed()) | series(ours) | {"up", "ALERTS"}
+    expressions = watching.queries() | {rule["alert"]: rule["expr"] for rule in watching.rules()}
+    assert len(expressions) > 30
+    for name, text in expressions.items():
+        bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[\w+\]|\b(?:by|on|group_left) \([^)]*\)', " ", text)
+        used = set(re.findall(r"\b[a-zA-Z_][\w:]*\b(?!\s*\()", bare)) - {"and", "or", "on", "by"}
+        assert used, name
+        assert used <= known, (name, used - known)
+        if rates := set(re.findall(r"(?:rate|increase)\((\S+?)(?:\{[^}]*\})?\[", text)):
+            assert all(name.endswith(("_total", "_bucket")) for name in rates), rates
+        for label, values in re.findall(r'(verdict|outcome)[!=]~?"([^"]*)"', text):
+            assert set(values.split("|")) <= {"verdict": set(VERDICTS), "outcome": set(OUTCOMES)}[label]
+
+
+def test_the_dashboard_is_whole():
+    board = watching.dashboard()
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    assert board["schemaVersion"] >= 41
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    known = {"none", "s", "percentunit", "currencyUSD", "reqps"}
+    for panel in panels:
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        assert unit in known or unit.startswith("suffix:"), panel["title"]
+        assert panel["description"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+        seconds = all(re.search(r"_seconds(_bucket)?\b", target["expr"]) for target in panel["targets"])
+        assert (unit == "s") == seconds, panel["title"]
+    cells = [
+        (x, y)
+        for panel in board["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))  # no two overlap
+    assert max(x for x, _ in cells) < 24
+    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "server"]
+
+
+def test_templates_hold_no_absolute_path_no_key_and_loopback_only():
+    for path in FOLDER.rglob("*.*"):
+        text = path.read_text()
+        assert not re.search(r"(?<![\w/.:<*])/(?:home|work|tmp|root|etc|var|usr)\b", text), path
+        assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", text)) <= {"127.0.0.1"}, path
+        assert "credentials:" not in text
+    for name in ("server", "client"):
+        assert yaml.safe_load((FOLDER / "targets" / f"{name}.yml").read_text())[0]["targets"]
+
+
+def test_every_alert_says_what_to_do_and_is_tested_both_ways():
+    tests = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
+    checks = [check for test in tests for check in test["alert_rule_test"]]
+    names = {rule["alert"] for rule in watching.rules()}
+    assert {check["alertname"] for check in checks if "exp_alerts" in check} == names
+    assert {check["alertname"] for check in checks if "exp_alerts" not in check} == names
+    readme = (FOLDER / "README.md").read_text()
+    for rule in watching.rules():
+        assert ";" in rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["for"].endswith("m")
+        assert rule["alert"] in readme
+
+
+@pytest.mark.parametrize("words", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")])
+def test_promtool_agrees(words):
+    done = subprocess.run([tool("promtool"), *words], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- what the client counts
+
+
+def test_each_way_of_being_wrong_has_its_verdict(row):
+    prompt, good = row
+    outputs = {
+        "right": good,
+        "wrong": re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), good, count=1),
+        "not_schema": "{}",
+        "code_fence": f"```json\n{good}\n```",
+        "prose": f"Here it is: {good}",
+        "no_json": good[:-5],
+    }
+    assert {name: verdict(judge("x", prompt, good, text)) for name, text in outputs.items()} == {n: n for n in VERDICTS}
+    # The two ways that `parse_output` names in words: another wording there would fall back to no_json in silence.
+    assert parse_output(outputs["code_fence"]).how == "from a code fence"
+    assert parse_output(outputs["prose"]).how == "from surrounding prose"
+    assert verdict(judge("x", prompt, good, None)) == "no_json"
+
+
+def test_requests_tokens_seconds_verdicts_and_the_price_are_shown(row):
+    prompt, good = row
+    with Exporter(0, server="http://a/v1", dollars_per_hour=4.59) as exporter:
+        url = f"http://127.0.0.1:{exporter.port}/metrics"
+        before = fetched(url)
+        exporter.arrived([answer("a"), answer("b", "length"), answer("c", "", "no connection")])
+        exporter.judged(judge("a", prompt, good, good))
+        after = fetched(url)
+    for line in (
+        'elle_requests_total{outcome="answered"} 1.0',
+        'elle_requests_total{outcome="cut_off"} 1.0',
+        'elle_requests_total{outcome="failed"} 1.0',
+        'elle_tokens_total{kind="prompt"} 200.0',
+        'elle_tokens_total{kind="completion"} 40.0',
+        'elle_request_duration_seconds_bucket{le="0.5"} 2.0',
+        "elle_request_duration_seconds_sum 0.6",
+        'elle_briefings_total{verdict="right"} 1.0',
+        'elle_server_dollars_per_hour{server="http://a/v1"} 4.59',
+    ):
+        assert line in after.splitlines()
+    # A series that begins with its first count has no rate: the first failure would be overlooked.
+    assert all(f'verdict="{each}"}} 0.0' in before for each in VERDICTS)
+    assert 'outcome="failed"} 0.0' in before
+    assert good[:40] not in after
+    with pytest.raises(OSError, match="refused"):
+        fetched(url)
+
+
+def test_a_taken_port_is_named():
+    with Exporter(0) as exporter, pytest.raises(ElleError, match=f"port {exporter.port} cannot be used"):
+        Exporter(exporter.port)
+
+
+def test_it_is_out_of_reach_for_others():
+    with Exporter(0) as exporter:
+        assert exporter._http.server_address[0] == "127.0.0.1"
+
+
+def test_evaluate_counts_what_it_asks(small_data, tmp_path, row):
+    """Read while the command runs: the exporter ends with it."""
+    from click.testing import CliRunner
+
+    port, seen = free_port(), []
+
+    def complete(request) -> Response:
+        # Answers are counted as they come, not when all are there.
+        answered = f'elle_requests_total{{outcome="answered"}} {len(seen)}.0'
+        for _ in range(100):
+            if answered in (text := fetched(f"http://127.0.0.1:{port}/metrics")):
+                break
+            time.sleep(0.05)
+        seen.append(text)
+        message = {"message": {"role": "assistant", "content": "no JSON"}, "finish_reason": "stop", "index": 0}
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        return Response(200, {"id": "x", "object": "chat.completion", "choices": [message], "usage": usage})
+
+    service = type("Chat", (), {"routes": [Route("chat", "POST", "/v1/chat/completions", complete)]})
+    words = ["evaluate", "--data", str(small_data), "--model", "m", "--outputs", str(tmp_path / "o.jsonl")]
+    words += ["--limit", "3", "--concurrency", "1", "--price", "2", "--metrics-port", str(port)]
+    with Server(service) as server:
+        done = CliRunner().invoke(cli, [*words, "--endpoint", server.url], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert 'elle_requests_total{outcome="answered"} 2.0' in seen[-1]
+    assert 'elle_briefings_total{verdict="no_json"}' in seen[-1]
+    assert f'elle_server_dollars_per_hour{{server="{server.url}/v1"}} 2.0' in seen[-1]
+    refused = CliRunner().invoke(cli, [*words, "--endpoint", server.url, "--metrics-port", "0"])
+    assert refused.exit_code == 2
+
+
+# ---- the real Prometheus
+
+
+@pytest.mark.real
+def test_alerts_fire_in_the_real_prometheus(tmp_path, row):
+    """Answers that are no JSON; then a server that stops. It stands in for vLLM behind a proxy that wants the key."""
+    tool("prometheus")
+    prompt, good = row
+
+    def show(request) -> Response:
+        allowed = request.token == "a-key"
+        return (
+            Response(200, b'http_requests_total{status="2xx"} 1\n', {"Content-Type": "text/plain"})
+            if allowed
+            else Response(401)
+        )
+
+    service = type("Metrics", (), {"routes": [Route("metrics", "GET", "/metrics", show)]})
+    with Exporter(0, dollars_per_hour=1) as exporter, Server(service) as server:
+        options = {"server": server.url.removeprefix("http://"), "client": f"127.0.0.1:{exporter.port}", "key": "a-key"}
+        with Prometheus(tmp_path, **options) as prometheus:
+            up = lambda: {r["metric"]["job"]: r["value"][1] for r in prometheus.query("up")}  # noqa: E731
+            both = {"elle-server": "1", "elle-client": "1"}
+            assert prometheus.until(lambda: up() == both), up()
+            # Before the first look no server is known: the minute that the rule itself waits covers that, a second not.
+            assert prometheus.until(lambda: prometheus.firing() == {}), prometheus.firing()
+            for _ in range(3):  # a rate needs two scrapes
+                exporter.judged(judge("x", prompt, good, "no JSON"))
+                time.sleep(1)
+            assert prometheus.until(lambda: "ElleNotJson" in prometheus.firing()), prometheus.get("rules")
+            assert prometheus.firing().keys() == {"ElleNotJson"}
+            assert "100% of the answers" in prometheus.firing()["ElleNotJson"]
+            server.fail(drop="request", times=float("inf"))
+            assert prometheus.until(lambda: "ElleServerDown" in prometheus.firing())
+            assert options["server"] in prometheus.firing()["ElleServerDown"]
+        assert not prometheus.job.running

@@ -1,0 +1,236 @@
+""".github/workflows: by actionlint, and by what it does not know: secrets, money, commands of this project."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from contract import Response, Route, Server
+from contract.runpod import RunPod
+
+from helpers import cli, paths
+
+ROOT = paths.root()
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+LINTER = Path(sys.prefix) / "node" / "node_modules" / "@tktco" / "node-actionlint" / "bin" / "node-actionlint.js"
+each = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict:
+    # YAML 1.1 reads the key `on` as true.
+    return {("on" if key is True else key): value for key, value in yaml.safe_load(path.read_text()).items()}
+
+
+def steps(path: Path) -> list[dict]:
+    return [step for job in read(path)["jobs"].values() for step in job["steps"]]
+
+
+def test_actionlint_finds_nothing_and_would(tmp_path):
+    if not shutil.which("node") or not LINTER.is_file():
+        pytest.skip("actionlint or node is not installed: `make setup` fetches the former by npm")
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
+    files = [*WORKFLOWS, broken]  # each by a process of its own: it takes one file
+    started = [subprocess.Popen(["node", LINTER, file], stdout=subprocess.PIPE, text=True) for file in files]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert all("Checking 1 workflow file" in each for each in said)
+    assert [each for each, process in zip(said[:-1], started, strict=False) if process.returncode] == []
+    assert 'unexpected key "run-on"' in said[-1]
+
+
+@each
+def test_it_is_held_to_little(path):
+    workflow = read(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "group" in workflow["concurrency"]
+    # The runner's own default is `bash -e`, without pipefail: what fails before `| tee` would pass.
+    assert workflow["defaults"] == {"run": {"shell": "bash"}}
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job
+        assert 0 < job["timeout-minutes"] <= 360
+    for step in steps(path):
+        if uses := step.get("uses"):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", uses), uses
+            assert re.search(rf"{re.escape(uses)} # v\d+\.\d+\.\d+$", path.read_text(), re.MULTILINE)
+            if "checkout" in uses:
+                assert step["with"]["persist-credentials"] is False
+
+
+@each
+def test_secrets_are_in_the_environment_of_single_steps_and_nowhere_else(path):
+    """Not in a command line, where logs and process lists show them, nor in all steps, where any tool reads them."""
+    workflow = read(path)
+    assert "secrets." not in json.dumps([workflow.get("env"), workflow["on"]])
+    for job in workflow["jobs"].values():
+        assert "secrets." not in json.dumps({key: value for key, value in job.items() if key != "steps"})
+    for step in steps(path):
+        assert "secrets." not in json.dumps({key: value for key, value in step.items() if key != "env"})
+        for name, value in step.get("env", {}).items():
+            if "secrets." not in str(value):
+                continue
+            assert re.fullmatch(r"\$\{\{ secrets\.[A-Z_]+ \}\}", value), value
+            assert not re.search(rf"\$\{{?{name}\b", step["run"]), f"{name} is expanded by a shell"
+        assert not re.search(r"\b(printenv|set -x|bash -x)\b|\benv\s*($|[|>])", step.get("run", ""), re.MULTILINE)
+
+
+@each
+def test_nothing_that_a_person_typed_is_put_into_a_script(path):
+    """An input that is pasted into a script is a script: inputs are read from the environment."""
+    for step in steps(path):
+        assert "${{" not in step.get("run", ""), step
+
+
+@each
+def test_its_commands_exist(path):
+    """Every `elle …`, `make …` and file of a script, as the command itself reads them."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for step in steps(path):
+        script = step.get("run", "").replace("\\\n", " ")
+        for target in re.findall(r"\bmake ([a-z-]+)", script):
+            assert target in targets
+        for file in re.findall(r"(?<![\w/])(?:\.ci|requirements|configs|docs)/[\w./-]+\w", script):
+            assert (ROOT / file).exists(), file
+        for line in re.findall(r"\belle ((?:\$\([^)]*\)|[^\n|;&)>])*)", script):
+            parse(shlex.split(line))
+
+
+def test_what_a_workflow_rents_it_ends_in_every_case():
+    renting = [path for path in WORKFLOWS if re.search(r"elle (pod (up|deploy)|job submit)", path.read_text())]
+    assert [path.stem for path in renting] == ["train"]
+    for path in renting:
+        workflow = read(path)
+        assert list(workflow["on"]) == ["workflow_dispatch"], "nothing but a person may spend money"
+        assert workflow["on"]["workflow_dispatch"]["inputs"]["confirm"]["required"]
+        assert workflow["concurrency"]["cancel-in-progress"] is False
+        (job,) = workflow["jobs"].values()
+        scripts = [step.get("run", "") for step in job["steps"]]
+        assert "CONFIRM" in scripts[0], "before anything else"
+        rents = [at for at, script in enumerate(scripts) if re.search(r"elle pod (up|deploy)", script)]
+        (end,) = (at for at, script in enumerate(scripts) if "elle pod down" in script)
+        assert max(rents) < end
+        assert job["steps"][end]["if"] == "always()"
+        # It still has time when the steps before it have used up theirs.
+        assert "timeout-minutes" not in job["steps"][end]
+        assert job["steps"][rents[0]]["timeout-minutes"] < job["timeout-minutes"]
+        for at in rents:
+            assert "--max-dollars" in scripts[at] or "--workers 0" in scripts[at]
+
+
+def parse(words: list[str]) -> None:
+    """As click does it, with a number for what the shell would fill in."""
+    command, context = cli.cli, None
+    words = [re.sub(r"\$\{?\w+\}?|\$\([^)]*\)", "1", word) for word in words]
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, words
+        command, words = command.commands[words[0]], words[1:]
+    context = command.make_context(command.name, list(words))
+    assert context is not None
+
+
+# The training, its own scripts run against RunPod's and the Hub's contracts
+
+
+class Chat:
+    """An endpoint's one route that an evaluation asks; it answers with what it is asked about."""
+
+    def __init__(self):
+        self.routes = [Route("chat", "POST", "/queue/[^/]+/openai/v1/chat/completions", self.chat)]
+        self.models = []
+
+    def chat(self, request) -> Response:
+        self.models.append(request.json()["model"])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        return Response(
+            body={
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": [choice],
+                "usage": usage,
+            }
+        )
+
+
+@pytest.fixture
+def account(hub, tmp_path, monkeypatch):
+    """A checkout of its own, and an account at RunPod and the Hub behind one server: account.run(name of a step)."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for name in (
+        "notebooks",
+        "configs",
+        "src",
+        "deepspeed",
+        "requirements",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+    ):
+        (root / name).symlink_to(ROOT / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "elle").write_text(f'#!/bin/sh\nexec {sys.executable} -m helpers.cli "$@"\n')
+    (tmp_path / "bin" / "elle").chmod(0o755)
+    hub.tokens["hf-secret"] = "ada"
+    service, chat = RunPod(hub), Chat()
+    service.keys.add("rp-secret")
+    (job,) = read(WORKFLOWS[1])["jobs"].values()
+    given = {"TARGET": "starter", "MAX_DOLLARS": "5", "QUESTIONS": "8", "RUN": "actions-1-1", "CONFIRM": "starter"}
+    given |= {"HF_USERNAME": "ada", "HF_DATASET_REPO": "elle", "HF_MODEL_REPO": "elle-model"}
+    secrets = {"secrets.RUNPOD_API_KEY": "rp-secret", "secrets.HF_TOKEN": "hf-secret"}
+    with Server(service, chat) as server:
+        at = {"RUNPOD_REST_URL": f"{server.url}/v2", "RUNPOD_ENDPOINT_BASE_URL": f"{server.url}/queue"}
+        at |= {"HF_ENDPOINT": hub.server.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
+        place = {"ELLE_ROOT": str(root), "ELLE_RUNS": str(root / "runs"), "PYTHONPATH": str(ROOT / "src")}
+        place |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+        def run(name: str) -> subprocess.CompletedProcess:
+            step = next(step for step in job["steps"] if step.get("name") == name)
+            own = {k: secrets[v[4:-3]] for k, v in step.get("env", {}).items() if "secrets." in v}
+            # As the runner starts it, but for the pause between two looks.
+            script = step["run"].replace("elle pod up", "elle pod up --poll 0.05")
+            return subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", script], cwd=root, env=place | at | given | own, check=False,
+                capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+
+        (root / "report").mkdir()
+        yield SimpleNamespace(run=run, runpod=service, chat=chat, root=root, given=given, server=server)
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the runner has jq, this machine has not")
+def test_a_training_started_by_hand_ends_with_a_report_and_nothing_rented(account):
+    for name in ("Confirmed", "Plan", "Train", "Serve", "Evaluate", "End what is rented"):
+        done = account.run(name)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    assert account.runpod.pods == account.runpod.endpoints == {}
+    assert len(account.runpod.gone) == 1
+    assert set(account.chat.models) == {"elle-trained"}, "the adapter is asked, not its base"
+    report = {path.name: path.read_text() for path in (account.root / "report").iterdir()}
+    names = {"plan.txt", "training.json", "endpoint.json", "outputs.jsonl", "failures.html", "scorecard.json"}
+    assert set(report) == names
+    assert json.loads(report["training.json"])["state"] == "succeeded"
+    score = json.loads(report["scorecard.json"])["metrics"]
+    assert (score["json_strict"]["value"], score["schema"]["value"]) == (1.0, 0.0)
+    assert not [name for name, text in report.items() if "rp-secret" in text or "hf-secret" in text]
+
+
+def test_a_training_that_fails_or_is_not_confirmed_leaves_nothing_rented(account):
+    account.given["CONFIRM"] = "yes"
+    assert account.run("Confirmed").returncode == 1
+    assert account.run("End what is rented").returncode == 0
+    assert not account.server.requests
+    account.runpod.life = "fails"
+    assert account.run("Train").returncode == 1
+    assert len(account.runpod.gone) == 1
+    assert account.run("End what is rented").returncode == 0
+    assert account.runpod.pods == {}
