@@ -12,6 +12,7 @@ shown with one.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -241,7 +242,7 @@ class Client:
                 break
             except Unknown as error:
                 lost = error
-                patience.time.sleep(patience.FIRST_WAIT)
+                time.sleep(patience.FIRST_WAIT)
         else:
             raise lost or AssertionError("unreachable")
         if lost:  # an earlier try may have been taken up after it was given up
