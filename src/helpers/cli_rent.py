@@ -40,6 +40,12 @@ def _show(status, as_json: bool) -> None:
     click.echo(f"{status.run_id}: {status.state}{cost}\n{status.sentence}")
 
 
+def _tell(status, as_json: bool) -> None:
+    """Show it, and end: exit code 1 where the run failed."""
+    _show(status, as_json)
+    sys.exit(0 if status.costs or status.state in ("succeeded", "stopped", "preparing") else 1)
+
+
 def _dry(order, as_json: bool, uploads: list[dict] | None = None) -> None:
     """What would be sent, all of it."""
     requests = order.requests()
@@ -101,9 +107,7 @@ def status(run_id, as_json) -> None:
     """What a run has rented, how it stands, what it costs (default: the newest). Exit code 1 where it failed."""
     from helpers import deploy
 
-    found = deploy.status(run_id)
-    _show(found, as_json)
-    sys.exit(0 if found.costs or found.state in ("succeeded", "stopped", "preparing") else 1)
+    _tell(deploy.status(run_id), as_json)
 
 
 @pod.command()
@@ -197,9 +201,7 @@ def job_status(run_id, as_json) -> None:
     """How a job stands; COMPLETED counts only with new weights on the Hub. Exit code 1 where it failed."""
     from helpers import deploy
 
-    found = deploy.job_status(run_id)
-    _show(found, as_json)
-    sys.exit(0 if found.costs or found.state in ("succeeded", "stopped", "preparing") else 1)
+    _tell(deploy.job_status(run_id), as_json)
 
 
 @job.command()

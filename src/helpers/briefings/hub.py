@@ -162,21 +162,20 @@ def push(
     return send(planned, retries=retries, timeout=timeout, endpoint=endpoint, progress=progress, say=say)
 
 
-def of_files(
-    folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str, variable: str = ""
-) -> Plan:
+def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str) -> Plan:
     """What `send` would send of the files `names` of `folder`, under these very names, to a private repository.
 
     Args:
-        repo: as for `plan`; None: that of the environment variable `variable`.
+        repo: as for `plan`.
 
     Raises:
         ElleError: no repository named, or a file that cannot be read.
     """
-    paths = {name: Path(folder) / name for name in names}
-    sizes = {name: jsonl.sha256(path) for name, path in paths.items()}
-    files = tuple(File(name, paths[name].stat().st_size, sha256) for name, sha256 in sizes.items())
-    return Plan(Path(folder), repository(repo, variable or "HF_DATASET_REPO"), True, files, kind, message)
+    paths = ((name, Path(folder) / name) for name in names)
+    # Hashed first: that says of a file that cannot be read which it is.
+    hashed = [(name, path, jsonl.sha256(path)) for name, path in paths]
+    files = tuple(File(name, path.stat().st_size, sha256) for name, path, sha256 in hashed)
+    return Plan(Path(folder), repository(repo), True, files, kind, message)
 
 
 def send(

@@ -32,7 +32,7 @@ class EndpointOrder:
     def requests(self) -> list[runpod.Request]:
         return [
             runpod.find_secret(self.secret),
-            runpod.create_secret(self.secret, "$HF_TOKEN", "elle: read and write the runs' repositories"),
+            runpod.create_secret(self.secret),
             runpod.list_endpoints(),
             self.request,
         ]
@@ -90,7 +90,7 @@ def endpoint(
         "image": IMAGE,
         "gpu": gpu,
         "disk": DISK + _disk(deployment),
-        "env": serving.render_worker(deployment) | {"HF_TOKEN": f"{{{{ RUNPOD_SECRET_{secret} }}}}"},
+        "env": serving.render_worker(deployment) | {"HF_TOKEN": runpod.secret_reference(secret)},
         "workers": rendered["workers"],
         "scaling": rendered["scaling"],
     }
@@ -125,12 +125,11 @@ def deploy(
     if dry_run:
         return Record(order.name, "endpoint", f"elle-{order.name}").status("dry-run")
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
-    if not confirm(f"{order.text()}\n\nDeploy it?"):
-        raise ElleError("not confirmed: nothing was sent, nothing is rented", where="elle pod deploy", fix="--yes")
+    records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = client or runpod.Client(say=say)
     known = order.name in records.runs(("endpoint",))
     record = records.load(order.name) if known else records.begin(order.name, "endpoint", hourly=order.hourly)
-    client.ensure_secret(order.secret, "$HF_TOKEN", "elle: read and write the runs' repositories")
+    client.ensure_secret(order.secret)
     record.save(state="asked", asked=time.time(), ended=None)
     try:
         if found := client.endpoints(record.name):

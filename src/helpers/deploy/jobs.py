@@ -153,10 +153,9 @@ def submit(
     """
     if dry_run:
         return Record(order.run_id, "job", order.run_id).status("dry-run")
-    needed = ("RUNPOD_API_KEY", "HF_TOKEN", "HF_USERNAME", "HF_DATASET_REPO", "HF_MODEL_REPO", "AXOLOTL_ENDPOINT_ID")
-    records.needed(*needed)
-    if not confirm(f"{order.text()}\n\nSubmit it, for at most ${order.max_dollars:.2f}?"):
-        raise ElleError("not confirmed: nothing was sent, nothing is rented", where="elle job submit", fix="--yes")
+    records.needed(*pods.NEEDED, "AXOLOTL_ENDPOINT_ID")
+    question = f"{order.text()}\n\nSubmit it, for at most ${order.max_dollars:.2f}?"
+    records.confirmed(confirm, question, "elle job submit")
     client = client or runpod.Client(say=say)
     pods.prepare_data(order.data, say)
     model = records.model_repository()

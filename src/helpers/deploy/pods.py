@@ -88,7 +88,7 @@ class Order:
         """The request that rents the pod. It holds no secret: RunPod puts the token in when the pod boots."""
         host = max((plan.memory.host_total for plan in self.plans if plan.memory), default=0.0)
         env = {
-            "HF_TOKEN": f"{{{{ RUNPOD_SECRET_{self.secret} }}}}",
+            "HF_TOKEN": runpod.secret_reference(self.secret),
             "ELLE_RUN": self.run_id,
             "ELLE_SECONDS": str(round(self.limit_hours * 3600)),
             "ELLE_DATASET_REPO": records.dataset_repository(),
@@ -117,7 +117,7 @@ class Order:
         return [
             runpod.list_gpus(self.count, self.cloud, cuda=CUDA),
             runpod.find_secret(self.secret),
-            runpod.create_secret(self.secret, "$HF_TOKEN", "elle: read and write the runs' repositories"),
+            runpod.create_secret(self.secret),
             runpod.list_pods(),
             runpod.create_pod(self.body()),
             runpod.list_pods(),
@@ -411,8 +411,7 @@ def up(
         return Record(order.run_id, "pod", order.name).status("dry-run")
     records.needed(*NEEDED)
     question = f"{order.text()}\n\nRent it, for at most ${order.max_dollars:.2f}?"
-    if not confirm(question):
-        raise ElleError("not confirmed: nothing was sent, nothing is rented", where="elle pod up", fix="--yes")
+    records.confirmed(confirm, question, "elle pod up")
     client = client or runpod.Client(say=say)
     record = records.begin(
         order.run_id, "pod", hourly=order.hourly, limit=order.limit_hours * 3600 + start_timeout,
@@ -425,7 +424,7 @@ def up(
         say(f"uploading {planned.size:,} bytes to {record.dataset} (private)")
         hub.send(planned, say=say)
         try:
-            client.ensure_secret(order.secret, "$HF_TOKEN", "elle: read and write the runs' repositories")
+            client.ensure_secret(order.secret)
             record.save(state="asked", asked=time.time())
             pod = client.create_pod(order.body())
             record.save(state="provisioning", id=pod["id"], rented=time.time())

@@ -215,6 +215,16 @@ def needed(*names: str) -> None:
         )
 
 
+def confirmed(confirm: Confirm, question: str, where: str) -> None:
+    """Ask before anything is sent.
+
+    Raises:
+        ElleError: the answer is no.
+    """
+    if not confirm(question):
+        raise ElleError("not confirmed: nothing was sent, nothing is rented", where=where, fix="--yes")
+
+
 def dataset_repository() -> str:
     """HF_DATASET_REPO under HF_USERNAME; where nothing is set (a dry run), the variables' own names."""
     return _named("HF_DATASET_REPO")

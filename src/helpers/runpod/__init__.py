@@ -12,6 +12,7 @@ shown with one.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,9 +125,15 @@ def find_secret(name: str) -> Request:
     return Request("GET", REST, "/account/secrets", query={"name": name})
 
 
-def create_secret(name: str, value: str, description: str) -> Request:
-    body = {"name": name, "value": value, "description": description}
+def create_secret(name: str) -> Request:
+    """Keeps HF_TOKEN as a secret of the account, for pods and workers to refer to."""
+    body = {"name": name, "value": "$HF_TOKEN", "description": "elle: read and write the runs' repositories"}
     return Request("POST", REST, "/account/secrets", body)  # a second one of the name is refused with 409
+
+
+def secret_reference(name: str) -> str:
+    """What stands for an account secret in an environment; RunPod puts the value in when the container boots."""
+    return f"{{{{ RUNPOD_SECRET_{name} }}}}"
 
 
 def list_endpoints() -> Request:
@@ -235,7 +242,7 @@ class Client:
                 break
             except Unknown as error:
                 lost = error
-                patience.time.sleep(patience.FIRST_WAIT)
+                time.sleep(patience.FIRST_WAIT)
         else:
             raise lost or AssertionError("unreachable")
         if lost:  # an earlier try may have been taken up after it was given up
@@ -289,12 +296,12 @@ class Client:
         """The catalogue: `{"gpus": [{"id", "price", "availability", …}]}`, dollars an hour of one GPU."""
         return self.send(list_gpus(count, cloud, product, cuda))
 
-    def ensure_secret(self, name: str, value: str, description: str) -> None:
-        """An account secret of that name (`value`: "$NAME" of the environment), made where there is none."""
+    def ensure_secret(self, name: str) -> None:
+        """An account secret of that name that holds HF_TOKEN, made where there is none."""
         if self.send(find_secret(name))["secrets"]:
             return
         try:
-            self.send(create_secret(name, value, description))
+            self.send(create_secret(name))
         except Refused as refused:
             if refused.status != 409:  # 409: it is there; an earlier try made it
                 raise
