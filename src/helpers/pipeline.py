@@ -1,4 +1,4 @@
-"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
+"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`; and `elle publish`."""
 
 import base64
 import io
@@ -173,7 +173,8 @@ def run(
 
 
 def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_name: str) -> None:
-    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder.
+    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder, and beside it
+    `<step>.html`, to read in any browser.
 
     While it runs, and where it fails, the copy is `<step>.partial.ipynb`: a finished name means a finished notebook.
     """
@@ -199,6 +200,7 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
             ),
         )
     except papermill.PapermillExecutionError as error:
+        _write_page(partial)
         reason = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue)
         raise ElleError(
             f"notebook {step} failed in cell [{error.exec_count}]: "
@@ -210,7 +212,17 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
         raise ElleError(
             f"notebook {step} ran but wrote no manifest", where=paths.shown(partial), fix="end it with run.finish()"
         )
+    _write_page(partial).replace(output.with_suffix(".html"))
     partial.replace(output)
+
+
+def _write_page(executed: Path) -> Path:
+    """The executed notebook as one HTML file beside it, pictures in it: nobody sat before it, somebody will read it."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
+    jsonl.write_text(executed.with_suffix(".html"), page)
+    return executed.with_suffix(".html")
 
 
 def _reduced(picture: str) -> str:
