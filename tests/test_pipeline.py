@@ -119,7 +119,8 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     # Put right, it leaves a notebook and its page, and nothing half-finished.
     one_notebook(
         "from helpers import jsonl, paths",
-        'manifest = {"metrics": {}, "parameters": {}, "versions": {}, "device": "", "started": "", "seconds": 1}',
+        'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
+        'manifest |= {"device": "", "started": "", "seconds": 1}',
         'jsonl.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
         'print("water at", 7 * 6, "feet")',
     )
