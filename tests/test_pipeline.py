@@ -15,7 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from helpers import cli, notebook, paths, pipeline, profile, report
+from helpers import cli, notebook, paths, pipeline, profile, report, report_markdown
 from helpers.cic import claims
 from helpers.errors import ElleError
 from helpers.evaluation.scorecard import METRICS
@@ -267,6 +267,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     own = tmp_path / "notebooks"
     shutil.copytree(paths.notebooks(), own)
     monkeypatch.setattr(paths, "notebooks", lambda: own)
+    monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
     before = {path.stem: notebook.stamp(path) for path in own.glob("*.ipynb")}
     assert pipeline.publish("whole") == profile.load("smoke").notebooks
@@ -279,6 +280,11 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
         assert any(cell.get("outputs") for cell in book["cells"])
     with pytest.raises(ElleError, match="unknown run 'whale'") as caught:
         pipeline.publish("whale")
+    figures = json.loads((tmp_path / "course.json").read_text())
+    assert figures["json_strict"] == json.loads((folder / "report.json").read_text())["json_strict"]
+    parts = report_markdown.parts(figures)
+    assert parts["figures"].count("\n") == len(report_markdown.CHOSEN) + 1
+    assert f"| {figures['serving']['points'][0]['tokens_per_second']:,.0f} |" in parts["load"]
     assert "whole" in caught.value.fix
 
 
