@@ -55,7 +55,7 @@ def reads_back(prompt):
         ("loss_before_copying", 3, (HISTORY, 300), "had that loss"),
         ("loss_before_copying", 0.22, (HISTORY, None), "has not learned to copy"),
         ("fair_epochs", 3, (EXPERIMENT,), "Stage 1 saw 19,200 rows"),
-        ("fair_epochs", 19, (EXPERIMENT,), "count tokens"),
+        ("fair_epochs", 22, (EXPERIMENT,), "count tokens"),
         ("metrics_that_move", ["json_strict"], (), "json_strict does not move"),
         ("metrics_that_move", ["numeric_precision"], (), "2 more move"),
         ("careful_client", True, (), "A function"),
