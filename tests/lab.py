@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -121,7 +122,8 @@ class Lab:
     def menu(self, *names: str) -> None:
         """Choose an entry of a menu, by the names that lead to it."""
         for name in names:
-            self.page.get_by_role("menuitem", name=name, exact=True).click()
+            labels = self.page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel")  # a submenu has no role
+            labels.filter(has_text=re.compile(f"^{re.escape(name)}$")).click()
 
     def run_all(self) -> None:
         self.menu("Run", "Run All Cells")
@@ -142,6 +144,11 @@ class Lab:
         self.page.get_by_text("| Idle").wait_for()
         none = "!Array.from(document.querySelectorAll('.jp-InputPrompt')).some(e => e.textContent.includes('*'))"
         self.page.wait_for_function(none)
+
+    def show(self, what: "Locator") -> None:
+        """Scroll to an element; cells that come into view are drawn only then."""
+        what.evaluate("element => element.scrollIntoView({block: 'start'})")
+        self.page.wait_for_timeout(500)
 
     def outputs(self, mime: str = "") -> "Locator":
         """What cells of the open notebook have put out, of one type or all."""

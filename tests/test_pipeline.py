@@ -296,8 +296,7 @@ def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
         form.get_by_role("button", name="Brief me").click()
         form.get_by_text(re.compile("The evaluator objects|All right")).wait_for()
         assert "political 0 " in form.locator("pre").first.text_content()
-        answer = form.get_by_role("cell").all_text_contents()
-        assert len(answer[-1]) > 20, answer
+        assert form.get_by_role("cell").last.text_content().strip()
         assert form.get_by_role("button", name="Brief me").is_enabled()
         assert lab.outputs("application/vnd.jupyter.error").all_text_contents() == []
         assert (lab.complaints, lab.elsewhere) == ([], [])

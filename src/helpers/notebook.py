@@ -351,7 +351,7 @@ def show_example(row: Mapping[str, Any]):
 
 def preformatted(text: str) -> str:
     """Text as HTML that keeps its lines, and breaks those that are too long."""
-    style = "white-space: pre-wrap; margin: 0 0 0.5em; background: none; color: inherit"
+    style = "white-space: pre-wrap; word-break: normal; margin: 0 0 0.5em; background: none; color: inherit"
     return f'<pre style="{style}">{escape(text)}</pre>'
 
 
