@@ -414,6 +414,19 @@ def test_a_form_asks_with_its_own_risks_and_shows_the_verdict(fake, small_data, 
     assert not button.disabled
 
 
+def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, monkeypatch):
+    """After "Run All Cells" the server is stopped: its refusal was retried for seconds, in silence."""
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    one = fake(lambda *_: (500, {"error": {"message": "stopping"}}))
+    form.show(Endpoint(one.url, "elle"), dataset.read_split(small_data, "test")[0], schema=SCHEMA)
+    button = shown.pop().children[0].children[-1]
+    button.click()
+    assert "check that the server runs" in shown.pop().data
+    assert len(one.seen) == 1
+    assert not button.disabled
+
+
 def test_the_forms_verdict_is_the_evaluators(small_data):
     _, prompt, right = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
     assert "All right" in form._html(judge("x", prompt, right, right))

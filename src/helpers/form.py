@@ -33,7 +33,9 @@ def brief(server: Model, row: Mapping[str, Any], risks: Mapping[str, int], schem
     prompt = render(metrics)
     right = (cic_writer if metrics.cic else writer).conversation(metrics, lambda options: options[0])[2]["value"]
     question = [system, {"role": "user", "content": prompt}]
-    answer = ask(server.base_url, server.name, [("mine", question)], max_tokens=max_tokens, schema=schema).answers[0]
+    # No retries: somebody waits, and can press again. After "Run All Cells" the notebook has stopped the server.
+    options: dict[str, Any] = {"max_tokens": max_tokens, "schema": schema, "retries": 0}
+    answer = ask(server.base_url, server.name, [("mine", question)], **options).answers[0]
     return judge("mine", prompt, right, answer.output)
 
 
@@ -60,7 +62,8 @@ def show(server: Model, row: Mapping[str, Any], *, schema: dict, max_tokens: int
     sliders = {name: widgets.IntSlider(risk, 0, 100, description=name) for name, risk in risks.items()}
     button = widgets.Button(description="Brief me", button_style="primary")
     output = widgets.Output(layout={"flex": "1 1 420px", "margin": "0 0 0 16px"})
-    output.append_display_data(HTML("<i>Move a slider and press the button: Elle's briefing appears here.</i>"))
+    hint = "Move a slider and press the button: while the server runs, Elle's briefing appears here."
+    output.append_display_data(HTML(f"<i>{hint}</i>"))
 
     def clicked(_: object) -> None:
         button.disabled, button.description = True, "Asking Elle …"
