@@ -140,10 +140,10 @@ class Lab:
         return cell
 
     def idle(self) -> None:
-        """Wait until nothing runs, and nothing waits to."""
-        self.page.get_by_text("| Idle").wait_for()
+        """Wait until nothing runs, and nothing waits to: minutes, where a busy machine starts a server."""
+        self.page.get_by_text("| Idle").wait_for(timeout=300_000)
         none = "!Array.from(document.querySelectorAll('.jp-InputPrompt')).some(e => e.textContent.includes('*'))"
-        self.page.wait_for_function(none)
+        self.page.wait_for_function(none, timeout=300_000)
 
     def show(self, what: "Locator") -> None:
         """Scroll to an element; cells that come into view are drawn only then."""

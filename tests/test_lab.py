@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers import profile
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 HERE = "notebooks/00_start_here.ipynb"
 
 
