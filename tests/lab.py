@@ -60,7 +60,7 @@ class Lab:
                 args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
             )
             self.page = browser.pages[0]
-            self.page.set_default_timeout(90_000)
+            self.page.set_default_timeout(180_000)
             self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
             self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
             browser.on("request", self._seen)
@@ -99,7 +99,7 @@ class Lab:
         env |= {f"JUPYTERLAB_{name}_DIR": str(own / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
         env |= {"IPYTHONDIR": str(own / "ipython"), "ELLE_RUNS": str(self.runs), "JUPYTER_TOKEN": self.token}
         self.job = Job.start(own / "job", command, env=env, owner=os.getpid(), scratch=True)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while True:
             try:
                 fetched(f"{self.url}/api")
