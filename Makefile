@@ -1,13 +1,13 @@
 # The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast notebooks lab pod lint docs soak lock clean
+.PHONY: help setup demo test test-fast notebooks lab pod lint docs screenshots soak lock clean
 
 # The trainer's launchers call torchrun and accelerate by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is needed into .venv and .venv-server (minutes; a second when nothing changed)
 	@requirements/setup.sh
@@ -39,6 +39,10 @@ lint: setup ## style
 
 docs: setup ## put the planner's and the published run's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
+
+RUN := lab
+screenshots: setup ## take the pictures of README.md anew, in a browser, from a finished run (RUN=lab)
+	PYTHONPATH=tests .venv/bin/python docs/screenshots.py $(RUN)
 
 soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py

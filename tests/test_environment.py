@@ -95,7 +95,7 @@ def test_names_that_must_stay():
 
 def test_make_lists_its_targets():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = "help setup demo test test-fast notebooks lab pod lint docs soak lock clean".split()  # noqa: SIM905
+    targets = "help setup demo test test-fast notebooks lab pod lint docs screenshots soak lock clean".split()  # noqa: SIM905
     assert re.findall(r"^make ([a-z-]+) +\S", listed, re.MULTILINE) == targets
 
 

@@ -3,6 +3,7 @@ profile with the real trainer and the real server."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import nbformat
 import psutil
 import pytest
 from click.testing import CliRunner
+from lab import Lab
 
 from helpers import cli, notebook, paths, pipeline, profile, report, report_markdown
 from helpers.cic import claims
@@ -297,6 +299,28 @@ def test_the_main_figures_are_printed(finished):
     assert "trained json_strict" in printed.stdout
     everything = elle("report", "whole", "--json", ELLE_RUNS=str(folder.parent))
     assert json.loads(everything.stdout) == json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
+    """A slider moved, the button pressed: the briefing of those figures, and the evaluator's verdict."""
+    shutil.copytree(finished[0], tmp_path / "runs" / "lab")  # the run that notebooks belong to by default
+    with Lab(tmp_path / "lab", tmp_path / "runs") as lab:
+        lab.open("notebooks/08_serve_vllm.ipynb")
+        form = lab.run_to("form.show(")
+        political = form.locator(".widget-slider", has_text="political")
+        political.get_by_role("slider").press("Home")
+        assert political.locator(".widget-readout").text_content() == "0"
+        form.get_by_role("button", name="Brief me").click()
+        form.get_by_text(re.compile("The evaluator objects|All right")).wait_for()
+        assert "political 0 " in form.locator("pre").first.text_content()
+        assert form.get_by_role("cell").last.text_content().strip()
+        assert form.get_by_role("button", name="Brief me").is_enabled()
+        assert lab.outputs("application/vnd.jupyter.error").all_text_contents() == []
+        assert (lab.complaints, lab.elsewhere) == ([], [])
+        assert len(orphans(tmp_path)) > 3  # JupyterLab, the kernel, the server, the browser
+    assert not orphans(tmp_path)
 
 
 @pytest.mark.real

@@ -347,8 +347,13 @@ def show_example(row: Mapping[str, Any]):
     _, prompt, answer = (turn["value"] for turn in row["conversations"])
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
-    plain = '<pre style="white-space: pre-wrap; background: none; color: inherit">'
-    return HTML(f"{plain}{escape(prompt)}</pre>{_table({'key': key, 'text': text} for key, text in texts.items())}")
+    return HTML(preformatted(prompt) + _table({"key": key, "text": text} for key, text in texts.items()))
+
+
+def preformatted(text: str) -> str:
+    """Text as HTML that keeps its lines, and breaks those that are too long."""
+    style = "white-space: pre-wrap; word-break: normal; margin: 0 0 0.5em; background: none; color: inherit"
+    return f'<pre style="{style}">{escape(text)}</pre>'
 
 
 def show_verdicts(outcomes: Iterable[Any]):
