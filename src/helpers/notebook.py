@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -277,7 +278,8 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     print(f"run      {paths.shown(folder)}")
     print(f"device   {computer.device_reason}")
     print(f"machine  {computer.described}")
-    print("versions " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    named = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print(textwrap.fill(named, 100, initial_indent="versions ", subsequent_indent=" " * 9))
     return Run(step, folder, values, computer)
 
 

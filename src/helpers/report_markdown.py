@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers import report
+from helpers.serving import answers
 
 #: The figures of the README's table; all others are in docs/measured.md.
 CHOSEN = ("json_strict", "schema", "numeric_precision", "numeric_recall", "derived_accuracy", "words", "all_right")
@@ -30,7 +31,7 @@ def parts(card: Mapping[str, Any]) -> dict[str, str]:
         "report": "\n".join(["```text", *(f"{name:<{width}}  {value}" for name, value in lines.items()), "```"]),
         "steps": ", ".join(f"{step} {seconds:,.0f}" for step, seconds in card["step_seconds"].items()),
         "training": _table([_training(row) for row in training["trainings"]]),
-        "load": _table([_point(point) for point in serving["points"]]),
+        "load": _table(answers.table(serving["points"])),
     }
 
 
@@ -53,15 +54,4 @@ def _training(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: value if isinstance(value, str) else f"{value:.4f}" if "loss" in name else f"{value:,.0f}"
         for name, value in row.items()
-    }
-
-
-def _point(point: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "requests at once": str(point["concurrency"]),
-        "held to": "json_schema" if point["constrained"] else "nothing",
-        "tokens a second": f"{point['tokens_per_second']:,.0f}",
-        "median (s)": f"{point['p50']:.2f}",
-        "95 % (s)": f"{point['p95']:.2f}",
-        "first token (s)": "" if point["first_token"] is None else f"{point['first_token']:.2f}",
     }
