@@ -24,8 +24,8 @@ test: setup ## every test: the fast ones, then those with the real trainer, serv
 test-fast: setup ## the tests that take seconds
 	$(PYTEST) -m "not real"
 
-notebooks: setup ## run all notebooks and keep their outputs in notebooks/, to commit them
-	.venv/bin/elle run course --run-id lab && .venv/bin/elle publish lab
+notebooks: setup ## run all notebooks; keep their outputs in notebooks/ and their figures in the pages, to commit them
+	.venv/bin/elle run course --run-id lab && .venv/bin/elle publish lab && .venv/bin/python docs/refresh.py
 
 lab: setup ## JupyterLab, at the first notebook
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
@@ -37,7 +37,7 @@ lint: setup ## style
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 
-docs: setup ## put the planner's figures into the pages (README.md, docs/)
+docs: setup ## put the planner's and the published run's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py
 
 soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md

@@ -232,6 +232,7 @@ class Run:
             "whole_run": self.whole_run,
             "outputs": outputs,
             "metrics": metrics,
+            "machine": self.machine.described,
             "device": self.machine.device_reason,
             "versions": versions(),
         }
@@ -275,7 +276,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     computer = machine.inspect(folder)
     print(f"run      {paths.shown(folder)}")
     print(f"device   {computer.device_reason}")
-    print(f"machine  {computer.cpu_name}, {computer.cores} cores, {computer.ram_gb:.0f} GB of memory")
+    print(f"machine  {computer.described}")
     print("versions " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     return Run(step, folder, values, computer)
 
