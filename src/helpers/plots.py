@@ -211,7 +211,7 @@ def memory_bars(plans: Mapping[str, Plan], title: str) -> Figure:
         said = f"{plan.memory.peak:.1f} of {limit:.1f} GB{': too much' if over else ''}"
         note(axes, said, (x, y), weight="bold" if over else "normal", bbox=None)
     name_rows(axes, list(bars))
-    axes.set(title=title, xlabel="GB at the peak of a step (dashed: what there is)", xlim=(0, 1.32 * widest))
+    axes.set(title=title, xlabel="GB at the peak of a step (dashed: what there is)", xlim=(0, 1.36 * widest))
     labels = [label for _, label, _ in MEMORY if label in handles]  # in the bars' order
     figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=4)
     return figure

@@ -77,7 +77,7 @@ def integration_curve(coupling: Sequence[float], measured: Mapping[str, Sequence
 @styled
 def lattices(snapshots: np.ndarray, temperatures: Sequence[float]) -> Figure:
     """Ising lattices, (k, L, L), under their temperatures."""
-    figure, columns = new_axes(len(temperatures), height=3)
+    figure, columns = new_axes(len(temperatures), height=2.3)
     for axes, spins, temperature in zip(columns, snapshots, temperatures, strict=True):
         axes.imshow(spins, cmap=ListedColormap(["white", BLUE]), vmin=-1, vmax=1, interpolation="nearest")
         side = "below" if temperature < ISING_CRITICAL_TEMPERATURE - 0.05 else "above"
@@ -85,7 +85,7 @@ def lattices(snapshots: np.ndarray, temperatures: Sequence[float]) -> Figure:
         axes.set(title=f"T = {temperature:.2f}: {'near' if near else side} $T_c$", xticks=[], yticks=[])
         axes.grid(False)
         axes.spines[:].set_visible(True)
-    figure.supxlabel("A cell is a spin: filled up, white down", fontsize=9)
+    figure.supxlabel("Each cell is a spin: blue up, white down", fontsize=9)
     return figure
 
 
@@ -228,18 +228,19 @@ def uipt_on_trial(ising: IsingTrial, fold: FoldTrial) -> Figure:
 
 @styled
 def fold_examples(trial: FoldTrial, shown: int = 3) -> Figure:
-    """Series that approach a fold, and series that take the same road without losing stability."""
-    figure, axes = new_axes(2, rows=2, height=4.4, sharex=True, sharey="row")
+    """Series that approach a fold, and series that take the same road without losing stability; below, what is left of
+    the first of each without its drift. Noise makes a heavy picture: a tenth of the observations, and no soft edges."""
+    figure, axes = new_axes(2, rows=2, height=3.6, sharex=True, sharey="row")
     for column, series, title, colour in (
         (0, trial.approaching, "Approaching a fold", RED),
         (1, trial.quiet, "The same drift, as stable as before", BLUE),
     ):
-        axes[column].plot(series[:shown].T, color=colour, linewidth=0.6, alpha=0.8)
+        axes[column].plot(np.arange(0, series.shape[1], 10), series[:shown, ::10].T, color=colour, linewidth=0.8)
         axes[column].set_title(title)
-        axes[column + 2].plot(detrended(series[:shown], axis=1).T, color=colour, linewidth=0.6, alpha=0.8)
+        axes[column + 2].plot(detrended(series[0]), color=colour, linewidth=0.6, antialiased=False)
         axes[column + 2].set_xlabel("time (observations)")
     axes[0].set_ylabel("state (units' mean)")
-    axes[2].set_ylabel("… around its drift")
+    axes[2].set_ylabel("… one, without drift")
     return figure
 
 
