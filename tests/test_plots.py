@@ -218,12 +218,12 @@ def plans():
 
 def course_map():
     return plots.course_map([
-        ("00", "where you are: machine, profile, runs", "done", []), ("01", "the measures", "done", []),
-        ("02", "the ledger of claims", "can run next", []), ("03", "the data", "done", []),
-        ("04", "the plan: memory, hours, dollars", "open", ["03"]), ("05", "a trained model", "can run next", ["03"]),
-        ("06", "sums, stacked", "open", []), ("07", "scores on unseen briefings", "open", ["03", "05"]),
-        ("08", "a server, measured", "open", ["03", "05"]), ("09", "what it costs to deploy", "can run next", []),
-        ("10", "the report", "open", [f"{number:02}" for number in range(1, 10)]),
+        ("00", "where you are: machine, profile, runs", "here", []), ("01", "the measures", "done", []),
+        ("02", "the ledger of claims", "ready", []), ("03", "the data", "done", []),
+        ("04", "the plan: memory, hours, dollars", "waits", ["03"]), ("05", "a trained model", "ready", ["03"]),
+        ("06", "sums, stacked", "waits", []), ("07", "scores on unseen briefings", "waits", ["03", "05"]),
+        ("08", "a server, measured", "waits", ["03", "05"]), ("09", "what it costs to deploy", "ready", []),
+        ("10", "the report", "waits", [f"{number:02}" for number in range(1, 10)]),
     ])  # fmt: skip
 
 

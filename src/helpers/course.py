@@ -52,17 +52,17 @@ class Station:
 
 
 STATIONS = (
-    Station("00_start_here", "this map"),
+    Station("00_start_here", "where you are: machine, runs"),
     Station("01_cic_framework", "the measures"),
-    Station("02_cic_on_trial", "the ledger\nof claims"),
-    Station("03_generate_data", "data"),
-    Station("04_plan_the_run", "the plan", ("03",)),
-    Station("05_train", "a trained\nmodel", ("03",)),
-    Station("06_stack_on_math", "sums,\nstacked"),
-    Station("07_evaluate", "scores", ("05",)),
-    Station("08_serve_vllm", "a server,\nmeasured", ("05",)),
-    Station("09_deploy_runpod", "what it costs\nto deploy", ("07",)),
-    Station("10_report_card", "the report", ("02", "04", "05", "07", "08")),
+    Station("02_cic_on_trial", "the ledger of claims"),
+    Station("03_generate_data", "the data, and its audit"),
+    Station("04_plan_the_run", "the plan: memory, hours, dollars", ("03",)),
+    Station("05_train", "a trained model, an adapter", ("03",)),
+    Station("06_stack_on_math", "sums, stacked"),
+    Station("07_evaluate", "scores on unseen briefings", ("05",)),
+    Station("08_serve_vllm", "a server, measured", ("05",)),
+    Station("09_deploy_runpod", "what it costs to deploy", ("07",)),
+    Station("10_report_card", "the report", ("01", "02", "03", "04", "05", "06", "07", "08", "09")),
 )
 
 
