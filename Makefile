@@ -13,7 +13,7 @@ setup: ## install what is needed into .venv and .venv-server (minutes; a second 
 	@requirements/setup.sh
 
 demo: setup ## the whole path on this machine: data, training, evaluation, serving, report
-	.venv/bin/elle run nano
+	.venv/bin/elle run nano --run-id lab # the run that notebooks opened by hand belong to
 
 # Two tests at once, a file's in one process: more of the real ones would want more than a laptop's memory.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile
