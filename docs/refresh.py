@@ -1,5 +1,5 @@
-"""Puts the planner's figures, and what briefings cost, into the pages: `make docs`; with `--check`, only says which
-pages are not current. The picture of costs.md is drawn anew when it shows other figures.
+"""Puts the planner's figures, what briefings cost, and the figures of the published run into the pages: `make docs`;
+with `--check`, only says which pages are not current. The picture of costs.md is drawn anew with other figures.
 
 In README.md and docs/*.md, what stands between one of these comments and the next `<!-- end -->` is written here:
 
@@ -8,6 +8,8 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
                                                `--data` takes) may be left out for a profile, and `at 3.59` (dollars a
                                                GPU-hour) may follow
     <!-- plans -->                             the table of all documented plans
+    <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
+                                               the parts are those of `helpers.report_markdown`)
 """
 
 import contextlib
@@ -21,7 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import cli, costs, jsonl, paths, profile
+from helpers import cli, costs, jsonl, paths, profile, report_markdown
 from helpers.errors import ElleError, unknown
 from helpers.training import hardware, preflight
 
@@ -99,9 +101,21 @@ def answered(target: str, data: str | None = None, price: str | None = None) -> 
     return json.loads(output(f"elle plan {target}{options} --json"))
 
 
+@functools.cache
+def course() -> dict[str, str]:
+    """The parts of the published run's report."""
+    return report_markdown.parts(jsonl.read_json(paths.published()))
+
+
 def figure(what: str) -> str:
     """Raises ElleError: not of the form that is explained above, or an unknown figure."""
     match = FIGURE.fullmatch(what)
+    if match and match["target"] == "course":
+        parts = course()
+        if match["name"] not in parts:
+            raise unknown("part", match["name"], parts, where="docs/")
+        text = parts[match["name"]]
+        return f"\n{text}\n" if "\n" in text else text
     if not match:
         raise ElleError(f"not a figure: {what!r}", where="docs/", fix="such as `beast on documents-cic: dollars`")
     if match["name"] not in FIGURES:
@@ -190,7 +204,7 @@ def main(arguments: list[str]) -> int:
     found = stale()
     for page in found:
         if "--check" in arguments:
-            print(f"{paths.shown(page)}: its figures are not those of the planner; run `make docs`")
+            print(f"{paths.shown(page)}: its figures are not those that are computed now; run `make docs`")
         else:
             draw(*picture()) if page.suffix == ".png" else jsonl.write_text(page, filled(page))
             print(f"{paths.shown(page)}: refreshed")

@@ -10,10 +10,12 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
-from helpers import machine
+from helpers import costs, machine
+from helpers.errors import ElleError
 from helpers.machine import Gpu, Machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +97,7 @@ def test_names_that_must_stay():
 
 def test_make_lists_its_targets():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = "help setup demo test test-fast notebooks lab pod lint docs soak lock clean".split()  # noqa: SIM905
+    targets = "help setup demo test test-fast notebooks lab pod lint docs screenshots soak lock clean".split()  # noqa: SIM905
     assert re.findall(r"^make ([a-z-]+) +\S", listed, re.MULTILINE) == targets
 
 
@@ -335,41 +337,146 @@ PAGES = [
 ]
 
 
+def anchors(page: Path) -> set[str]:
+    """A page's headings, as links name them: small letters, hyphens for spaces, no other signs."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_files_named_in_the_docs_exist(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
-    for named in re.findall(r"(?:notebooks|configs|deepspeed|docs|src|tests|requirements)/[\w./-]*\w", text):
-        assert (ROOT / named).exists(), named
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text)
+    links += [(target, "") for target in re.findall(r"^\[[^\]]+\]: ([^:\s]+)$", text, re.MULTILINE)]
+    for target, anchor in links:
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+    named = re.findall(
+        r"(?<![\w/])(?:notebooks|configs|deepspeed|docs|src|tests|requirements|benchmarks)/[\w./-]*\w", text
+    )
+    for file in named:
+        # NAME and NN stand for a name that the reader chooses.
+        assert (ROOT / file).exists() or re.search(r"(NAME|NN_name)\.", file), file
+
+
+def code(text: str) -> tuple[list[str], list[str]]:
+    """What a page prints as code: lines of blocks (those that go on, joined), and code within sentences."""
+    fence = re.compile(r"^ *```[\w]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+    lines = [line for block in fence.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    sentences = re.sub(r"``.+?``", "", fence.sub("", text))
+    return lines, [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]
+
+
+def called(program: str, line: str) -> list[list[str]]:
+    """The words after each call of `program` in a line of a shell, up to what the shell does with it."""
+    calls = re.findall(
+        rf"(?:^|[\s/;('])(?<!-s ){program} (?!-c )([\w-][\w/.$-]*(?:\s[^`;]*)?)(?=[`;]|$)", line.partition(" # ")[0]
+    )
+    return [shlex.split(re.split(r"\s\d?[|&>#]|'$", call)[0]) for call in calls]
+
+
+def is_placeholder(word: str) -> bool:
+    return word.isupper() or bool(re.search(r"[A-Z]{3}|[…$|<]", word))
+
+
+def check_elle(words: list[str], whole: bool) -> None:
+    """The verb, its options and what they are given exist, as the command itself reads them; whole: it is a command to
+    type, with all that it needs, and not only named."""
+    from helpers import cli, pipeline, profile
+
+    command, left = cli.cli, list(words)
+    while hasattr(command, "commands"):
+        if not left or is_placeholder(left[0]):
+            return
+        assert left[0] in command.commands, words
+        command, left = command.commands[left[0]], left[1:]
+    options = {option for each in command.params for option in each.opts} | {"--help"}
+    for word in left:
+        assert not re.match(r"--?[a-z]", word) or word in options, f"{word} of {words}"
+    if "--help" in left or not left or any(map(is_placeholder, left)):
+        return
+    try:
+        given = command.make_context(command.name, list(left)).params
+    except click.MissingParameter:
+        assert not whole, f"something is missing: {words}"
+        return
+    if command.name == "run":
+        chosen = profile.load(given["profile"])
+        steps = pipeline.select(chosen, [part for part in (given["only"] or "").split(",") if part])
+        pipeline.plan(chosen, steps, dict(given["parameters"]))
+    if command.name == "costs":
+        costs.Assumptions.given(dict(given["changes"]))
+    recipe = given.get("target") if command.name in ("plan", "up") else given.get("recipe")
+    assert recipe is None or recipe in profile.names() or (ROOT / recipe).is_file(), words
+
+
+def check_papermill(words: list[str]) -> None:
+    """The notebook exists, and declares the parameters."""
+    from helpers import notebook
+
+    found = [word for word in words if word.startswith("notebooks/")]
+    books = [ROOT / word for word in found if not is_placeholder(word)] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for name in [words[at + 1] for at, word in enumerate(words) if word == "-p"]:
+        assert any(name in notebook.parameters(book) for book in books), f"{name} of {words}"
+
+
+def check_python(words: list[str]) -> None:
+    """The script or module of this project exists, and knows the options."""
+    name = words[1] if words[0] == "-m" else words[0]
+    script = ROOT / "src" / f"{name.replace('.', '/')}.py" if words[0] == "-m" else ROOT / name
+    if name.startswith(("helpers", "benchmarks", "docs")):
+        text = script.read_text(encoding="utf-8")
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in text, f"{option} of {words}"
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_docs_exists(page):
-    """Make targets; and verbs, options and profiles of `elle`, as the command itself reads them."""
-    from helpers import cli, notebook, pipeline, profile
+    """Make targets; verbs, options, profiles, recipes and parameters of `elle`; parameters of notebooks; scripts."""
+    from helpers import notebook
 
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for found in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
-        assert found in targets, found
-    lines = re.findall(r"`elle ([a-z][^`]*)`|^(?:\$ )?elle ([a-z].*)$", text, re.MULTILINE)
-    for command in ("".join(line) for line in lines):
-        verb, *words = shlex.split(command, comments=True)
-        assert verb in cli.cli.commands, command
-        # A placeholder is a word in capitals; a command named without what it takes is named, not called.
-        if not words or any(word.isupper() for word in words):
-            continue
-        given = cli.cli.commands[verb].make_context(verb, words).params
-        if verb == "run":
-            chosen = profile.load(given["profile"])
-            steps = pipeline.select(chosen, [part for part in (given["only"] or "").split(",") if part])
-            pipeline.plan(chosen, steps, dict(given["parameters"]))
-        if verb == "plan":
-            assert given["target"] in profile.names() or (ROOT / given["target"]).is_file(), command
+    lines, spans = code(text)
+    for line in (*lines, *spans):
+        for words in called("make", line):
+            assert words[0] in targets, line
+        for words in called("elle", line):
+            check_elle(words, whole=line in lines)
+        for words in called("papermill", line):
+            check_papermill(words)
+        for words in called("python", line):
+            check_python(words)
     for name, value in re.findall(r"`-p (\w+) ([^`]+)`", text):
-        assert any(name in notebook.parameters(path) for path in (ROOT / "notebooks").glob("*.ipynb")), name
-        assert (ROOT / value).exists(), value
+        known = (name in notebook.parameters(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
+        assert is_placeholder(name) or any(known), name
+        assert is_placeholder(value) or "/" not in value or (ROOT / value).exists(), value
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("elle run nano --resum", "--resum"),
+        ("nohup .venv/bin/elle run nanoo >log 2>&1 &", "nanoo"),
+        ("elle pod up RECIPE --dollars 5", "--dollars"),
+        ("elle plan configs/none.yaml --short | tail", "none"),
+        ("sh -c 'elle run nano -p questoins 5; echo'", "questoins"),
+        ("elle train --data FOLDER --forse", "--forse"),
+        ("elle costs -p tokens 4", "tokens"),
+        ("elle evaluate --model elle", "missing"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line, fault):
+    (words,) = called("elle", line)
+    with pytest.raises((AssertionError, click.ClickException, ElleError), match=fault):
+        check_elle(words, whole=True)
+    assert not called("elle", "tmux new -s elle")
+    with pytest.raises(AssertionError, match="--pods"):
+        check_python(["-m", "helpers.machine", "--pods"])
+    with pytest.raises(AssertionError, match="recipes"):
+        check_papermill(shlex.split("notebooks/05_train.ipynb out.ipynb -p recipes x"))
 
 
 def test_the_readme_names_commands():

@@ -61,6 +61,7 @@ def test_it_has_the_shape_of_a_lesson(path):
     assert re.search(r"\| time, cost \|", text)
     code = [cell.source for cell in book.cells if cell.cell_type == "code"]
     assert f'notebook.start("{path.stem}", globals())' in "\n".join(code[:2])
+    assert re.search(r"^answer = None  # .+\nexercises\.\w+\(answer", code[-2])  # of the batch: asked, not answered
     assert "run.finish(" in code[-1]
     assert "run.check(" in code[-1]
 
@@ -89,6 +90,7 @@ def test_what_is_committed_is_small_and_clean(path):
     assert "widgets" not in book["metadata"]
     outputs = json.dumps([cell.get("outputs", []) for cell in book["cells"]])
     assert '"output_type": "error"' not in outputs
+    assert '"name": "stderr"' not in outputs  # warnings, which frighten
     assert "widget-view" not in outputs  # a form, or a progress bar: dead outside the kernel that made it
     for absolute in ("/home/", "/root/", "/work/", "/tmp/", "/Users/"):
         assert absolute not in outputs, absolute
@@ -111,6 +113,7 @@ def test_the_solution_works(path):
     namespace: dict = {}
     for cell in notebook.code_cells(path):
         exec(compile(notebook.source(cell), str(path), "exec"), namespace)
+    assert namespace["reply"]  # the check of the notebook's own exercise takes it
 
 
 def test_every_profile_names_notebooks_and_parameters_that_exist():

@@ -3,6 +3,7 @@ profile with the real trainer and the real server."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import nbformat
 import psutil
 import pytest
 from click.testing import CliRunner
+from lab import Lab
 
-from helpers import cli, notebook, paths, pipeline, profile, report
+from helpers import cli, notebook, paths, pipeline, profile, report, report_markdown
 from helpers.cic import claims
 from helpers.errors import ElleError
 from helpers.evaluation.scorecard import METRICS
@@ -113,8 +115,20 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
         pipeline.run("one", run_id="r", say=lambda _: None)
     for part in ("the well is dry", "the garden", "dig deeper", "elle run one --resume --run-id r"):
         assert part in str(caught.value)
-    assert (paths.runs() / "r" / "notebooks" / "00_one.partial.ipynb").exists()
-    assert not (paths.runs() / "r" / "notebooks" / "00_one.ipynb").exists()
+    executed = paths.runs() / "r" / "notebooks"
+    assert {path.name for path in executed.iterdir()} == {"00_one.partial.ipynb", "00_one.partial.html"}
+    assert "the well is dry" in (executed / "00_one.partial.html").read_text()
+    # Put right, it leaves a notebook and its page, and nothing half-finished.
+    one_notebook(
+        "from helpers import jsonl, paths",
+        'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
+        'manifest |= {"device": "", "started": "", "seconds": 1}',
+        'jsonl.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
+        'print("water at", 7 * 6, "feet")',
+    )
+    pipeline.run("one", run_id="r", say=lambda _: None)
+    assert {path.name for path in executed.iterdir()} == {"00_one.ipynb", "00_one.html"}
+    assert "water at 42 feet" in (executed / "00_one.html").read_text()
 
 
 def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
@@ -213,6 +227,7 @@ def test_the_whole_path_runs(finished):
     for number, step in enumerate(steps, 1):
         assert f"[{number}/{len(steps)}] {step}: " in said
     for step in steps:
+        assert (folder / "notebooks" / f"{step}.html").exists()
         book = nbformat.read(folder / "notebooks" / f"{step}.ipynb", as_version=4)
         for cell in book.cells:
             assert not [o for o in cell.get("outputs", []) if o["output_type"] == "error"]
@@ -254,6 +269,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     own = tmp_path / "notebooks"
     shutil.copytree(paths.notebooks(), own)
     monkeypatch.setattr(paths, "notebooks", lambda: own)
+    monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
     before = {path.stem: notebook.stamp(path) for path in own.glob("*.ipynb")}
     assert pipeline.publish("whole") == profile.load("smoke").notebooks
@@ -266,6 +282,11 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
         assert any(cell.get("outputs") for cell in book["cells"])
     with pytest.raises(ElleError, match="unknown run 'whale'") as caught:
         pipeline.publish("whale")
+    figures = json.loads((tmp_path / "course.json").read_text())
+    assert figures["json_strict"] == json.loads((folder / "report.json").read_text())["json_strict"]
+    parts = report_markdown.parts(figures)
+    assert parts["figures"].count("\n") == len(report_markdown.CHOSEN) + 1
+    assert f"| {figures['serving']['points'][0]['tokens_per_second']:,.0f} |" in parts["load"]
     assert "whole" in caught.value.fix
 
 
@@ -278,6 +299,28 @@ def test_the_main_figures_are_printed(finished):
     assert "trained json_strict" in printed.stdout
     everything = elle("report", "whole", "--json", ELLE_RUNS=str(folder.parent))
     assert json.loads(everything.stdout) == json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
+    """A slider moved, the button pressed: the briefing of those figures, and the evaluator's verdict."""
+    shutil.copytree(finished[0], tmp_path / "runs" / "lab")  # the run that notebooks belong to by default
+    with Lab(tmp_path / "lab", tmp_path / "runs") as lab:
+        lab.open("notebooks/08_serve_vllm.ipynb")
+        form = lab.run_to("form.show(")
+        political = form.locator(".widget-slider", has_text="political")
+        political.get_by_role("slider").press("Home")
+        assert political.locator(".widget-readout").text_content() == "0"
+        form.get_by_role("button", name="Brief me").click()
+        form.get_by_text(re.compile("The evaluator objects|All right")).wait_for()
+        assert "political 0 " in form.locator("pre").first.text_content()
+        assert form.get_by_role("cell").last.text_content().strip()
+        assert form.get_by_role("button", name="Brief me").is_enabled()
+        assert lab.outputs("application/vnd.jupyter.error").all_text_contents() == []
+        assert (lab.complaints, lab.elsewhere) == ([], [])
+        assert len(orphans(tmp_path)) > 3  # JupyterLab, the kernel, the server, the browser
+    assert not orphans(tmp_path)
 
 
 @pytest.mark.real
@@ -298,23 +341,47 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     assert "03_generate_data ..." in third.stdout
 
 
+def papermill(step: str, output: Path, runs: Path, *options: str) -> subprocess.CompletedProcess:
+    """`papermill notebooks/<step>.ipynb …`, as somebody without `elle` would call it."""
+    program = Path(sys.executable).with_name("papermill")
+    return subprocess.run(
+        [program, notebook.file_of(step), output / f"{step}.ipynb", *options],
+        env=os.environ | {"ELLE_RUNS": str(runs)},
+        cwd=paths.root(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=1000,
+    )
+
+
 @pytest.mark.real
 @pytest.mark.timeout(1200)
-def test_one_notebook_works_by_plain_papermill(tmp_path):
+def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
+    """On the data and trainings of a finished run, which each finds again: the same notebooks, without `elle run`."""
+    folder, _ = finished
+    shutil.copytree(
+        folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
+    )
+    chosen = profile.load("smoke")
+    for step, parameters in pipeline.plan(chosen, chosen.notebooks, {"run_id": "plain"}).items():
+        options = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
+        done = papermill(step, tmp_path, tmp_path / "runs", *options)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (tmp_path / "runs" / "plain" / "manifests" / f"{step}.json").exists()
+    assert not orphans(tmp_path / "runs")
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1200)
+def test_one_notebook_works_by_itself(tmp_path):
     """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, with nothing before it."""
-    command = [
-        str(Path(sys.executable).with_name("papermill")),
-        str(notebook.file_of("05_train")),
-        str(tmp_path / "o.ipynb"),
-    ]
     small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
-    environment = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
-    options = {"env": environment, "cwd": paths.root(), "capture_output": True, "text": True, "timeout": 1000}
-    done = subprocess.run([*command, *small], check=False, **options)
+    done = papermill("05_train", tmp_path, tmp_path / "runs", *small)
     assert done.returncode == 0, done.stderr[-3000:]
     manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
     assert manifest["metrics"]["steps"] == 6
-    refused = subprocess.run([*command, "-p", "recipee", "x"], check=False, **options)
+    refused = papermill("05_train", tmp_path, tmp_path / "runs", "-p", "recipee", "x")
     assert refused.returncode != 0
     assert "unknown parameter 'recipee'" in refused.stderr
 

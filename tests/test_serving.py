@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from helpers import form, notebook, plots
 from helpers.briefings import dataset
 from helpers.briefings.metrics import parse, render
 from helpers.errors import ElleError
+from helpers.evaluation.records import judge
 from helpers.evaluation.scorecard import score
 from helpers.process import Job, created, descendants
 from helpers.serving import server
@@ -390,24 +392,50 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
 # ---- the form
 
 
-def test_a_form_asks_with_its_own_risks_and_shows_the_verdict(fake, small_data, capsys, monkeypatch):
+def test_a_form_asks_with_its_own_risks_and_shows_the_verdict(fake, small_data, monkeypatch):
     import ipywidgets
 
     row = next(row for row in dataset.read_split(small_data, "test") if "mean" in row["conversations"][1]["value"])
-    one = fake(lambda *_: (200, completion("no JSON")))
+    one = fake(lambda *_: (200, completion("no <JSON>")))
     shown: list = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     form.show(Endpoint(one.url, "elle"), row, schema=SCHEMA)
     assert one.seen == []  # nothing happens until it is clicked
-    *sliders, button, _ = shown.pop().children
-    assert {type(slider) for slider in sliders} == {ipywidgets.IntSlider}
-    political = next(slider for slider in sliders if slider.description == "political")
-    political.value = 77
+    *entries, button = shown.pop().children[0].children
+    sliders = {each.description: each for each in entries if isinstance(each, ipywidgets.IntSlider)}
+    metrics = parse(row["conversations"][1]["value"])
+    assert sliders.keys() == metrics.categories.keys() | dict(metrics.nations).keys()
+    sliders["political"].value = 77
     button.click()
     assert "political 77 " in one.seen[0]["messages"][1]["content"]
-    said = capsys.readouterr().out
-    assert "political 77 " in said
-    assert "not strictly JSON" in said
+    said = shown.pop().data
+    for part in ("political 77 ", "no &lt;JSON&gt;", "The evaluator objects", "not strictly JSON"):
+        assert part in said
+    assert not button.disabled
+
+
+def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, monkeypatch):
+    """After "Run All Cells" the server is stopped: its refusal was retried for seconds, in silence."""
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    one = fake(lambda *_: (500, {"error": {"message": "stopping"}}))
+    form.show(Endpoint(one.url, "elle"), dataset.read_split(small_data, "test")[0], schema=SCHEMA)
+    button = shown.pop().children[0].children[-1]
+    button.click()
+    assert "check that the server runs" in shown.pop().data
+    assert len(one.seen) == 1
+    assert not button.disabled
+
+
+def test_the_forms_verdict_is_the_evaluators(small_data):
+    _, prompt, right = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
+    assert "All right" in form._html(judge("x", prompt, right, right))
+    wrong = judge("x", prompt, right, re.sub(r"\d", "7", right))
+    assert len(wrong.reasons) > 3
+    said = form._html(wrong, most=3)
+    assert "All right" not in said
+    assert said.count("<li>") == 4
+    assert f"and {len(wrong.reasons) - 3} more" in said
 
 
 def test_changed_risks_make_a_prompt_that_can_be_read_and_judged(small_data):

@@ -22,8 +22,10 @@ FOLDER = paths.root() / "monitoring"
 
 
 def tool(name: str) -> str:
-    """The path of `prometheus` or `promtool`; a test that needs it says that it did not run where it is missing."""
-    return shutil.which(name) or pytest.skip(f"NOT RUN: {name} is not installed (Debian's package prometheus)")
+    """The path of `prometheus`, `promtool` or `chromium`; a test that needs it says that it did not run where it is
+    missing."""
+    package = "chromium" if name == "chromium" else "prometheus"
+    return shutil.which(name) or pytest.skip(f"NOT RUN: {name} is not installed (Debian's package {package})")
 
 
 def rules() -> list[dict]:

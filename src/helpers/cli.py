@@ -86,7 +86,7 @@ def report(run_id, as_json) -> None:
 @cli.command()
 @click.argument("run_id")
 def publish(run_id) -> None:
-    """Copy a run's executed notebooks over the project's own, to commit them with their outputs."""
+    """Copy a run's executed notebooks over the project's own, to commit them with their outputs, and its figures."""
     from helpers import pipeline
 
     for name in pipeline.publish(run_id):

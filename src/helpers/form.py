@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from typing import Any
 
 from helpers import notebook
@@ -32,7 +33,9 @@ def brief(server: Model, row: Mapping[str, Any], risks: Mapping[str, int], schem
     prompt = render(metrics)
     right = (cic_writer if metrics.cic else writer).conversation(metrics, lambda options: options[0])[2]["value"]
     question = [system, {"role": "user", "content": prompt}]
-    answer = ask(server.base_url, server.name, [("mine", question)], max_tokens=max_tokens, schema=schema).answers[0]
+    # No retries: somebody waits, and can press again. After "Run All Cells" the notebook has stopped the server.
+    options: dict[str, Any] = {"max_tokens": max_tokens, "schema": schema, "retries": 0}
+    answer = ask(server.base_url, server.name, [("mine", question)], **options).answers[0]
     return judge("mine", prompt, right, answer.output)
 
 
@@ -51,23 +54,44 @@ def show(server: Model, row: Mapping[str, Any], *, schema: dict, max_tokens: int
     import ipywidgets as widgets
 
     metrics = parse(dataset.messages(dict(row))[1]["content"])
-    start = {name: risk for name, (risk, _) in metrics.categories.items()} | dict(metrics.nations)
-    sliders = {name: widgets.IntSlider(risk, 0, 100, description=name) for name, risk in start.items()}
-    button, output = widgets.Button(description="Brief me", button_style="primary"), widgets.Output()
+    groups = {
+        "Nations, risk in %": dict(metrics.nations),
+        "Categories, 0 to 100": {name: risk for name, (risk, _) in metrics.categories.items()},
+    }
+    risks = {name: risk for group in groups.values() for name, risk in group.items()}
+    sliders = {name: widgets.IntSlider(risk, 0, 100, description=name) for name, risk in risks.items()}
+    button = widgets.Button(description="Brief me", button_style="primary")
+    output = widgets.Output(layout={"flex": "1 1 420px", "margin": "0 0 0 16px"})
+    hint = "Move a slider and press the button: while the server runs, Elle's briefing appears here."
+    output.append_display_data(HTML(f"<i>{hint}</i>"))
 
     def clicked(_: object) -> None:
-        output.clear_output()
+        button.disabled, button.description = True, "Asking Elle …"
+        output.clear_output(wait=True)
         with output:
             try:
-                risks = {name: slider.value for name, slider in sliders.items()}
-                record = brief(server, row, risks, schema, max_tokens)
+                chosen = {name: slider.value for name, slider in sliders.items()}
+                display(HTML(_html(brief(server, row, chosen, schema, max_tokens))))
             except ElleError as error:
-                print(error)
-                return
-            print(record.prompt)
-            texts = parse_output(record.output or "").value or {"output": record.output}
-            display(notebook.show_text({"key": key, "text": text} for key, text in texts.items()))
-            print("\n".join(record.reasons) or "All right: the form, and every number.")
+                display(HTML(notebook.preformatted(str(error))))
+            finally:
+                button.disabled, button.description = False, "Brief me"
 
     button.on_click(clicked)
-    display(widgets.VBox([*sliders.values(), button, output]))
+    entries: list[widgets.Widget] = []
+    for title, group in groups.items():
+        entries += [widgets.HTML(f"<b>{title}</b>"), *(sliders[name] for name in group)]
+    display(widgets.Box([widgets.VBox([*entries, button]), output], layout={"flex_flow": "row wrap"}))
+
+
+def _html(record: Record, most: int = 8) -> str:
+    """What was asked, the answer key by key (or as it came), and the verdict with at most so many objections."""
+    texts = parse_output(record.output or "").value or {"output": record.output}
+    briefing = notebook.show_text({"key": key, "text": text} for key, text in texts.items()).data
+    objections = [escape(reason) for reason in record.reasons[:most]]
+    if len(record.reasons) > most:
+        objections.append(f"and {len(record.reasons) - most} more")
+    listed = "".join(f"<li>{objection}</li>" for objection in objections)
+    verdict = "✘ The evaluator objects:" if objections else "✔ All right: the form, and every number."
+    asked = notebook.preformatted(record.prompt)
+    return f'{asked}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'

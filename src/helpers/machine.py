@@ -56,6 +56,10 @@ class Machine:
         return "cuda" if self.gpus else "cpu"
 
     @property
+    def described(self) -> str:
+        return f"{self.cpu_name}, {self.cores} cores, {self.ram_gb:.0f} GB of memory"
+
+    @property
     def device_reason(self) -> str:
         """One sentence: the device, and why it was chosen."""
         if not self.gpus:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -232,6 +233,7 @@ class Run:
             "whole_run": self.whole_run,
             "outputs": outputs,
             "metrics": metrics,
+            "machine": self.machine.described,
             "device": self.machine.device_reason,
             "versions": versions(),
         }
@@ -275,8 +277,9 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     computer = machine.inspect(folder)
     print(f"run      {paths.shown(folder)}")
     print(f"device   {computer.device_reason}")
-    print(f"machine  {computer.cpu_name}, {computer.cores} cores, {computer.ram_gb:.0f} GB of memory")
-    print("versions " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    print(f"machine  {computer.described}")
+    named = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print(textwrap.fill(named, 100, initial_indent="versions ", subsequent_indent=" " * 9))
     return Run(step, folder, values, computer)
 
 
@@ -346,8 +349,13 @@ def show_example(row: Mapping[str, Any]):
     _, prompt, answer = (turn["value"] for turn in row["conversations"])
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
-    plain = '<pre style="white-space: pre-wrap; background: none; color: inherit">'
-    return HTML(f"{plain}{escape(prompt)}</pre>{_table({'key': key, 'text': text} for key, text in texts.items())}")
+    return HTML(preformatted(prompt) + _table({"key": key, "text": text} for key, text in texts.items()))
+
+
+def preformatted(text: str) -> str:
+    """Text as HTML that keeps its lines, and breaks those that are too long."""
+    style = "white-space: pre-wrap; word-break: normal; margin: 0 0 0.5em; background: none; color: inherit"
+    return f'<pre style="{style}">{escape(text)}</pre>'
 
 
 def show_verdicts(outcomes: Iterable[Any]):

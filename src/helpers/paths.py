@@ -43,6 +43,11 @@ def notebooks() -> Path:
     return root() / "notebooks"
 
 
+def published() -> Path:
+    """The figures of the run whose outputs the committed notebooks show."""
+    return root() / "docs" / "course.json"
+
+
 def server_python() -> Path:
     """The interpreter of the CPU server's own environment (`ELLE_SERVER_PYTHON` overrides it)."""
     return Path(os.environ.get("ELLE_SERVER_PYTHON") or root() / ".venv-server" / "bin" / "python")

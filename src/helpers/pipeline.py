@@ -1,4 +1,4 @@
-"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
+"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`; and `elle publish`."""
 
 import base64
 import io
@@ -173,7 +173,8 @@ def run(
 
 
 def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_name: str) -> None:
-    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder.
+    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder, and beside it
+    `<step>.html`, to read in any browser.
 
     While it runs, and where it fails, the copy is `<step>.partial.ipynb`: a finished name means a finished notebook.
     """
@@ -199,6 +200,7 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
             ),
         )
     except papermill.PapermillExecutionError as error:
+        _write_page(partial)
         reason = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue)
         raise ElleError(
             f"notebook {step} failed in cell [{error.exec_count}]: "
@@ -210,22 +212,37 @@ def _execute(step: str, folder: Path, parameters: Mapping[str, object], profile_
         raise ElleError(
             f"notebook {step} ran but wrote no manifest", where=paths.shown(partial), fix="end it with run.finish()"
         )
+    _write_page(partial).replace(output.with_suffix(".html"))
     partial.replace(output)
 
 
-def _reduced(picture: str) -> str:
-    """A picture (PNG, base64) in 64 colours: a third of the size, and plots look the same."""
+def _write_page(executed: Path) -> Path:
+    """The executed notebook as one HTML file beside it, pictures in it: nobody sat before it, somebody will read it."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
+    jsonl.write_text(executed.with_suffix(".html"), page)
+    return executed.with_suffix(".html")
+
+
+def _reduced(picture: bytes) -> bytes:
+    """A picture (PNG) in 64 colours: a third of the size, and plots look the same."""
     from PIL import Image
 
     small = io.BytesIO()
-    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
     # Pillow's default (median cut) loses the colour of a thin line.
     image.quantize(64, method=Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
+    return small.getvalue()
+
+
+#: What the published figures of a run leave out: raw outputs, and the ledger, which is in docs/measured.md.
+UNPUBLISHED = ("worst", "claims")
 
 
 def publish(run_id: str) -> list[str]:
-    """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs.
+    """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs; and its
+    figures, where it went the whole way, into docs/: the pages have theirs from there (`make docs`).
 
     What papermill added (the injected cell, times, paths) is left out, and pictures are reduced to 64 colours. A stamp
     of the code and the profile's name are put in, so that a test can tell when the outputs are no longer those of the
@@ -259,11 +276,16 @@ def publish(run_id: str) -> list[str]:
             cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
             for output in cell.get("outputs", []):
                 if picture := output.get("data", {}).get("image/png"):
-                    output["data"]["image/png"] = _reduced(picture)
+                    output["data"]["image/png"] = base64.b64encode(_reduced(base64.b64decode(picture))).decode()
         book.metadata = {
             "kernelspec": book.metadata["kernelspec"],
             "language_info": {"name": "python"},
             "elle": {"profile": chosen.name, "stamp": notebook.stamp(own)},
         }
         jsonl.write_text(own, nbformat.writes(book) + "\n")
+    card = jsonl.read_json(folder / "report.json")
+    if not card["not_run"]:
+        with jsonl.atomic(paths.published().parent / "images" / "loss.png", "wb") as file:
+            file.write(_reduced((folder / "figures" / "loss.png").read_bytes()))
+        jsonl.write_json(paths.published(), {name: value for name, value in card.items() if name not in UNPUBLISHED})
     return chosen.notebooks

@@ -13,29 +13,42 @@ from helpers.cic.trials.answers import CENTRE, CLAIM, SPREADS, VOTE, AnswersTria
 from helpers.cic.trials.documents import CouplingTrial, GeneratorTrial
 from helpers.cic.trials.intervals import Estimate
 from helpers.cic.trials.traces import Separation
-from helpers.cic.trials.transitions import FoldTrial, IsingTrial
-from helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_axes, styled
+from helpers.cic.trials.transitions import FoldTrial, IsingTrial, detrended
+from helpers.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOOKS,
+    ORANGE,
+    PURPLE,
+    RED,
+    SEQUENTIAL,
+    SKY,
+    SMALL,
+    name_rows,
+    new_axes,
+    note,
+    styled,
+)
 
-PHASE_COLOURS = dict(zip(PHASES, ("#56B4E9", BLUE, ORANGE, RED, PURPLE), strict=True))
+#: Phase → look, from cold to hot.
+PHASE_LOOKS = {name: LOOKS[colour] for name, colour in zip(PHASES, (SKY, BLUE, ORANGE, RED, PURPLE), strict=True)}
 
 
 def _bars(axes, estimates: Mapping[str, Estimate], colours: Mapping[str, str] | None = None) -> None:
     """Horizontal bars with intervals and their values, the first on top."""
-    names = list(estimates)[::-1]
-    for place, name in enumerate(names):
-        value, low, high = estimates[name]
-        axes.barh(place, value, color=(colours or {}).get(name, BLUE), height=0.62)
-        axes.errorbar(value, place, xerr=[[value - low], [high - value]], color="black", capsize=3, linewidth=1)
-        axes.annotate(f" {value:.2f}", (max(high, 0), place), va="center", fontsize=9)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(axis="y", visible=False)
+    for row, (name, (value, low, high)) in enumerate(estimates.items()):
+        axes.barh(row, value, color=(colours or {}).get(name, BLUE), height=0.62)
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], color="black", linewidth=1)
+        note(axes, f"{value:.2f}", (max(high, 0), row))
+    name_rows(axes, list(estimates))
 
 
 def _mark_chance(axes) -> None:
     """The line that an AUC has to pass, named above the bars."""
     axes.axvline(0.5, color="black", linestyle=":", linewidth=1)
-    axes.annotate("chance", (0.5, axes.get_ylim()[1]), ha="center", va="top", fontsize=8)
-    axes.set_ylim(top=axes.get_ylim()[1] + 0.15)
+    axes.set_ylim(top=-0.9)
+    note(axes, "chance", (0.5, -0.65), (0, 0), ha="center")
 
 
 @styled
@@ -45,7 +58,7 @@ def coupled_series(panels: Mapping[str, np.ndarray], unit: str = "risk") -> Figu
     for axes, (title, series) in zip(columns, panels.items(), strict=True):
         axes.plot(series + 0.35 * np.arange(series.shape[1]), color=BLUE, linewidth=1)
         axes.set(title=title, xlabel="time (steps)", yticks=[])
-    columns[0].set_ylabel(f"{unit}, one line a unit (shifted)")
+    columns[0].set_ylabel(f"{unit} of each unit (shifted)")
     return figure
 
 
@@ -53,10 +66,10 @@ def coupled_series(panels: Mapping[str, np.ndarray], unit: str = "risk") -> Figu
 def integration_curve(coupling: Sequence[float], measured: Mapping[str, Sequence[float]], exact: Mapping) -> Figure:
     """Measured integration by coupling (points), beside its closed form (lines), in nats."""
     figure, (axes,) = new_axes(width=7)
-    for (name, values), colour in zip(measured.items(), (BLUE, ORANGE, GREEN), strict=False):
-        axes.plot(coupling, values, "o", color=colour, markersize=4, label=f"{name}, measured")
-        axes.plot(coupling, exact[name], "-", color=colour, linewidth=1.2, label=f"{name}, exact")
-    axes.set(title="Integration, turned up", xlabel="coupling (correlation of the shocks)", ylabel="nats")
+    for (name, values), look in zip(measured.items(), list(LOOKS.values())[1:], strict=False):
+        axes.plot(coupling, values, look.marker, color=look.colour, label=f"{name}, measured")
+        axes.plot(coupling, exact[name], linestyle=look.line, color=look.colour, label=f"{name}, exact")
+    axes.set(title="Integration, turned up", xlabel="coupling (correlation of the shocks)", ylabel="integration (nats)")
     axes.legend()
     return figure
 
@@ -64,7 +77,7 @@ def integration_curve(coupling: Sequence[float], measured: Mapping[str, Sequence
 @styled
 def lattices(snapshots: np.ndarray, temperatures: Sequence[float]) -> Figure:
     """Ising lattices, (k, L, L), under their temperatures."""
-    figure, columns = new_axes(len(temperatures), height=3)
+    figure, columns = new_axes(len(temperatures), height=2.3)
     for axes, spins, temperature in zip(columns, snapshots, temperatures, strict=True):
         axes.imshow(spins, cmap=ListedColormap(["white", BLUE]), vmin=-1, vmax=1, interpolation="nearest")
         side = "below" if temperature < ISING_CRITICAL_TEMPERATURE - 0.05 else "above"
@@ -72,6 +85,7 @@ def lattices(snapshots: np.ndarray, temperatures: Sequence[float]) -> Figure:
         axes.set(title=f"T = {temperature:.2f}: {'near' if near else side} $T_c$", xticks=[], yticks=[])
         axes.grid(False)
         axes.spines[:].set_visible(True)
+    figure.supxlabel("Each cell is a spin: blue up, white down", fontsize=9)
     return figure
 
 
@@ -80,26 +94,23 @@ def ising_curves(trial: IsingTrial) -> Figure:
     """Integration and entropy by temperature, and the framework's imbalance beside the susceptibility."""
     figure, (left, right) = new_axes(2)
     curves = trial.curves
-    left.plot(
-        trial.temperatures, curves["phi"].mean(axis=0), color=BLUE, label="Φ: total correlation of a square (bits)"
-    )
-    left.plot(
-        trial.temperatures, curves["entropy"].mean(axis=0), color=ORANGE, label="H: its entropy (share of 4 bits)"
-    )
-    left.set(title="Heated: order is lost", ylabel="bits, and share")
-    for name, colour, label in (
-        ("susceptibility", GREEN, "susceptibility"),
-        ("imbalance", RED, "imbalance |dΦ/dT − λ·dH/dT|"),
+    for axes, name, look, label in (
+        (left, "phi", LOOKS[BLUE], "Φ: total correlation of a square (bits)"),
+        (left, "entropy", LOOKS[ORANGE], "H: its entropy (share of 4 bits)"),
+        (right, "susceptibility", LOOKS[GREEN], "susceptibility"),
+        (right, "imbalance", LOOKS[RED], "imbalance |dΦ/dT − λ·dH/dT|"),
     ):
         mean = curves[name].mean(axis=0)
-        right.plot(trial.temperatures, mean / mean.max(), color=colour, label=label)
-    right.set(title="Both peak near the transition", ylabel="share of its own maximum")
+        mean = mean / mean.max() if axes is right else mean
+        axes.plot(trial.temperatures, mean, color=look.colour, linestyle=look.line, label=label)
+    left.set(title="Heated: order is lost", ylabel="Φ (bits), H (share of 4 bits)")
+    right.set(title="Where each is largest", ylabel="share of its own maximum")
     for axes in (left, right):
         # Not through the legend.
-        axes.axvline(ISING_CRITICAL_TEMPERATURE, ymax=0.74, color=GREY, linestyle="--", label="exact $T_c$")
+        axes.axvline(ISING_CRITICAL_TEMPERATURE, ymax=0.72, color=GREY, linestyle="--", label="exact $T_c$")
         axes.set_xlabel("temperature (coupling = 1)")
-        axes.set_ylim(top=1.45)
-        axes.legend(fontsize=8, loc="upper left")
+        axes.set(ylim=(-0.03, 1.5), yticks=np.linspace(0, 1, 6))
+        axes.legend(fontsize=SMALL, loc="upper left")
     return figure
 
 
@@ -111,10 +122,12 @@ def coarse_graining(micro: np.ndarray, macro: np.ndarray, micro_bits: float, mac
         (columns[0], micro, "States", micro_bits),
         (columns[1], macro, "Macro-states", macro_bits),
     ):
-        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+        image = axes.imshow(matrix, cmap=SEQUENTIAL, vmin=0, vmax=1)
         for (i, j), p in np.ndenumerate(matrix):
             axes.text(j, i, f"{p:.2f}", ha="center", va="center", color="white" if p > 0.6 else "black", fontsize=9)
-        axes.set(title=f"{name}: {bits:.3f} bits", xlabel="next", ylabel="now")
+        axes.set(
+            title=f"{name}: {bits:.3f} bits", xlabel=f"{name.lower()[:-1]} next", ylabel=f"{name.lower()[:-1]} now"
+        )
         axes.set_xticks(range(len(matrix)))
         axes.set_yticks(range(len(matrix)))
         axes.grid(False)
@@ -126,10 +139,10 @@ def coarse_graining(micro: np.ndarray, macro: np.ndarray, micro_bits: float, mac
 def decay(months: np.ndarray, curves: Mapping[str, np.ndarray], cap: float) -> Figure:
     """Confidence by the months since an assessment."""
     figure, (axes,) = new_axes(width=7)
-    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
-        axes.plot(months, values, color=colour, label=name)
-    axes.axhline(cap, color=GREY, linestyle="--", label=f"cap {cap}")
-    axes.set(title="Confidence decays", xlabel="months since the assessment", ylabel="confidence", ylim=(0, 1))
+    for (name, values), look in zip(curves.items(), list(LOOKS.values())[1:], strict=False):
+        axes.plot(months, values, color=look.colour, linestyle=look.line, label=name)
+    axes.axhline(cap, color=GREY, linestyle="-.", linewidth=1, label=f"cap {cap}")
+    axes.set(title="Confidence decays", xlabel="months since the assessment", ylabel="confidence (0 to 1)", ylim=(0, 1))
     axes.legend()
     return figure
 
@@ -137,12 +150,16 @@ def decay(months: np.ndarray, curves: Mapping[str, np.ndarray], cap: float) -> F
 @styled
 def phase_map(states: np.ndarray | None = None) -> Figure:
     """The documents' table with its gaps (and states (n, 2)), the total classifier without and with a history."""
-    figure, (table, total, after) = new_axes(3, width=10, height=3.7, sharey=True)
-    table.add_patch(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#bbbbbb", hatch="////", linewidth=0))
-    for colours, alpha in ((dict.fromkeys(PHASES, "white"), 1), (PHASE_COLOURS, 0.75)):  # no hatching through a box
+    figure, (table, total, after) = new_axes(3, height=3.5, sharey=True)
+    none = {"facecolor": "none", "edgecolor": "#bbbbbb", "hatch": "////", "linewidth": 0}
+    table.add_patch(Rectangle((0, 0), 1, 1, **none))
+    phases = {name: look.colour for name, look in PHASE_LOOKS.items()}
+    for colours, alpha in ((dict.fromkeys(PHASES, "white"), 1), (phases, 0.75)):  # no hatching through a box
         for name, ((t0, t1), (o0, o1)) in PHASES.items():
             box = Rectangle((t0, o0), t1 - t0, o1 - o0, facecolor=colours[name], alpha=alpha, edgecolor="black")
             table.add_patch(box)
+    for name, ((t0, _), (o0, _)) in PHASES.items():
+        table.text(t0 + 0.05, o0 + 0.05, name[0], ha="center", va="center", weight="bold")
     grid = np.linspace(0, 1, 301)
     temperature, order = np.meshgrid(grid, grid)
     for axes, previous in ((total, None), (after, (np.ones_like(order), np.zeros_like(order)))):
@@ -150,18 +167,27 @@ def phase_map(states: np.ndarray | None = None) -> Figure:
         index = np.select([phase == name for name in PHASES], range(len(PHASES)))
         axes.imshow(
             index, origin="lower", extent=(0, 1, 0, 1), aspect="auto", alpha=0.75,
-            cmap=ListedColormap(list(PHASE_COLOURS.values())), vmin=0, vmax=len(PHASES) - 1, interpolation="nearest",
+            cmap=ListedColormap(list(phases.values())), vmin=0, vmax=len(PHASES) - 1, interpolation="nearest",
         )  # fmt: skip
+        axes.contour(temperature, order, index, levels=np.arange(len(PHASES)) + 0.5, colors="black", linewidths=0.8)
+        for number, name in enumerate(PHASES):
+            if len(inside := np.argwhere(index == number)):  # the point of the region nearest to its middle
+                o, t = inside[np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()]
+                axes.text(grid[t], grid[o], name[0], ha="center", va="center", weight="bold")
     if states is not None:
-        table.plot(*np.transpose(states), ".", color="black", markersize=1.5, alpha=0.5)
-    table.set(title="The documents' table (hatched: none)", ylabel="order", xlim=(0, 1), ylim=(0, 1))
+        table.plot(
+            *np.transpose(states), ".", color="black", markersize=1.5, alpha=0.5, label=f"{len(states):,} examples"
+        )
+        table.legend(loc="upper right", fontsize=SMALL, markerscale=5)
+    table.set(title="The documents' table", ylabel="order (0 to 1)", xlim=(0, 1), ylim=(0, 1))
     total.set(title="Every point has one phase")
     after.set(title="… coming from disorder")
     for axes in (table, total, after):
-        axes.set_xlabel("temperature")
+        axes.set_xlabel("temperature (0 to 1)")
+        axes.set_xticks(np.linspace(0, 1, 6), ["0", "0.2", "0.4", "0.6", "0.8", "1"])
         axes.grid(False)
-    handles = [Patch(facecolor=colour, alpha=0.75, label=name) for name, colour in PHASE_COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles = [Patch(facecolor=colour, alpha=0.75, label=f"{name[0]}: {name}") for name, colour in phases.items()]
+    figure.legend(handles=[*handles, Patch(**none, label="no phase")], loc="outside lower center", ncols=6)
     return figure
 
 
@@ -171,13 +197,18 @@ def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
     figure, (left, right) = new_axes(2)
     left.hist(generator.phi_raw, bins=40, color=BLUE)
     left.axvspan(0, 1, color=ORANGE, alpha=0.25, label="what clipping leaves alone")
-    left.axvline(1, color=RED, label="clipped to 1.000")
-    left.set(title="The documents' Φ over their data", xlabel="Φ before clipping", ylabel="examples", xlim=(0, None))
+    left.axvline(1, color=RED, linestyle="--", label="clipped to 1.000")
+    left.set(
+        title="The documents' Φ over their data",
+        xlabel="Φ before clipping (no unit)",
+        ylabel="examples",
+        xlim=(0, None),
+    )
     left.set_ylim(top=1.3 * left.get_ylim()[1])
     left.legend()
     _bars(right, coupling.auc, {"documents' Φ": RED})
     _mark_chance(right)
-    right.set(title="Does it see coupling?", xlabel="AUC, coupled against shuffled", xlim=(0, 1.12))
+    right.set(title="Does it see coupling?", xlabel="AUC, coupled against shuffled (more is better)", xlim=(0, 1.12))
     return figure
 
 
@@ -185,76 +216,84 @@ def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
 def uipt_on_trial(ising: IsingTrial, fold: FoldTrial) -> Figure:
     """How far each signal lands from the Ising T_c, and how well it foresees a fold."""
     colours = {"smallest imbalance (UIPT)": RED, "chance": GREY, "largest imbalance": ORANGE}
-    figure, (left, right) = new_axes(2, width=10)
+    figure, (left, right) = new_axes(2)
     _bars(left, ising.errors, colours)
-    left.set(title="Ising: where is $T_c$? (shorter is better)", xlabel="median distance from $T_c$")
+    left.set(title="Ising: where is $T_c$?", xlabel="median distance from $T_c$ (less is better)")
     left.margins(x=0.12)
     _bars(right, fold.auc, colours)
     _mark_chance(right)
-    right.set(title="Fold: is one coming? (longer is better)", xlabel="AUC", xlim=(0, 1.12))
+    right.set(title="Fold: is one coming?", xlabel="AUC (more is better)", xlim=(0, 1.12))
     return figure
 
 
 @styled
 def fold_examples(trial: FoldTrial, shown: int = 3) -> Figure:
-    """Series that approach a fold, and series that take the same road without losing stability."""
-    figure, columns = new_axes(2, height=2.8, sharey=True)
-    for axes, series, title, colour in (
-        (columns[0], trial.approaching, "Approaching a fold", RED),
-        (columns[1], trial.quiet, "The same drift, as stable as before", BLUE),
+    """Series that approach a fold, and series that take the same road without losing stability; below, what is left of
+    the first of each without its drift. Noise makes a heavy picture: a tenth of the observations, and no soft edges."""
+    figure, axes = new_axes(2, rows=2, height=3.6, sharex=True, sharey="row")
+    for column, series, title, colour in (
+        (0, trial.approaching, "Approaching a fold", RED),
+        (1, trial.quiet, "The same drift, as stable as before", BLUE),
     ):
-        axes.plot(series[:shown].T, color=colour, linewidth=0.6, alpha=0.8)
-        axes.set(title=title, xlabel="time (observations)")
-    columns[0].set_ylabel("state (mean of the units)")
+        axes[column].plot(np.arange(0, series.shape[1], 10), series[:shown, ::10].T, color=colour, linewidth=0.8)
+        axes[column].set_title(title)
+        axes[column + 2].plot(detrended(series[0]), color=colour, linewidth=0.6, antialiased=False)
+        axes[column + 2].set_xlabel("time (observations)")
+    axes[0].set_ylabel("state (units' mean)")
+    axes[2].set_ylabel("… one, without drift")
     return figure
 
 
 @styled
 def answers_on_trial(trial: AnswersTrial) -> Figure:
     """What each regime makes of the claim, and how the near-misses' spread decides."""
-    figure, (left, right) = new_axes(2, width=10, height=3.9)
-    shown = trial.regimes[:5][::-1]
-    for offset, (method, colour) in enumerate(((CENTRE, BLUE), (VOTE, GREEN))):
+    figure, (left, right) = new_axes(2, height=3.9)
+    shown = trial.regimes[:5]
+    for offset, (method, look) in enumerate(((CENTRE, LOOKS[BLUE]), (VOTE, LOOKS[ORANGE]))):
         for place, result in enumerate(shown):
             value, low, high = result.reduction[method]
-            at = place + 0.18 - 0.36 * offset
-            left.barh(at, value, 0.34, color=colour, label=method if place == 0 else None)
+            at = place - 0.18 + 0.36 * offset
+            left.barh(at, value, 0.34, **look.bar, label=method if place == 0 else None)
             left.errorbar(value, at, xerr=[[value - low], [high - value]], color="black", capsize=2, linewidth=0.9)
     left.set_xscale("symlog", linthresh=1)
     left.axvline(CLAIM, color=RED, linestyle="--", label="claimed: 0.921")
     left.axvline(0, color="black", linewidth=0.8)
-    left.set_yticks(range(len(shown)), [result.regime.name for result in shown])
-    left.set_xticks([-30, -10, -3, -1, 0, 1], ["−30", "−10", "−3", "−1", "0", "1"])
-    left.set(title="Error cut against a majority vote", xlabel="1 − error / majority's (below 0: worse)")
-    left.legend(loc="upper left", fontsize=8)
+    name_rows(left, [result.regime.name for result in shown])
+    left.set_xticks([-30, -5, -1, 0, 1], ["−30", "−5", "−1", "0", "1"])
+    left.set(title="Error cut against a majority vote", xlabel="1 − error / the vote's (below 0: worse)")
+    left.legend(loc="upper left", fontsize=SMALL)
     spread = 100 * np.array(SPREADS)
     value, low, high = np.array(trial.spread).T
     right.fill_between(spread, low, high, color=BLUE, alpha=0.25)
     right.plot(spread, value, "o-", color=BLUE, label=CENTRE)
     right.axhline(CLAIM, color=RED, linestyle="--", label="claimed: 0.921")
     right.axvline(5, color=GREY, linestyle=":", label="the clusters' gap: 5 %")
-    right.set(title="The near-misses' spread decides", xlabel="spread of the near-misses (%)", ylabel="error cut")
+    right.set(
+        title="The near-misses' spread decides",
+        xlabel="spread of the near-misses (%)",
+        ylabel="share of the error that is cut",
+    )
     right.set_ylim(0, 1.05)
-    right.legend(fontsize=8)
+    right.legend(fontsize=SMALL)
     return figure
 
 
 @styled
 def traces_on_trial(trial: Mapping[str, Separation]) -> Figure:
     """What NCD separates, and how far the texts of two conditions are from one another."""
-    figure, (bars, fixed, wrong) = new_axes(3, width=10.5, height=3.4, width_ratios=(1.5, 1, 1))
+    figure, (bars, fixed, wrong) = new_axes(3, height=3.2, width_ratios=(1.5, 1, 1))
     _bars(bars, {name: separation.ratio for name, separation in trial.items()})
     bars.axvline(11, color=RED, linestyle="--", label="claimed: 11")
     bars.axvline(1, color=GREY, linestyle=":", label="no separation")
     bars.set(title="Separation by NCD", xlabel="distance between / within")
     bars.margins(x=0.12)
-    bars.legend(loc="lower right", fontsize=8)
+    bars.legend(loc="lower right", fontsize=SMALL)
     for axes, name in ((fixed, "two fixed templates"), (wrong, "same method, wrong numbers")):
-        image = axes.imshow(trial[name].distances, cmap="viridis", vmin=0, vmax=1)
-        axes.set(xlabel="text", ylabel="text")
-        axes.set_title(name, fontsize=8)
+        image = axes.imshow(trial[name].distances, cmap=SEQUENTIAL, vmin=0, vmax=1)
+        axes.set(xlabel="text number", ylabel="text number")
+        axes.set_title(name.replace(", ", ",\n"), fontsize=9)
         axes.grid(False)
-    figure.colorbar(image, ax=[fixed, wrong], label="NCD")
+    figure.colorbar(image, ax=[fixed, wrong], label="distance (NCD)")
     return figure
 
 
@@ -268,8 +307,12 @@ def confidence_on_trial(trial: AnswersTrial) -> Figure:
         axes.plot(result.mean_confidence, place, "o", color=BLUE, label=None if place else "mean confidence")
         axes.plot(right, place, "D", color=ORANGE, label=None if place else "share right")
     axes.axvline(0.95, color=RED, linestyle="--", label="cap 0.95")
-    axes.set_yticks(range(len(trial.regimes)), [result.regime.name for result in trial.regimes])
-    axes.set(title="A cap bounds the number, not the error", xlabel="confidence, and share right", xlim=(-0.03, 1.03))
+    name_rows(axes, [result.regime.name for result in trial.regimes])
+    axes.set(
+        title="A cap bounds the number, not the error",
+        xlabel="confidence, and share right (0 to 1)",
+        xlim=(-0.03, 1.03),
+    )
     axes.legend(loc="upper left", ncols=3, bbox_to_anchor=(0, -0.16))
     return figure
 

@@ -2,19 +2,23 @@
 function returns a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from helpers.briefings import world
 from helpers.briefings.metrics import RISK_WORDS, Metrics
-from helpers.cic.criticality import PHASES
-from helpers.plots import BLUE, GREY, ORANGE, RED, new_axes, styled
-from helpers.plots_cic import PHASE_COLOURS
+from helpers.plots import BLUE, GREY, ORANGE, RED, SEQUENTIAL, SMALL, name_rows, new_axes, note, styled
+from helpers.plots_cic import PHASE_LOOKS
 
-RISK_MAP = "YlOrRd"  # lightness grows with the risk: it survives printing in grey
+#: Upper end of a band of risk (%) → about the risk map's colour there.
+BANDS = dict(zip((bound for bound, _ in RISK_WORDS), colormaps[SEQUENTIAL]((0.1, 0.37, 0.63, 0.9)), strict=True))
 
 
 @styled
@@ -23,24 +27,28 @@ def histories(worlds: world.Histories, measured: world.Measures, chosen: Mapping
     shaded, a change of branch marked."""
     figure, columns = new_axes(len(chosen), height=3.2, sharey=True)
     months = np.arange(-world.MONTHS + 1, 1)
+    windows = {  # end → look
+        0: {"facecolor": ORANGE, "alpha": 0.25},
+        -world.LAG: {"facecolor": "none", "edgecolor": GREY, "hatch": "///", "alpha": 0.45},
+    }
     for axes, (title, place) in zip(columns, chosen.items(), strict=True):
         risks = 100 * worlds.risks[place, :, : worlds.nations[place]]
         axes.plot(months, risks, color=BLUE, alpha=0.5, linewidth=1)
-        axes.plot(months, risks.mean(axis=1), color="black", linewidth=1.8)
-        for end, colour in ((0, ORANGE), (-world.LAG, GREY)):
-            axes.axvspan(end - world.WINDOW + 0.5, end + 0.5, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(months, risks.mean(axis=1), color="black")
+        for end, look in windows.items():
+            axes.axvspan(end - world.WINDOW + 0.5, end + 0.5, linewidth=0, **look)
         if not np.isnan(ago := measured.transition[place]):
-            axes.axvline(-ago, color=RED, linewidth=1.5, linestyle="--")
+            axes.axvline(-ago, color=RED, linestyle="--")
         axes.set(title=title, xlabel="month (0: now)", ylim=(0, 100))
     columns[0].set_ylabel("risk (%)")
     handles = [
-        columns[0].plot([], [], color=BLUE, alpha=0.5, label="a nation")[0],
-        columns[0].plot([], [], color="black", linewidth=1.8, label="their mean")[0],
-        columns[0].plot([], [], color=RED, linestyle="--", label="a transition")[0],
-        columns[0].fill_between([], [], color=ORANGE, alpha=0.25, label="window of the figures"),
-        columns[0].fill_between([], [], color=GREY, alpha=0.25, label="prior window (they overlap)"),
+        Line2D([], [], color=BLUE, alpha=0.5, label="a nation"),
+        Line2D([], [], color="black", label="their mean"),
+        Line2D([], [], color=RED, linestyle="--", label="a transition"),
+        Patch(**windows[0], label="window of the figures"),
+        Patch(**windows[-world.LAG], label="prior window (they overlap)"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -49,19 +57,23 @@ def phase_plane(metrics: Sequence[Metrics]) -> Figure:
     """Temperature and order of CIC examples, coloured by phase, and how often each phase is printed."""
     figure, (left, right) = new_axes(2, height=3.8)
     phased = [m.cic for m in metrics if m.cic and m.cic.phase]
-    for phase in PHASES:
+    for row, (phase, look) in enumerate(PHASE_LOOKS.items()):
         points = [(float(c.values["temperature"]), float(c.values["order"])) for c in phased if c.phase == phase]
         if points:
-            left.scatter(*zip(*points, strict=True), s=9, color=PHASE_COLOURS[phase], label=phase, alpha=0.8)
-    left.set(title="One point an example", xlabel="temperature", ylabel="order", xlim=(0, 1), ylim=(0, 1))
-    shares = [sum(c.phase == phase for c in phased) / max(len(metrics), 1) for phase in PHASES]
-    bars = right.bar(list(PHASES), shares, color=[PHASE_COLOURS[phase] for phase in PHASES])
-    right.bar_label(bars, [f"{share:.0%}" for share in shares], fontsize=9)
-    right.axhline(0.1, color="black", linestyle=":", linewidth=1)
-    right.set(title="Phases (dotted: the least that an audit accepts)", ylabel="share of examples")
-    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.tick_params(axis="x", rotation=25, labelsize=8)
-    left.legend(fontsize=8, markerscale=2)
+            left.scatter(
+                *zip(*points, strict=True), s=12, color=look.colour, marker=look.marker, linewidth=0, label=phase
+            )
+        share = len(points) / max(len(metrics), 1)
+        right.barh(row, share, color=look.colour)
+        note(right, f"{share:.0%}", (share, row))
+    left.set(title="One point an example", xlabel="temperature (0 to 1)", ylabel="order (0 to 1)")
+    left.set(xlim=(0, 1), ylim=(0, 1))
+    name_rows(right, list(PHASE_LOOKS))
+    right.axvline(0.1, color="black", linestyle=":", label="the least that an audit accepts")
+    right.set(title="How often each phase is printed", xlabel="share of examples")
+    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.margins(x=0.12)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=SMALL, markerscale=1.6)
     return figure
 
 
@@ -78,10 +90,10 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
         for code, risk in m.nations:
             grid[codes.index(code), column] = risk
     figure, (axes,) = new_axes(height=0.24 * len(codes) + 1.2)
-    image = axes.imshow(grid, cmap=RISK_MAP, vmin=0, vmax=100, aspect="auto")
+    image = axes.imshow(grid, cmap=SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
     axes.grid(False)
     axes.set(title="Country risk by scenario (blank: not listed)", xlabel="scenario", ylabel="country")
-    axes.set_yticks(range(len(codes)), codes, fontsize=8)
+    axes.set_yticks(range(len(codes)), codes, fontsize=9)
     axes.set_xticks(range(0, len(shown), 2), range(1, len(shown) + 1, 2))
     figure.colorbar(image, ax=axes, label="risk (%)")
     return figure
@@ -94,17 +106,18 @@ def audit(found: Mapping[str, Any]) -> Figure:
     if tokens := found["tokens"]:
         edges, counts = tokens["histogram"]["edges"], tokens["histogram"]["counts"]
         left.stairs(counts, edges, fill=True, color=BLUE)
-        left.axvline(tokens["mean"], color=RED, label=f"mean {tokens['mean']:.0f}")
+        left.axvline(tokens["mean"], color="black", linestyle="--", label=f"mean {tokens['mean']:.0f}")
         left.set(title="Length of an example", xlabel=tokens["unit"], ylabel="examples")
         left.legend()
     words = found["risk_words"]
     total = max(sum(words.values()), 1)
-    names = list(words)[::-1]
-    bands = {word: band for band, (_, group) in enumerate(RISK_WORDS) for word in group}
-    shades = ("#FECC5C", "#FD8D3C", "#E31A1C", "#800026")  # the risk map's, from low to high
-    right.barh(names, [words[name] / total for name in names], color=[shades[bands[name]] for name in names])
-    right.set(title="Risk words in the answers (a colour a band)", xlabel="share of all risk words")
+    bands = {word: bound for bound, group in RISK_WORDS for word in group}
+    for row, (word, count) in enumerate(words.items()):
+        right.barh(row, count / total, color=BANDS[bands[word]])
+    name_rows(right, list(words))
+    handles = [Patch(color=BANDS[high], label=f"{low} to {min(high, 100)} %") for low, high in pairwise((0, *BANDS))]
+    right.set(title="Risk words in the answers", xlabel="share of all risk words")
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.grid(axis="y", visible=False)
-    right.tick_params(axis="y", labelsize=8)
+    right.tick_params(axis="y", labelsize=SMALL)
+    figure.legend(handles=handles, title="of a risk of", loc="outside right center")
     return figure

@@ -1,6 +1,7 @@
 """The figures of the evaluation notebook, in the style of `helpers.plots`. Each returns a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +11,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from helpers.evaluation.compare import Comparison
 from helpers.evaluation.gather import UNBOUND, Gathering
 from helpers.evaluation.statistics import Estimate, wilson
-from helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_axes, styled
+from helpers.plots import BLUE, GREY, LOOKS, ORANGE, RED, SMALL, dot_rows, name_rows, new_axes, note, styled
 
-COLOURS = (GREY, BLUE, GREEN, ORANGE, PURPLE, RED)
-MARKERS = ("o", "s", "D", "^", "v", "P")
 #: Property of `gather.errors_by` → (title, its unit).
 PROPERTIES = {
     "metric": ("… by metric", ""),
@@ -23,25 +22,6 @@ PROPERTIES = {
 }
 
 
-def _points(axes: Axes, rows: Sequence[tuple[float, Estimate]], colour: str, marker: str, label: str = "") -> None:
-    """A dot with its interval for each (height, share); an undefined share is said in words."""
-    for height, share in rows:
-        if share.value is None or share.low is None or share.high is None:
-            axes.annotate("undefined", (0.01, height), va="center", fontsize=7, color=colour)
-            continue
-        axes.hlines(height, share.low, share.high, color=colour, linewidth=1.6)
-        axes.plot(share.value, height, marker, color=colour, markersize=5.5)
-    if label:
-        axes.plot([], [], marker, color=colour, label=label)
-
-
-def _names(axes: Axes, names: Sequence[str]) -> None:
-    """Names from top to bottom, beside the points at 0, 1, 2, …"""
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.set_ylim(len(names) - 0.45, -0.55)
-    axes.grid(axis="y", visible=False)
-
-
 @styled
 def figures(scores: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) -> Figure:
     """Models side by side: for each metric every model's value with its 95 % interval. scores: model → metric → share.
@@ -49,18 +29,9 @@ def figures(scores: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]
     Metrics that are undefined for all of them are left out.
     """
     metrics = [name for name in metrics if any(values[name].value is not None for values in scores.values())]
-    figure, (axes,) = new_axes(height=(0.16 + 0.09 * len(scores)) * max(len(metrics), 2) + 1.4)
-    spread = 0.72 / max(len(scores), 1)
-    for place, (model, values) in enumerate(scores.items()):
-        offset = (place - (len(scores) - 1) / 2) * spread
-        rows = [(row + offset, values[name]) for row, name in enumerate(metrics)]
-        _points(axes, rows, COLOURS[place % 6], MARKERS[place % 6], model)
-    for row in range(len(metrics) - 1):
-        axes.axhline(row + 0.5, color=GREY, linewidth=0.5, alpha=0.4)
-    _names(axes, metrics)
-    axes.set(title="What comes out (dots: value, lines: 95 % interval)", xlabel="share", xlim=(-0.02, 1.02))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside lower center", ncols=min(len(scores), 4))
+    rows = {model: [values[name] for name in metrics] for model, values in scores.items()}
+    figure, axes = dot_rows(metrics, rows, dict(zip(rows, cycle(LOOKS.values()), strict=False)))
+    axes.set(title="What comes out (dots: value, lines: 95 % interval)", xlabel="share (more is better)")
     return figure
 
 
@@ -73,11 +44,11 @@ def differences(comparison: Comparison, a: str, b: str) -> Figure:
     for row, each in enumerate(shown.values()):
         sure = each.p_holm is not None and each.p_holm < 0.05
         colour = GREY if not sure else BLUE if (each.difference or 0) > 0 else RED
-        axes.hlines(row, each.low, each.high, color=colour, linewidth=1.8)
-        axes.plot(each.difference, row, "o", color=colour, markersize=6, fillstyle="full" if sure else "none")
+        axes.hlines(row, each.low, each.high, color=colour)
+        axes.plot(each.difference, row, "o", color=colour, fillstyle="full" if sure else "none")
         p = "p < 0.0001" if (each.p_holm or 0) < 1e-4 else f"p = {each.p_holm:.2g}"
-        axes.annotate(p, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-    _names(axes, list(shown))
+        axes.annotate(p, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+    name_rows(axes, list(shown))
     axes.set(
         title=f"{b} against {a}, {comparison.compared:,} briefings (p: Holm; filled: p < 0.05)",
         xlabel=f"← {a} is better        difference in percentage points        {b} is better →",
@@ -116,12 +87,10 @@ def _shares(axes: Axes, name: str, groups: Mapping[str, Estimate], counted: str,
     for row, share in enumerate(groups.values()):
         axes.barh(row, share.value or 0, 0.62, color=ORANGE)
         axes.hlines(row, share.low or 0, share.high or 0, color="black", linewidth=1.2)
-        axes.annotate(
-            f"n = {share.n:,}", (share.high or 0, row), (4, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    _names(axes, list(groups))
+        note(axes, f"n = {share.n:,}", (share.high or 0, row))
+    name_rows(axes, list(groups))
     widest = max((share.high or 0 for share in groups.values()), default=1)
-    axes.set(title=title, ylabel=PROPERTIES[name][1], xlabel=f"wrong {counted}")
+    axes.set(title=title, ylabel=PROPERTIES[name][1], xlabel=f"share of wrong {counted}")
     ticks = MaxNLocator(5).tick_values(0, max(widest, 0.01))
     axes.set_xticks([tick for tick in ticks if tick <= 1])
     axes.set_xlim(0, max(widest, 0.01) * 1.28)
@@ -140,19 +109,23 @@ def reliability(confidence: Sequence[float], right: Sequence[bool], bins: int = 
     if stated.shape != truth.shape or stated.ndim != 1 or not len(stated):
         raise ValueError("confidence and right must hold one entry for each of the same briefings, at least one")
     figure, (left, below) = new_axes(2, height=3.9)
-    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="earned exactly")
+    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="earned exactly")
     # As in the calibration error: equal mass, and equal confidences stay together.
     place = np.searchsorted(np.sort(stated), stated, side="left") * bins // len(stated)
     for number in np.unique(place):
         inside = place == number
         share = wilson(int(truth[inside].sum()), int(inside.sum()))
         x = float(stated[inside].mean())
-        left.vlines(x, share.low, share.high, color=BLUE, linewidth=1.6)
+        left.vlines(x, share.low, share.high, color=BLUE)
         left.plot(x, share.value, "o", color=BLUE, label="a bin, 95 % interval" if number == place.min() else None)
-    left.set(title="Is confidence earned?", xlabel="stated confidence", ylabel="share right", ylim=(-0.02, 1.02))
+    left.set(
+        title="Is confidence earned?", xlabel="stated confidence (0 to 1)", ylabel="share right", ylim=(-0.02, 1.02)
+    )
     left.legend(loc="upper left")
     below.hist(stated, bins=np.linspace(0, 1, 21), color=BLUE)
-    below.set(title=f"How often it is stated (n = {len(stated):,})", xlabel="stated confidence", ylabel="briefings")
+    below.set(
+        title=f"How often it is stated (n = {len(stated):,})", xlabel="stated confidence (0 to 1)", ylabel="briefings"
+    )
     for axes in (left, below):
         axes.set_xlim(-0.02, 1.02)
     return figure

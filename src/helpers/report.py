@@ -41,6 +41,9 @@ FURTHER = {
     "risk_map": "What goes in: country risk by scenario.",
     "cic_integration": "The framework: integration, measured.",
     "cic_phase_map": "The framework: which phase where.",
+    "stacking": "Stacking on mathematics: what was kept, and what was gained.",
+    "stacking_figures": "Stacking on mathematics: each computed figure.",
+    "stacking_stage1": "Stacking on mathematics: the first stage learns sums.",
     "costs": "What a month of briefings costs: by an API, always on, serverless.",
     "steps": "Where the time went.",
 }
@@ -96,12 +99,14 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
         "training": training and dict.fromkeys(_LATER) | training,
         "plan": plan,
         "claims": metrics.get("02_cic_on_trial", {}).get("ledger"),
+        "stacking": metrics.get("06_stack_on_math"),
         "tokens_per_second": serving["tokens_per_second"] if serving else None,
         "serving": serving,
         "cost": _cost(folder, manifests, cards, plan),
         "total_seconds": round(sum(seconds.values()) if total_seconds is None else total_seconds, 1),
         "step_seconds": seconds,
         "seed": seeds[0] if seeds else None,
+        "machine": last.get("machine", ""),
         "device": last["device"],
         "versions": last["versions"],
         "not_run": [step for step in _MAIN if step not in manifests],
@@ -313,6 +318,9 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
     for model, compared in (report["differences"] or {}).items():
         found = difference(compared["metrics"]["all_right"])
         lines[f"{MODELS.get(model, model)} Δ all_right"] = f"{found}, percentage points" if found else "undefined"
+    for name, model in ((report["stacking"] or {}).get("models") or {}).items():
+        shares = (f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "gain"))
+        lines[f"stacked {name}"] = "; ".join(shares)
     speed, cost = report["tokens_per_second"], report["cost"]
     return lines | {
         "training": seconds(report["train_seconds"]),

@@ -275,6 +275,22 @@ def _append(path: Path, rows: list[dict]) -> None:
         ) from error
 
 
+def table(points: Iterable[dict]) -> list[dict[str, str]]:
+    """The measurements of `measure` for display, a row each; seconds are medians where nothing else is said."""
+    return [
+        {
+            "requests at once": str(point["concurrency"]),
+            "held to": "json_schema" if point["constrained"] else "nothing",
+            "tokens a second": f"{point['tokens_per_second']:,.0f}",
+            "whole (s)": f"{point['p50']:.2f}",
+            "95 % (s)": f"{point['p95']:.2f}",
+            "first token (s)": "" if point["first_token"] is None else f"{point['first_token']:.2f}",
+        }
+        | {name: str(point[name]) for name in ("requests", "failed", "not_json", "not_schema", "not_right")}
+        for point in points
+    ]
+
+
 def measure(
     server: Model,
     rows: Sequence[dict],

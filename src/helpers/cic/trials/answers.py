@@ -5,7 +5,7 @@ Questions are simulated, so that their truth is known. Our own choices: truth an
 5 % around it: unrelated to the truth, yet able to agree, and so to outvote it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,6 +113,13 @@ def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> Answer
     again = np.array([_reduction(errors, axis=0) for errors in others])
     estimates = tuple(bootstrap(errors, _reduction, rng) for errors in (*spread, first))
     return AnswersTrial(regimes, estimates[:-1], estimates[-1], again, int((again >= CLAIM).sum()))
+
+
+def pooled(spreads: Sequence[float], trials: int = 300, seed: int = 1) -> float:
+    """The cluster centre's reduction, pooled as over CONDITIONS, with near-misses of these spreads."""
+    rng = np.random.default_rng(seed)
+    conditions = [replace(regime, sigma=spread) for spread in spreads for regime in REGIMES[:2]]
+    return float(_reduction(np.hstack([_errors(regime, trials, rng) for regime in conditions]), axis=0))
 
 
 def draw(regime: Regime, trials: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

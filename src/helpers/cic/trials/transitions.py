@@ -97,8 +97,7 @@ def fold_trial(count: int = 150, length: int = 800, seed: int = 21) -> FoldTrial
 
 
 def _fold_scores(units: np.ndarray, window: float = 0.5) -> dict[str, float]:
-    # A local quadratic follows the drift up to the borders, where a Gaussian filter leaves some of it behind.
-    units = units - savgol_filter(units, round(0.3 * len(units)) | 1, 2, axis=0)
+    units = detrended(units)
     signals = early_warning_signals(units.mean(axis=1), window)
     covariances = _rolling_covariance(units, round(window * len(units)))
     phi, disorder = total_correlation_gaussian(covariances), normalized_entropy_gaussian(covariances)
@@ -110,6 +109,12 @@ def _fold_scores(units: np.ndarray, window: float = 0.5) -> dict[str, float]:
         "smallest imbalance (UIPT)": -float(imbalance.min()),
         "largest imbalance": float(imbalance.max()),
     }
+
+
+def detrended(series: np.ndarray, axis: int = 0) -> np.ndarray:
+    """What is left of a series when its drift is taken out."""
+    # A local quadratic follows the drift up to the borders, where a Gaussian filter leaves some of it behind.
+    return series - savgol_filter(series, round(0.3 * series.shape[axis]) | 1, 2, axis=axis)
 
 
 def _rolling_covariance(units: np.ndarray, width: int) -> np.ndarray:

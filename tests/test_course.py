@@ -1,0 +1,145 @@
+"""The course's pages: the glossary, the teacher's page, troubleshooting, adding; and that no notebook is forgotten."""
+
+import ast
+import re
+
+import pytest
+
+from helpers import jsonl, paths, profile
+
+ROOT = paths.root()
+NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+#: Pages in which a term of the glossary may occur.
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def sections(text: str, level: int) -> dict[str, str]:
+    """Heading → what stands under it."""
+    _, *parts = re.split(rf"^{'#' * level} (.+)\n", text.partition("\n[00]: ")[0], flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+# The glossary
+
+TERMS = sections(page("glossary"), 3)
+
+
+def test_the_glossary_is_in_order_and_has_no_term_twice():
+    headings = re.findall(r"^### (.+)$", page("glossary"), re.MULTILINE)
+    assert headings == sorted(headings, key=str.casefold)
+    assert len({heading.casefold() for heading in headings}) == len(headings) == len(TERMS) > 100
+    letters = re.findall(r"\[([A-Z])\]\(#", page("glossary").partition("\n### ")[0])
+    assert letters == sorted({heading[0].upper() for heading in headings})
+
+
+def test_each_term_names_where_it_is_explained():
+    defined = dict(re.findall(r"^\[(.+)\]: (.+)$", page("glossary"), re.MULTILINE))
+    used = {term: re.findall(r"\[([\w ]+)\](?!\()", " ".join(text.split())) for term, text in TERMS.items()}
+    assert [term for term, places in used.items() if not places] == []
+    assert {place for places in used.values() for place in places} == set(defined)
+
+
+def spaced(text: str) -> str:
+    """time_to_first_token and KV-cache are read as words."""
+    return " ".join(re.split(r"[\s_-]+", text.casefold()))
+
+
+@pytest.fixture(scope="module")
+def course_text() -> str:
+    """The notebooks and the pages but the glossary, in small letters, words parted by one space."""
+    sources = ["".join(cell["source"]) for path in NOTEBOOKS for cell in jsonl.read_json(path)["cells"]]
+    texts = [path.read_text(encoding="utf-8") for path in PAGES if path.stem != "glossary"]
+    return spaced("\n".join(sources + texts))
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_occurs_in_the_course(term, course_text):
+    assert re.search(rf"(?<!\w){re.escape(spaced(term))}(s|es)?(?!\w)", course_text)
+
+
+# Troubleshooting
+
+#: The programs' own words: Python's adjacent literals joined, what an f-string fills in left out.
+SOURCES = [*sorted((ROOT / "src" / "helpers").rglob("*.py")), ROOT / "requirements" / "setup.sh"]
+
+
+def literals() -> str:
+    found = []
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".sh":
+            found.append(text)
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "unknown":
+                found.append(f"unknown {getattr(node.args[0], 'value', '…')} …")
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_symptoms_are_the_programs_own_words():
+    said = literals()
+    quoted = []
+    for row in re.findall(r"^\| (.+?) \| .+ \| .+ \|$", page("troubleshooting"), re.MULTILINE):
+        quoted += [text for _, text in re.findall(r"(`+)(.+?)\1", row)]
+    assert len(quoted) > 60
+    for text in quoted:
+        for part in text.split("…"):
+            assert part.strip(" ,:;") in said, f"{text!r}: nothing says {part!r}"
+
+
+def test_every_symptom_has_a_fix():
+    for row in re.findall(r"^\|.+\|$", page("troubleshooting").partition("## When a training")[0], re.MULTILINE):
+        cells = [cell.strip() for cell in re.split(r" ?\| ?", row.strip("|"))]
+        assert len(cells) == 3, row
+        assert "" not in (cells[0], cells[2]), row
+
+
+# The teacher's page
+
+
+def test_the_teachers_page_covers_every_notebook():
+    text = page("teaching")
+    rows = re.findall(
+        r"^\| \[.+\]\(\.\./notebooks/(\w+)\.ipynb\) \| (\d+) \| (\S+) \| (\S+) \| (.+) \|$", text, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == [path.stem for path in NOTEBOOKS]
+    lessons = sections(text.partition("## Checking exercises")[0], 3)
+    assert [title[:2] for title in lessons] == [path.stem[:2] for path in NOTEBOOKS]
+    for lesson in lessons.values():
+        assert re.findall(r"\*\*(.+?):\*\*", lesson) == ["Ask", "Look at", "Exercise", "Skip", "Misunderstanding"]
+    assert sum(int(hour) for _, _, hour, _, _ in rows if hour != "–") == 60
+    assert [day for *_, day in rows if not re.fullmatch(r"day [1-5]: \d+", day)] == []
+
+
+def test_the_notebooks_take_no_longer_than_the_teacher_is_told():
+    if not paths.published().exists():
+        pytest.skip("no run is published yet: `make notebooks`")
+    took = jsonl.read_json(paths.published())["step_seconds"]
+    said = re.findall(r"/(\w+)\.ipynb\) \| (\d+) \|", page("teaching"))
+    assert [step for step, minutes in said if took.get(step, 0) > 60 * int(minutes)] == []
+
+
+# Adding
+
+
+def test_the_tests_that_are_promised_exist():
+    promised = set(re.findall(r"(tests/\w+\.py)::(\w+)", page("adding")))
+    assert len(promised) > 15
+    for file, name in promised:
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), f"{file}::{name}"
+
+
+def test_every_notebook_is_run_and_named_everywhere():
+    names = [path.stem for path in NOTEBOOKS]
+    assert profile.load("smoke").notebooks == names, "a notebook that smoke leaves out is run by no test"
+    assert profile.load("course").notebooks == names, "a notebook that course leaves out has no committed outputs"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[\d\d · .+\]\(notebooks/(\w+)\.ipynb\) \|", readme, re.MULTILINE) == names

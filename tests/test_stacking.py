@@ -1,0 +1,254 @@
+"""The stacking experiment: sums whose every step is true, assessments that are the CIC set's own, sets without leaks,
+scores that can fail, and statements judged by their intervals."""
+
+import importlib.util
+import json
+import math
+import re
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import jsonl, paths, stacking
+from helpers.briefings import dataset
+from helpers.briefings import stacking as sets
+from helpers.briefings.cic_figures import DERIVED, CicFigures, parse_lines
+from helpers.errors import ElleError
+from helpers.evaluation.compare import yes_or_no
+from helpers.evaluation.stacking import Scores, across, adds_up, final, judge, printed, score, verdict
+from helpers.serving import batch
+from helpers.training import budget
+
+HEAD = re.compile(r"(-?)\((\d\.\d{3})([+-])(\d\.\d{3})\)")
+STEP = re.compile(r"(1?)(\d)[+-](\d)([+-]1)?=(\d\d?)")
+
+
+def exact(problem):
+    """The result by decimal arithmetic: an oracle that knows nothing of digits and carries."""
+    left, operator, right = problem.split()
+    return Decimal(left) + Decimal(right) * (1 if operator == "+" else -1)
+
+
+@given(st.integers(-4999, 4999), st.sampled_from("+-"), st.integers(0, 4999))
+def test_a_sum_is_worked_out_without_a_false_step(first, operator, second):
+    if operator == "-":
+        first = abs(first)
+    problem = f"{Decimal(first).scaleb(-3)} {operator} {Decimal(second).scaleb(-3)}"
+    head, *steps, result = sets.worked(problem).split(";")
+    assert Decimal(result) == exact(problem)
+    assert len(result.partition(".")[2]) == 3
+    # The head says the same sum, in a difference the larger size first.
+    sign, large, sign_within, small = HEAD.fullmatch(head).groups()
+    assert sign_within == "+" or Decimal(large) >= Decimal(small)
+    value = Decimal(large) + Decimal(sign_within + small)
+    assert (-value if sign else value) == exact(problem)
+    # Each step takes the next digits of both from the right, and what the one before it left.
+    carry = ""
+    for step, top, bottom in zip(steps, *(reversed(text.replace(".", "")) for text in (large, small)), strict=True):
+        lent, *digits, behind, found = STEP.fullmatch(step).groups(default="")
+        assert (*digits, behind) == (top, bottom, carry)
+        assert int(lent + top) + int(sign_within + bottom) + int(carry or 0) == int(found) >= 0
+        carry = sign_within + "1" if lent or len(found) == 2 else ""
+    assert carry == ""
+    digits = "".join(step[-1] for step in reversed(steps))
+    assert Decimal(digits).scaleb(-3) == abs(exact(problem))
+
+
+def test_products_are_those_of_an_assessment_and_only_trained_on():
+    drawn = [(split, row) for (split, row), _ in zip(sets.rows("sums", 2), range(2000), strict=False)]
+    products = [(split, *(t["value"] for t in row["conversations"][1:])) for split, row in drawn if "*" in str(row)]
+    assert len(products) / len(drawn) == pytest.approx(sets.PRODUCTS, abs=0.04)
+    for split, problem, answer in products:
+        left, _, right = problem.split()
+        values = {
+            "Φ": Decimal(1),
+            "H": Decimal(right),
+            "C": Decimal(right),
+            "agreement": Decimal(0),
+            "horizon": Decimal(0),
+        }
+        assert split == "train"
+        assert answer == str(CicFigures(values, None, "").derived["λH" if left == "0.3" else "γC"])
+
+
+@pytest.mark.parametrize("kind", ["sums", "plain"])
+def test_a_set_is_the_same_however_it_is_made_and_no_subtraction_is_in_two_splits(kind, tmp_path):
+    manifest = sets.build(kind, 300, 40, 5, tmp_path / "a")
+    assert {name: facts["rows"] for name, facts in manifest["splits"].items()} == {
+        "train": 300, "validation": sets.VALIDATION, "test": 40,
+    }  # fmt: skip
+    assert manifest["prompts_shared_between_splits"] == 0
+    assert sets.build(kind, 300, 40, 5, tmp_path / "a") == manifest  # found made
+    sets.build(kind, 600, 60, 5, tmp_path / "b")
+    asked = {}
+    for split, count in (("train", 300), ("test", 40)):
+        small, large = (dataset.read_split(tmp_path / name, split) for name in "ab")
+        assert small == large[:count]  # whatever else was made
+        prompts = [row["conversations"][1]["value"] for row in large]
+        prompts = [prompt for prompt in prompts if "*" not in prompt]
+        asked[split] = {p if kind == "sums" else re.match(r"CIC: Φ \S+, H \S+,", p)[0] for p in prompts}
+        assert len(set(prompts)) == len(prompts)
+    assert not asked["train"] & asked["test"]
+    with pytest.raises(ElleError, match="another set"):
+        sets.build(kind, 300, 40, 6, tmp_path / "a")
+
+
+def test_both_sets_put_a_subtraction_into_the_same_split(tmp_path):
+    """Else stage 1 would have trained on what the test of stage 2 asks."""
+    split_of = {}
+    for kind in ("sums", "plain"):
+        for (split, row), _ in zip(sets.rows(kind, 9), range(3000), strict=False):
+            prompt = row["conversations"][1]["value"]
+            if kind == "plain":
+                values = parse_lines(lines_of(prompt)).derived
+                phi = prompt.partition("Φ ")[2].partition(",")[0]
+                prompt = f"{phi} - {values['λH']}"
+            elif "-" not in prompt[1:]:
+                continue
+            assert split_of.setdefault(prompt, split) == split
+    assert set(split_of.values()) == set(dataset.SPLITS)
+
+
+def lines_of(prompt):
+    """The three lines of a CIC prompt that a short one stands for."""
+    figures, outlook = prompt.split("\n")
+    return [figures, "PHASE: none", f"{outlook}, analogue Black Death 1346–1353, distance 0.10"]
+
+
+def test_an_assessments_answer_has_the_figures_that_follow_from_its_prompt():
+    for (_, worked), (_, plain), _ in zip(sets.rows("worked", 3), sets.rows("plain", 3), range(600), strict=False):
+        prompt, answer = (turn["value"] for turn in worked["conversations"][1:])
+        derived = parse_lines(lines_of(prompt)).derived
+        found = printed(answer)
+        assert {name: found[name] for name in DERIVED} == {name: {str(derived[name])} for name in DERIVED}
+        assert adds_up(found, found["Φ"])
+        # Plain is the same question, and the same texts without the working; that ends in net and in F.
+        texts = json.loads(answer)
+        net, total = (sum_.rpartition(";")[2] for sum_ in texts.pop("working").split(" "))
+        assert (net, total) == (str(derived["net"]), str(derived["F"]))
+        assert plain["conversations"][1]["value"] == prompt
+        assert json.loads(plain["conversations"][2]["value"]) == texts
+
+
+@pytest.mark.parametrize("kind", ["sums", "worked"])
+def test_the_planner_knows_the_lengths_of_the_sets(kind, tmp_path, monkeypatch):
+    sets.build(kind, 200, 1, 42, tmp_path)
+    monkeypatch.setattr(budget, "SAMPLE", 300)
+    counted, stated = budget.read_data(tmp_path, "nothing/here"), budget.find_data(kind, "")
+    assert {10 * math.ceil(length / 10) for length in counted.lengths} <= stated.lengths.keys()
+    # Stated in tens, rounded up.
+    assert 0 <= stated.tokens / stated.examples - counted.tokens / counted.examples <= 10
+
+
+def test_the_page_of_results_is_that_of_its_figures():
+    spec = importlib.util.spec_from_file_location("stacked", paths.root() / "benchmarks" / "stacked.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    docs = paths.root() / "docs"
+    assert module.page(jsonl.read_json(docs / "stacked.json")) == (docs / "stacked.md").read_text(encoding="utf-8")
+
+
+def test_a_mixture_holds_its_shares(tmp_path):
+    for kind in ("sums", "plain"):
+        sets.build(kind, 200, 5, 1, tmp_path / kind)
+    path = sets.mix({tmp_path / "plain": 1.0, tmp_path / "sums": 0.25}, tmp_path / "mix.jsonl", 1)
+    kinds = [row["id"].partition("-")[0] for row in jsonl.read(path)]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"plain": 200, "sums": 50}
+    assert kinds != sorted(kinds)
+
+
+# Scores
+
+
+def row_of(kind):
+    return next(row for _, row in sets.rows(kind, 4) if "*" not in str(row))
+
+
+def test_scores_count_what_is_right_and_nothing_else():
+    sums, assessments = row_of("sums"), row_of("worked")
+    said, assessed = (row["conversations"][2]["value"] for row in (sums, assessments))
+    result = final(said)
+    net = next(iter(printed(assessed)["net"]))
+    wrong = {"sums": said.removesuffix(result) + result[:-1] + str((int(result[-1]) + 1) % 10)}
+    for answer, right in ((said, True), (f" {said}\n", True), (wrong["sums"], False), (result, True), ("", False)):
+        found = score([sums], {sums["id"]: answer}, [], {})
+        assert found.sums.tolist() == [right], answer
+        assert found.form.tolist() == [";" in answer]
+    changed = assessed.replace(f"net {net}", "net 9.999", 1)
+    doubled = assessed.replace(f"net {net}", f"net 9.999, net {net}", 1)
+    for answer, right in ((assessed, DERIVED), (changed, set(DERIVED) - {"net"}), (doubled, set(DERIVED) - {"net"}),
+                          (assessed[:-1], ()), ("", ()), ("[1]", ()), ('{"a": 1}', ())):  # fmt: skip
+        found = score([], {}, [assessments], {assessments["id"]: answer})
+        assert {name for name, each in found.figures.items() if each.all()} == set(right), answer
+        assert found.gain.tolist() == [{"net", "F"} <= set(right)]
+    # Its own sums hold, though what it looked up is wrong.
+    other = {"Φ": {"1.00"}, "λH": {"0.100"}, "net": {"0.900"}, "γC": {"0.050"}, "F": {"0.950"}}
+    assert adds_up(other, {"1.00"})
+    assert not adds_up(other, {"1.10"})
+    for name in other:
+        assert not adds_up(other | {name: {"0.123"}}, {"1.00"})
+        assert not adds_up(other | {name: other[name] | {"0.123"}}, {"1.00"})
+    missing = score([sums], {}, [assessments], {})
+    assert not missing.sums.any()
+    assert not missing.gain.any()
+
+
+def scores_of(sums, gain):
+    sums, gain = np.array(sums, bool), np.array(gain, bool)
+    return Scores(sums, sums, gain, dict.fromkeys(DERIVED, gain))
+
+
+def test_a_statement_is_judged_by_its_interval():
+    good, bad = [1] * 95 + [0] * 5, [1] * 20 + [0] * 80
+    assert verdict(yes_or_no(good, good), True, []) == "holds"
+    assert verdict(yes_or_no(good, bad), True, []) == "does not hold"
+    assert verdict(yes_or_no(bad, good), False, []) == "holds"
+    assert verdict(yes_or_no(good, bad), False, []) == "does not hold"
+    assert verdict(yes_or_no(good[::10], good[::-10]), True, []) == "undecided"
+    assert verdict(yes_or_no([1, 0], [0, 1]), False, []) == "undecided"
+    assert verdict(yes_or_no(bad, good), False, [0.8, 0.7]) == "holds"
+    assert verdict(yes_or_no(bad, good), False, [0.8, -0.01]) == "undecided"
+    kept = {"stage1": [scores_of(good, bad)] * 2, "low": [scores_of(good, good), scores_of(bad, good)]}
+    (row,) = judge(kept)  # the other statements are of arms that are not there
+    assert row["by_seed"] == [0.0, pytest.approx(-0.75)]
+    assert (row["n"], row["verdict"]) == (200, "does not hold")
+    json.dumps(row, allow_nan=False)
+
+
+def test_the_interval_across_seeds_is_students():
+    assert across([0.5]) is None
+    found = across([0.4, 0.5, 0.6])
+    # t(0.975, 2) = 4.3027; s / sqrt(3) = 0.057735
+    assert found["value"] == pytest.approx(0.5)
+    assert found["low"] == pytest.approx(0.5 - 4.3027 * 0.057735, abs=1e-4)
+    assert across([1.0, 1.0, 0.9])["high"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        (stacking.arms_of, "low,hihg", "unknown arm 'hihg'"),
+        (stacking.arms_of, " , ", "no arm"),
+        (stacking.seeds_of, "1,two", "lists no seeds"),
+        (stacking.seeds_of, "-1", "lists no seeds"),
+        (stacking.seeds_of, "", "lists no seeds"),
+    ],
+)
+def test_a_list_that_cannot_be_meant_is_refused(read, text, said):
+    with pytest.raises(ElleError, match=said):
+        read(text)
+
+
+def test_lists_are_read_in_their_own_order():
+    assert stacking.arms_of("alone, low") == ["low", "alone"]
+    assert stacking.seeds_of("3,1,1") == [1, 3]
+
+
+@pytest.mark.real
+def test_a_model_without_weights_is_named(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ElleError, match="no answers"):
+        batch.answer({"x": (tmp_path / "model", {"sums": [row_of("sums")]})}, tmp_path / "out", max_tokens=4)
