@@ -30,11 +30,10 @@ def page(found: Mapping) -> str:
 
 [Notebook 06](../notebooks/06_stack_on_math.ipynb) puts [STACKED_MATH_MODE](STACKED_MATH_MODE.md) on trial with a Qwen2
 of 0.9 million parameters. `elle run stacked-nano --run-id {found["run"]}` on {found["date"]}, then
-`python benchmarks/stacked.py {found["run"]}`: {found["device"]}; {versions}.
+`python benchmarks/stacked.py {found["run"]}`: {found["device"].rstrip(".")}; {versions}.
 
-Seeds {", ".join(map(str, results["seeds"]))}; stage 1 on {given["sums"]:,} sums with worked steps, stage 2 on
-{given["assessments"]:,} CIC assessments (replay: {given["replay"]:g} sums for each); {given["questions"]:,} unseen
-questions of either kind, for every model and seed, answered greedily. No subtraction of a test was in a training row of
+Seeds {", ".join(map(str, results["seeds"]))}; stage 1 on {given["sums"]:,} sums with worked steps, stage 2 on {given["assessments"]:,} CIC
+assessments (replay: {given["replay"]:g} sums for each); {given["questions"]:,} unseen questions of either kind, for every model and seed, answered greedily. No subtraction of a test was in a training row of
 either stage. Trainings took {seconds:,.0f} s in all, start-ups included.
 
 {table(stacking.table(results))}
@@ -57,7 +56,7 @@ p is not corrected for that.
 {table(each)}
 
 Nano is not 72B: 0.9 million parameters that have seen nothing but sums have little to carry over, and little room for
-two things at once.
+two things at once; and an adapter cannot learn words whose embeddings no training has touched, of which 72B has none.
 """
 
 
