@@ -32,8 +32,9 @@ def page(found: Mapping) -> str:
 of 0.9 million parameters. `elle run stacked-nano --run-id {found["run"]}` on {found["date"]}, then
 `python benchmarks/stacked.py {found["run"]}`: {found["device"].rstrip(".")}; {versions}.
 
-Seeds {", ".join(map(str, results["seeds"]))}; stage 1 on {given["sums"]:,} sums with worked steps, stage 2 on {given["assessments"]:,} CIC
-assessments (replay: {given["replay"]:g} sums for each); {given["questions"]:,} unseen questions of either kind, for every model and seed, answered greedily. No subtraction of a test was in a training row of
+Seeds {", ".join(map(str, results["seeds"]))}; stage 1 on {given["sums"]:,} sums with worked steps, stage 2 on
+{given["assessments"]:,} CIC assessments (replay: {given["replay"]:g} sums for each); {given["questions"]:,} unseen
+questions of either kind, for every model and seed, answered greedily. No subtraction of a test was in a training row of
 either stage. Trainings took {seconds:,.0f} s in all, start-ups included.
 
 {table(stacking.table(results))}

@@ -67,6 +67,17 @@ def test_it_has_the_shape_of_a_lesson(path):
 
 
 @by_name
+def test_no_cell_uses_what_an_exercise_overwrites(path):
+    """The exercise of 04 set `answer` to None, which was the plan's."""
+    code = [notebook.source(cell) for cell in notebook.code_cells(path)]
+    (asked,) = [place for place, text in enumerate(code) if text.startswith("answer = None")]
+    for text in code[asked + 1 :]:
+        names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and node.id == "answer"]
+        bound = any(isinstance(name.ctx, ast.Store) for name in names)
+        assert bound or not names, text
+
+
+@by_name
 def test_it_starts_no_process_of_its_own_and_has_one_code_path(path):
     code = "\n".join(notebook.source(cell) for cell in notebook.code_cells(path))
     assert not re.search(r"^\s*[!%]", code, re.MULTILINE)
