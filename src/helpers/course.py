@@ -112,8 +112,8 @@ def equipment(computer: machine.Machine) -> list[dict[str, str]]:
         (
             "free disk",
             f"{computer.disk_free_gb:.0f} GB",
-            "a run of the course takes 1 GB",
-            "" if computer.disk_free_gb >= 2 else "make room, or set ELLE_RUNS to a folder on another disk",
+            "a run of the course takes 0.3 GB",
+            "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk",
         ),
         ("this kernel", f"Python {sys.version.split()[0]}, {paths.shown(sys.prefix)}", "all notebooks", ""),
         ("trainer", trainer or "missing", "05, 06", "" if trainer else "run `make setup`, choose its kernel (.venv)"),
