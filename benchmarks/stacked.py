@@ -3,19 +3,15 @@ RUN_ID`. Writes `docs/stacked.json` from the run's manifest, and `docs/stacked.m
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from helpers import jsonl, paths, stacking
 from helpers.briefings.cic_figures import DERIVED
 from helpers.errors import ElleError
+from helpers.report_markdown import table
 
 STEP = "06_stack_on_math"
 KEPT = ("sums", "assessments", "questions", "replay", "seeds")
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def page(found: Mapping) -> str:

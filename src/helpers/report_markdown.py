@@ -30,18 +30,19 @@ def parts(card: Mapping[str, Any]) -> dict[str, str]:
         "figures": _figures(card),
         "report": "\n".join(["```text", *(f"{name:<{width}}  {value}" for name, value in lines.items()), "```"]),
         "steps": ", ".join(f"{step} {seconds:,.0f}" for step, seconds in card["step_seconds"].items()),
-        "training": _table([_training(row) for row in training["trainings"]]),
-        "load": _table(answers.table(serving["points"])),
+        "training": table([_training(row) for row in training["trainings"]]),
+        "load": table(answers.table(serving["points"])),
     }
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of equal keys as a markdown table."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _figures(card: Mapping[str, Any]) -> str:
-    return _table(
+    return table(
         [
             {"": row["metric"]} | {NAMES.get(model, model): cell["value"] for model, cell in row["cells"].items()}
             for row in report.rows(card)
