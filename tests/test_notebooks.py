@@ -173,6 +173,12 @@ def test_a_value_of_another_type_is_refused(type_, value):
         notebook.Parameter("p", type_, None, "").convert(value, "")
 
 
+def test_a_number_for_a_text_is_told_how_papermill_takes_it():
+    """`papermill … -p seeds 7` gives the notebook a number."""
+    with pytest.raises(ElleError, match="-r seeds 7"):
+        notebook.Parameter("seeds", "str", "1", "").convert(7, "")
+
+
 def test_an_injected_parameter_that_does_not_exist_is_refused():
     namespace = {"run_id": "x", "In": ["", 'run_id: str = "lab"  # …', '# Parameters\nrun_id = "x"\nrunid = "y"\n']}
     with pytest.raises(ElleError, match="unknown parameter 'runid'") as caught:

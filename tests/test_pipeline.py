@@ -364,8 +364,12 @@ def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
         folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
     )
     chosen = profile.load("smoke")
-    for step, parameters in pipeline.plan(chosen, chosen.notebooks, {"run_id": "plain"}).items():
-        options = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
+    for step, parameters in pipeline.plan(chosen, chosen.notebooks, {}).items():
+        values = parameters | {"run_id": "plain"}
+        # -r: text that looks like a number stays text.
+        options = [
+            part for name, value in values.items() for part in ("-r" if type(value) is str else "-p", name, str(value))
+        ]
         done = papermill(step, tmp_path, tmp_path / "runs", *options)
         assert done.returncode == 0, done.stderr[-3000:]
         assert (tmp_path / "runs" / "plain" / "manifests" / f"{step}.json").exists()

@@ -55,8 +55,9 @@ class Parameter:
                     return wanted(value)
                 except ValueError:
                     pass
+        raw = f"; papermill keeps a number as text with -r {self.name} {value}" if wanted is str else ""
         raise ElleError(
-            f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}"
+            f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}{raw}"
         )
 
 
