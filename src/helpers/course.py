@@ -13,8 +13,7 @@ from typing import Any
 
 from helpers import jsonl, machine, notebook, paths
 
-#: What a set-up and `make demo` take on a laptop (README).
-MEMORY_GB, DISK_GB = 16, 30
+MEMORY_GB = 16  # what the course takes on a laptop (README)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Station:
         """The time it takes on a laptop, as it says itself."""
         return re.search(r"^\| time, cost \| ([^,|]+)", self._text, re.MULTILINE)[1].strip()
 
-    @property
+    @cached_property
     def needs(self) -> list[str]:
         """The numbers of the notebooks that must have run before it."""
         code = "\n".join(map(notebook.source, notebook.code_cells(notebook.file_of(self.step))))

@@ -58,8 +58,14 @@ REGIMES = (
     Regime("all drawn to one wrong answer", 0, 0, 11, attractor=0.01),
     Regime("most right", 7, 2, 2),
 )
+
+
+def _conditions(spreads: Sequence[float]) -> tuple[Regime, ...]:
+    return tuple(replace(regime, sigma=spread) for spread in spreads for regime in REGIMES[:2])
+
+
 #: The claim's four conditions are not spelled out. Ours: near-misses well inside the clusters' gap and as wide as it.
-CONDITIONS = tuple(replace(regime, sigma=sigma) for sigma in (0.02, 0.05) for regime in REGIMES[:2])
+CONDITIONS = _conditions((0.02, 0.05))
 #: The near-misses' spread that decides: the first regime, wider and wider.
 SPREADS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25)
 
@@ -109,7 +115,7 @@ def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> Answer
     rng = np.random.default_rng(seed)
     regimes = tuple(_regime_result(regime, trials, rng) for regime in REGIMES)
     spread = [_errors(replace(REGIMES[0], sigma=sigma), trials, rng) for sigma in SPREADS]
-    first, *others = [np.hstack([_errors(regime, trials, rng) for regime in CONDITIONS]) for _ in range(seeds + 1)]
+    first, *others = [_pooled_errors(CONDITIONS, trials, rng) for _ in range(seeds + 1)]
     again = np.array([_reduction(errors, axis=0) for errors in others])
     estimates = tuple(bootstrap(errors, _reduction, rng) for errors in (*spread, first))
     return AnswersTrial(regimes, estimates[:-1], estimates[-1], again, int((again >= CLAIM).sum()))
@@ -118,8 +124,7 @@ def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> Answer
 def pooled(spreads: Sequence[float], trials: int = 300, seed: int = 1) -> float:
     """The cluster centre's reduction, pooled as over CONDITIONS, with near-misses of these spreads."""
     rng = np.random.default_rng(seed)
-    conditions = [replace(regime, sigma=spread) for spread in spreads for regime in REGIMES[:2]]
-    return float(_reduction(np.hstack([_errors(regime, trials, rng) for regime in conditions]), axis=0))
+    return float(_reduction(_pooled_errors(_conditions(spreads), trials, rng), axis=0))
 
 
 def draw(regime: Regime, trials: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +145,11 @@ def _errors(regime: Regime, trials: int, rng: np.random.Generator) -> np.ndarray
     truth, answers = draw(regime, trials, rng)
     centre, majority = (np.array([answer(row) for row in answers]) for answer in (basin_center, majority_vote))
     return np.column_stack([_relative(centre, truth), _relative(majority, truth)])
+
+
+def _pooled_errors(conditions: Sequence[Regime], trials: int, rng: np.random.Generator) -> np.ndarray:
+    """Those of each condition, side by side: (trials, 2·conditions)."""
+    return np.hstack([_errors(regime, trials, rng) for regime in conditions])
 
 
 def _relative(answer: np.ndarray, truth: np.ndarray) -> np.ndarray:
