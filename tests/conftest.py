@@ -4,6 +4,7 @@ import signal
 import socket
 
 import pytest
+import qwen_tokens
 from contract import Server
 from contract.hub import Hub
 
@@ -53,6 +54,12 @@ def small_base(tmp_path_factory, small_data):
     folder = tmp_path_factory.mktemp("model") / "base"
     nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_base(tmp_path_factory):
+    """A folder that the planner takes for a Qwen2.5: its tokenizer, and nothing else."""
+    return qwen_tokens.save(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
+import qwen_tokens
 import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import cli, paths, profile
+from helpers import cli, jsonl, paths, profile
 from helpers.briefings import dataset
 from helpers.errors import ElleError
 from helpers.training import budget, fix, hardware, memory, models, preflight, recipe
@@ -205,7 +205,7 @@ def test_zero_terms_are_those_of_deepspeeds_own_estimators():
 def test_pieces_are_those_of_qwen2():
     from helpers.training.nano import pieces
 
-    count, _ = budget._tokenizer("nothing/here")
+    count, _ = budget._tokenizer("nothing/here", nano=True)
     for text in ("UKR 74%, it's ↑ -3.097\n\n  indent_ed (DPRK)  \r\n", "Überfälle 2026: ¿qué?", "", " \n \n"):
         assert count(text) == pieces(text)
 
@@ -217,6 +217,7 @@ def test_lengths_come_from_the_data_itself(small_data):
     assert "180 rows" in data.source
     stated = budget.find_data("basic", "")
     assert data.tokens / data.examples == pytest.approx(stated.tokens / stated.examples, rel=0.03)
+    assert stated.source.endswith("in tokens of Qwen2.5")
     assert budget.find_data("documents-cic", "").tokens == 10_000 * 2971
     assert budget.find_data("documents-cic", "", 500).examples == pytest.approx(500, abs=2)
     with pytest.raises(ElleError, match="unknown data set") as caught:
@@ -224,21 +225,71 @@ def test_lengths_come_from_the_data_itself(small_data):
     assert "documents-cic" in caught.value.fix
 
 
-@pytest.mark.parametrize(("kind", "count", "step"), [("basic", 3000, 10), ("cic", 256, 20)])
-def test_the_stated_lengths_are_those_of_the_sets(tmp_path, monkeypatch, kind, count, step):
+# How a recipe's tokens are counted: by Qwen2.5's tokenizer (`qwen_base`), or by that of a nano base not made yet.
+NANO = "configs/nano_base.yaml"
+
+
+@pytest.mark.parametrize(("kind", "count"), [("basic", 3000), ("cic", 256)])
+def test_the_stated_lengths_are_those_of_the_sets(tmp_path, qwen_base, kind, count):
     """The set itself, counted anew (of the CIC set, its first block)."""
     dataset.build(kind, count, 42, tmp_path)
-    monkeypatch.setattr(budget, "SAMPLE", count)
-    counted = Counter()
-    for length, rows in budget.read_data(tmp_path, "nothing/here").lengths.items():
-        counted[math.ceil(length / step) * step] += rows
-    stated = budget.find_data(kind, "")
-    if kind == "basic":
-        assert counted == stated.lengths
-    else:
-        assert counted.keys() <= stated.lengths.keys()
-        mean = sum(length * rows for length, rows in counted.items()) / counted.total()
-        assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.01)
+    for base, sizes in ((str(qwen_base), ""), ("", NANO)):
+        counted = qwen_tokens.lengths(tmp_path, qwen_tokens.SETS[kind][1], base, sizes)
+        stated = budget.find_data(kind, base, sizes=sizes)
+        if kind == "basic":
+            assert counted == stated.lengths
+        else:
+            assert counted.keys() <= stated.lengths.keys()
+            mean = sum(length * rows for length, rows in counted.items()) / sum(counted.values())
+            assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "tokens", "pieces"), [("basic", 311.4, 286.1), ("cic", 628.7, 575.4)])
+def test_the_estimate_without_a_tokenizer_is_near_the_tokens(qwen_base, kind, tokens, pieces):
+    """The committed rows, with figures counted once by another program."""
+
+    def counted(base: str, sizes: str = "") -> budget.Data:
+        return budget.find_data(f"data/samples/{kind}-42.jsonl", base, sizes=sizes)
+
+    real, estimate, nano = counted(str(qwen_base)), counted("nothing/here"), counted("nothing/here", NANO)
+    assert real.tokens / 100 == pytest.approx(tokens, abs=0.06)
+    assert nano.tokens / 100 == pytest.approx(pieces, abs=0.06)
+    assert estimate.tokens == pytest.approx(real.tokens, rel=0.01)
+    turns = 100 * 3 * budget.TURN
+    assert (real.tokens - turns) / (nano.tokens - turns) == pytest.approx(budget.TOKENS_PER_PIECE, rel=0.01)
+    assert f"{budget.TOKENS_PER_PIECE} tokens each" in estimate.source
+    assert "nano" in nano.source
+
+
+def test_a_nano_base_is_planned_in_pieces(tmp_path):
+    pieces = budget.find_data("basic", "", sizes=NANO)
+    assert preflight.plan("configs/nano.yaml", data="basic").data == pieces != budget.find_data("basic", "")
+    (tmp_path / "nano.json").write_text("{}")  # one that is made, whatever the recipe is called
+    assert budget.find_data("basic", str(tmp_path)) == pieces
+
+
+def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
+    import tiktoken
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(qwen_base / "tokenizer.json"))
+    assert tokenizer.encode("Hello world").ids == [9707, 1879]
+    assert tokenizer.encode("<|im_start|>user\nHi<|im_end|>\n").ids == [151644, 872, 198, 13048, 151645, 198]
+    assert tokenizer.token_to_id("<|file_sep|>") == 151_664
+    known = qwen_tokens.ranks()
+    assert sum(len(token) > 1 for token in known) == qwen_tokens.MERGES
+    theirs = tiktoken.Encoding("qwen", pat_str=qwen_tokens.SPLIT, mergeable_ranks=known, special_tokens={})
+    rows = [row for kind in dataset.KINDS for row in jsonl.read(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")]
+    for text in [
+        *(turn["value"] for row in rows for turn in row["conversations"]),
+        "Überfälle ═════ 2,971\r\n\n 東京 🙂",
+    ]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert ids == theirs.encode_ordinary(text)
+        assert tokenizer.decode(ids) == text
+    monkeypatch.setattr(qwen_tokens.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ElleError, match="dashscope is not installed"):
+        qwen_tokens.ranks()
 
 
 def test_faulty_data_is_named_with_its_line(tmp_path):

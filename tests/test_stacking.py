@@ -3,12 +3,12 @@ scores that can fail, and statements judged by their intervals."""
 
 import importlib.util
 import json
-import math
 import re
 from decimal import Decimal
 
 import numpy as np
 import pytest
+import qwen_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,13 +134,13 @@ def test_an_assessments_answer_has_the_figures_that_follow_from_its_prompt():
 
 
 @pytest.mark.parametrize("kind", ["sums", "worked"])
-def test_the_planner_knows_the_lengths_of_the_sets(kind, tmp_path, monkeypatch):
-    sets.build(kind, 200, 1, 42, tmp_path)
-    monkeypatch.setattr(budget, "SAMPLE", 300)
-    counted, stated = budget.read_data(tmp_path, "nothing/here"), budget.find_data(kind, "")
-    assert {10 * math.ceil(length / 10) for length in counted.lengths} <= stated.lengths.keys()
-    # Stated in tens, rounded up.
-    assert 0 <= stated.tokens / stated.examples - counted.tokens / counted.examples <= 10
+def test_the_planner_knows_the_lengths_of_the_sets(kind, tmp_path, qwen_base):
+    sets.build(kind, 200, 1, 1, tmp_path)
+    for base, sizes in ((str(qwen_base), ""), ("", "configs/nano_base.yaml")):
+        counted, stated = qwen_tokens.lengths(tmp_path, 10, base, sizes), budget.find_data(kind, base, sizes=sizes)
+        assert counted.keys() <= stated.lengths.keys()
+        mean = sum(length * rows for length, rows in counted.items()) / 200
+        assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.05)
 
 
 def test_the_page_of_results_is_that_of_its_figures():

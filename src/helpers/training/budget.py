@@ -29,11 +29,20 @@ FORWARD = 1 / 3
 CHECKPOINTS, PACKAGES = 4, 20.0
 #: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
 SAMPLE, TURN = 500, 5
+#: Tokens of Qwen2.5 per piece of its pre-tokenisation, counted over this project's sets (basic 1.093, CIC 1.095; see
+#: tests/qwen_tokens.py). It depends on the text: sums of digits have 1.00, and the documents' CIC set, with its rules
+#: of box-drawing characters, 1.56.
+TOKENS_PER_PIECE = 1.094
 
 #: Qwen2's pre-tokenisation in Python's own terms (transformers' PRETOKENIZE_REGEX, see nano.pieces).
 _PIECES = re.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:(?![\r\n])[\W_])?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+#: The two units of `configs/recipes.yaml`, in words.
+_UNITS = {
+    "tokens": "tokens of Qwen2.5",
+    "pieces": "pieces of Qwen2's pre-tokenisation, as a nano base's tokenizer has it",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,10 @@ def known_sets() -> dict[str, dict]:
     return table("recipes")["data"]
 
 
-def _tokenizer(base_model: str) -> tuple[Callable[[str], int], str]:
+def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str]:
     """A counter of tokens, and what it is: the model's own tokenizer if it is on this machine (for Qwen2.5: any of the
-    family, in the Hub's cache), else the pieces of Qwen2's pre-tokenisation."""
+    family, in the Hub's cache), else an estimate from the pieces of Qwen2's pre-tokenisation. nano: the tokenizer will
+    be trained on the data itself, under that pre-tokenisation: a piece is a token."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     cache = os.environ.get("HF_HUB_CACHE") or Path(home) / "hub"
     files = [local_file(base_model, "tokenizer.json")]
@@ -80,7 +90,12 @@ def _tokenizer(base_model: str) -> tuple[Callable[[str], int], str]:
             pass
         else:
             return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), "its own tokenizer"
-    return lambda text: sum(1 for _ in _PIECES.finditer(text)), "Qwen2's pre-tokenisation, a lower bound"
+    each = 1 if nano else TOKENS_PER_PIECE
+    how = "pieces of Qwen2's pre-tokenisation"
+    how += (
+        ", as a nano base's tokenizer has it" if nano else f", {each} tokens each (as in our sets; other text differs)"
+    )
+    return lambda text: each * sum(1 for _ in _PIECES.finditer(text)), how
 
 
 def _texts(row: dict) -> list[str]:
@@ -92,13 +107,19 @@ def _texts(row: dict) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def read_data(path: Path, base_model: str) -> Data:
-    """The lengths of a JSONL file's examples; of a large file, of rows spread evenly over it.
+def _is_nano(base_model: str, sizes: str) -> bool:
+    """Whether the base is one that this project makes: from the YAML `sizes`, or made already."""
+    return bool(sizes) or local_file(base_model, "nano.json") is not None
+
+
+def read_data(path: Path, base_model: str, sizes: str = "") -> Data:
+    """The lengths of a JSONL file's examples; of a large file, of rows spread evenly over it. `sizes` is the YAML of a
+    nano base that is not made yet.
 
     Raises:
         ElleError: the file cannot be read, holds no examples, or a line is no JSON object (with its number).
     """
-    count, how = _tokenizer(base_model)
+    count, how = _tokenizer(base_model, _is_nano(base_model, sizes))
     if path.is_dir():
         path = path / "train.jsonl"
     try:
@@ -113,15 +134,16 @@ def read_data(path: Path, base_model: str) -> Data:
         for number_, line in enumerate(rows):
             if number_ % every == 0:
                 row = jsonl.parse(line, f"{path}:{number_ + 1}")
-                lengths[sum(count(text) + TURN for text in _texts(row))] += 1
+                lengths[round(sum(count(text) + TURN for text in _texts(row)))] += 1
     if not lengths:
         raise ElleError("this data set is empty", where=str(path), fix="generate it anew")
     source = f"{total} rows of {paths.shown(path)}, counted by {how}"
     return Data(str(path), dict(lengths), source + (f" on one row of {every}" if every > 1 else "")).scaled(total)
 
 
-def find_data(name: str, base_model: str, examples: int | None = None) -> Data:
-    """The data called `name`: a set of `configs/recipes.yaml`, a JSONL file, or a data set's folder.
+def find_data(name: str, base_model: str, examples: int | None = None, sizes: str = "") -> Data:
+    """The data called `name`: a set of `configs/recipes.yaml`, a JSONL file, or a data set's folder. Its lengths are in
+    tokens of Qwen2.5, or of a nano base (`sizes`: the YAML of one that is not made yet).
 
     Raises:
         ElleError: neither is there (with the nearest name), or the file is faulty.
@@ -129,7 +151,9 @@ def find_data(name: str, base_model: str, examples: int | None = None) -> Data:
     sets = known_sets()
     if name in sets:
         entry = sets[name]
-        data = Data(name, {int(length): int(count) for length, count in entry["lengths"].items()}, entry["source"])
+        unit = "pieces" if "pieces" in entry and _is_nano(base_model, sizes) else "tokens"
+        lengths = {int(length): int(count) for length, count in entry[unit].items()}
+        data = Data(name, lengths, f"{entry['source']}, in {_UNITS[unit]}")
     else:
         try:
             exists = paths.located(name).exists()
@@ -137,7 +161,7 @@ def find_data(name: str, base_model: str, examples: int | None = None) -> Data:
             exists = False
         if not exists:
             raise unknown("data set", name, sets, where="--data")
-        data = read_data(paths.located(name), base_model)
+        data = read_data(paths.located(name), base_model, sizes)
     return data if examples is None else data.scaled(max(1, examples))
 
 

@@ -383,8 +383,10 @@ def plan(
     )
     base = config.get("base_model")
     chosen = data or own_data(config) or entry.get("data")
-    read = budgets.find_data(chosen, base if isinstance(base, str) else "", examples) if chosen else None
-    return assess(path, config, hardware, read, sizes=entry.get("base", ""), limit=limit)
+    base = base if isinstance(base, str) else ""
+    sizes = entry.get("base", "")
+    read = budgets.find_data(chosen, base, examples, sizes) if chosen else None
+    return assess(path, config, hardware, read, sizes=sizes, limit=limit)
 
 
 def ask_trainer(plans: list[Plan]) -> list[Plan]:
