@@ -1,6 +1,7 @@
 """Steps, evaluations and saves: as the planner counts them, and as the installed trainer does."""
 
 import math
+import random
 import time
 
 import pytest
@@ -148,3 +149,172 @@ def test_the_best_checkpoint_stays_beside_the_last():
     assert steps.most_kept({"load_best_model_at_end": True}, 9, 1) == 3
     assert steps.most_kept({"load_best_model_at_end": True}, 9, 2) == 3
     assert steps.most_kept({}, 1, 4) == 1
+
+
+# What the installed trainer says
+
+SETTINGS: list[tuple[dict, int]] = [
+    (PACKED, 1),
+    (PACKED | {"gradient_accumulation_steps": 3}, 2),
+    (PACKED | {"gradient_accumulation_steps": 2, "num_epochs": 1.5}, 8),
+    (PACKED | {"attn_implementation": "sdpa", "micro_batch_size": 4}, 2),
+    (PACKED | {"attn_implementation": "sdpa", "multipack_real_batches": True}, 1),
+    (PACKED | {"sample_packing_bin_size": 3}, 2),
+    (PACKED | {"sample_packing_group_size": 100, "dataloader_drop_last": True}, 2),
+    ({"sample_packing": False, "num_epochs": 2.5, "gradient_accumulation_steps": 4}, 2),
+]
+
+
+@pytest.fixture
+def axolotl(tmp_path, monkeypatch):
+    """Axolotl's own count of the steps: (recipe, lengths, GPUs) to number."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import torch
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+    from axolotl.utils.trainer import calculate_total_num_steps
+    from datasets import Dataset
+
+    def count(config: dict, lengths: list[int], gpus: int) -> int:
+        # What its validator would add, and what it makes of the number of processes.
+        names = ("sample_packing_bin_size", "sample_packing_group_size")
+        defaults = {name: AxolotlInputConfig.model_fields[name].default for name in names}
+        supports = config.get("attn_implementation") in steps.ONE_ROW
+        cfg = DictDefault(defaults | {"gradient_accumulation_steps": 1, "attn_supports_packing": supports} | config)
+        cfg.batch_size = cfg.micro_batch_size * cfg.gradient_accumulation_steps * gpus
+        cfg.dataset_num_proc = 1
+        rows = {"length": lengths, "labels": [[1]] * len(lengths), "input_ids": [[1]] * len(lengths)}
+        torch.manual_seed(42)  # the order in which it packs
+        return calculate_total_num_steps(cfg, Dataset.from_dict(rows))
+
+    return count
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", range(len(SETTINGS)))
+def test_axolotl_takes_as_many_steps(axolotl, number):
+    config, gpus = SETTINGS[number]
+    config = {"micro_batch_size": 2, "sequence_len": 2048} | config
+    lengths = {length: 3 + length % 7 for length in range(100, 1500, 11)}
+    rows = [length for length, count in lengths.items() for _ in range(count)]
+    made = counted(config, lengths, config["micro_batch_size"], gpus).steps
+    # Its order hangs on the seed: a step more or less an epoch.
+    near = math.ceil(config["num_epochs"]) if config["sample_packing"] else 0
+    assert axolotl(config, rows, gpus) == pytest.approx(made, abs=near)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [name for name in recipe.table("recipes")["recipes"] if name.startswith("config")])
+def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
+    entry = recipe.table("recipes")["recipes"][name]
+    config = recipe.read_yaml(paths.configs() / name)
+    lengths = recipe.table("recipes")["data"][entry["data"]]["lengths"]
+    rows = [length for length, count in lengths.items() for _ in range(count)]
+    held_out = steps.validation(config, len(rows), [])[0]
+    random.Random(1).shuffle(rows)
+    made = counted(config, lengths, config["micro_batch_size"], entry["count"], config["sequence_len"]).steps
+    assert axolotl(config, rows[held_out:], entry["count"]) == made
+
+
+@pytest.mark.real
+def test_the_rows_that_axolotl_packs_without_a_batch_are_those_named():
+    from axolotl.utils.schemas import enums
+
+    assert steps.ONE_ROW == enums.ATTN_IMPLS_SUPPORTING_PACKING
+    switches = {flag for flag, name in enums.LEGACY_ATTN_FLAG_TO_IMPL.items() if name in steps.ONE_ROW}
+    assert set(steps.ONE_ROW_SWITCHES) == switches
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [0.05, 0.041, 2, 30.7, 1, 1.5, 40, 100, 150, -0.1, 0.999])
+def test_datasets_cuts_the_validation_set_so(size):
+    """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
+    from datasets import Dataset
+
+    found: list[recipe.Finding] = []
+    taken, _ = steps.validation({"val_set_size": size}, 40, found)
+    rows = Dataset.from_dict({"a": list(range(40))})
+    given = int(size) if size > 1 else float(size)
+    if found:
+        with pytest.raises(ValueError, match="test_size"):
+            rows.train_test_split(test_size=given, shuffle=False)
+    else:
+        assert len(rows.train_test_split(test_size=given, shuffle=False)["test"]) == taken
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval_steps": 4, "save_steps": 4, "save_total_limit": 2},
+        {"eval_steps": 5, "save_steps": 5, "eval_on_start": False, "save_total_limit": 1},
+        {"eval_steps": 0.3, "save_steps": 0.3, "max_steps": 8},
+        {"eval_steps": 500, "save_steps": 500},
+        {"evals_per_epoch": 2, "saves_per_epoch": 4},
+        {"evals_per_epoch": 1, "saves_per_epoch": 1},
+        {"eval_strategy": "epoch", "max_steps": 7, "gradient_accumulation_steps": 4},
+        {"eval_strategy": "no", "save_strategy": "no"},
+        {"eval_strategy": "epoch", "num_epochs": 1.3, "gradient_accumulation_steps": 3},
+        {"eval_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_first_step": True},
+    ],
+)
+def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch):
+    """Axolotl's builder makes the arguments, transformers' trainer the run."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import torch
+    from axolotl.core.builders.base import TrainerBuilderBase
+    from axolotl.utils.callbacks import SaveModelOnFirstStepCallback
+    from axolotl.utils.dict import DictDefault
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Builder(TrainerBuilderBase):
+        def build(self, total_num_steps):
+            raise NotImplementedError
+
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def forward(self, x, labels=None):
+            made = self.layer(x)
+            return {"loss": ((made - labels) ** 2).mean(), "logits": made}
+
+    class Counts(TrainerCallback):
+        evaluated, saved = 0, 0
+
+        def on_evaluate(self, *_, **__):
+            self.evaluated += 1
+
+        def on_save(self, *_, **__):
+            self.saved += 1
+
+    config = {"sample_packing": False, "num_epochs": 1, "val_set_size": 4, "micro_batch_size": 1} | changes
+    found: list[recipe.Finding] = []
+    cut = steps.validation(config, 14, found)
+    run = steps.run(config, {9: 14}, cut, (1, 1, 16), found)
+    times = steps.evaluations(config, run, cut, found)
+
+    cfg = DictDefault({"gradient_accumulation_steps": 1} | config)
+    for what in ("save", "eval"):  # normalize_config
+        if each := cfg[f"{what}s_per_epoch"]:
+            share = 1.0 / (each * cfg.num_epochs)
+            cfg[f"{what}_steps"] = share if share < 1 else None
+    rows = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(14)]
+    builder, made = Builder(cfg, None, None), {}
+    builder.eval_dataset = rows[:4]
+    builder._configure_save_and_eval_strategy(made)
+    total = cfg.max_steps or math.ceil(10 * cfg.num_epochs / cfg.gradient_accumulation_steps)
+    builder._configure_warmup_and_logging(total, made)
+    shape = {"max_steps": total, "num_train_epochs": cfg.num_epochs, "per_device_train_batch_size": 1}
+    shape |= {"gradient_accumulation_steps": cfg.gradient_accumulation_steps, "use_cpu": True, "report_to": []}
+    counts = Counts()
+    more = [SaveModelOnFirstStepCallback()] if cfg.save_first_step else []
+    args = TrainingArguments(str(tmp_path), disable_tqdm=True, **shape, **made)
+    trainer = Trainer(Tiny(), args, train_dataset=rows[4:], eval_dataset=rows[:4], callbacks=[counts, *more])
+    trainer.train()
+    assert trainer.state.global_step == run.steps
+    assert (counts.evaluated, counts.saved) == (times, steps.saves(config, run, times, found))
+    kept = len(list(tmp_path.glob("checkpoint-*")))
+    limit = config.get("save_total_limit", 4)
+    assert kept == min(limit, counts.saved) <= steps.most_kept(config, counts.saved, limit)

@@ -206,6 +206,10 @@ def _every(recipe: dict, what: str, run: Run, found: list[Finding]) -> int:
         share = 1 / (each * epochs) if epochs else 1
         return math.ceil(run.steps * share) if share < 1 else 0
     every = number(recipe, f"{what}_steps", 0, 0, 1e9, found)
+    if every > 1 and every != int(every):
+        found.append(
+            error("wrong-value", f"{what}_steps", f"{every:g} steps: above 1 it is a whole number", "round it")
+        )
     return math.ceil(run.steps * every) if every < 1 else int(every)
 
 
@@ -230,6 +234,12 @@ def evaluations(recipe: dict, run: Run, cut: tuple[int, int], found: list[Findin
         fix = "eval_strategy: epoch" + (f", without {key}" if key != "eval_strategy" else "")
         found.append(warning("validation-unused", key, message, fix))
         return 0
+    if not run.evaluated:
+        message = f"{cut[1]:,} validation examples do not make a batch for each GPU: an evaluation measures nothing"
+        if best(recipe):
+            message += ", and choosing the best checkpoint fails"
+        level = error if best(recipe) else warning
+        found.append(level("validation-size", "val_set_size", message, "more of them, or a smaller eval_batch_size"))
     return (_times(every, run) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
 
 
@@ -249,8 +259,12 @@ def saves(recipe: dict, run: Run, evaluations: int, found: list[Finding]) -> int
     return count + bool(recipe.get("save_first_step") and every != 1)
 
 
+def best(recipe: dict) -> bool:
+    """Whether the trainer looks for the best checkpoint."""
+    return any(recipe.get(k) for k in ("load_best_model_at_end", "early_stopping_patience", "metric_for_best_model"))
+
+
 def most_kept(recipe: dict, count: int, limit: int) -> int:
     """The most of `count` checkpoints that are on the disk at a time, of `save_total_limit: limit`: a new one is
     whole before the oldest goes, and the best one stays beside the last (transformers, rotate_checkpoints)."""
-    best = recipe.get("load_best_model_at_end") or recipe.get("early_stopping_patience")
-    return min(count, max(limit, 2 if best or recipe.get("metric_for_best_model") else 1) + 1)
+    return min(count, max(limit, 2 if best(recipe) else 1) + 1)
