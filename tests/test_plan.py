@@ -303,16 +303,6 @@ def test_faulty_data_is_named_with_its_line(tmp_path):
         budget.find_data(str(path), "")
 
 
-@given(st.dictionaries(st.integers(1, 120), st.integers(1, 30), max_size=12))
-def test_packing_holds_every_example_and_wastes_little(lengths):
-    rows = budget.pack(lengths, 100)
-    kept = {length: count for length, count in lengths.items() if length <= 100}
-    tokens, examples = sum(length * count for length, count in kept.items()), sum(kept.values())
-    assert math.ceil(tokens / 100) <= rows <= examples
-    # First-fit decreasing: no two rows are half empty.
-    assert rows <= 2 * tokens / 100 + 1
-
-
 @pytest.mark.parametrize(
     ("recipe_name", "data", "examples", "stated", "changes"),
     [
@@ -325,19 +315,20 @@ def test_packing_holds_every_example_and_wastes_little(lengths):
     ],
 )
 def test_hours_are_what_was_stated(recipe_name, data, examples, stated, changes):
-    """Training alone: the stated figures count no padding, no evaluation and no validation share."""
+    """Training alone: the stated figures count every token once an epoch, no padding, evaluation or validation."""
     config = recipe.read_yaml(DOCUMENTED / f"{recipe_name}.yaml") | changes
     config = recipe.merge(config, {"val_set_size": None, "eval_steps": None})
     entry = RECIPES[f"{recipe_name}.yaml"]
     plan = assess(config, gpu=entry["gpu"], count=entry["count"], data=data, examples=examples)
-    slots = plan.budget.steps * config["micro_batch_size"] * config["gradient_accumulation_steps"] * entry["count"]
-    full = plan.budget.tokens / (slots * config["sequence_len"])  # share of the rows that is no padding
+    slots = plan.budget.training_hours[0] * 3600 * plan.budget.tokens_per_second[1]
+    # What is no padding, with what the trainer leaves out: a batch that is not whole, the end of the last epoch.
+    full = plan.data.tokens * config["num_epochs"] / slots
     low, high = (hours * full for hours in plan.budget.training_hours)
     if stated[0] == stated[1]:  # one figure, at the published 18,728 tokens/s: the interval's fast end
         assert low == pytest.approx(stated[0], rel=0.05)
         assert plan.budget.tokens_per_second[1] == pytest.approx(18_728, rel=0.01)
     else:
-        assert (low, high) == pytest.approx(stated, rel=0.1)
+        assert (low, high) == pytest.approx(stated, rel=0.1, abs=0.08)  # stated to a tenth of an hour
 
 
 def test_throughput_is_that_of_the_published_anchors():
@@ -350,8 +341,12 @@ def test_throughput_is_that_of_the_published_anchors():
 
 
 def test_stated_costs_hold_with_loading_and_saving():
-    """72B in full on 8, two epochs of the CIC set: $103 to $140 with 0.75 h of loading and saving."""
-    plan = preflight.plan("configs/config_72b_8xh200.yaml", data="documents-cic")
+    """72B in full on 8, two epochs of the CIC set: $103 to $140 with 0.75 h of loading and saving. Not counted there:
+    the save at the last step, and the evaluation before the first."""
+    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    steps = preflight.plan("configs/config_72b_8xh200.yaml", data="documents-cic").budget.steps
+    plan = assess(config | {"save_steps": steps, "eval_on_start": False}, count=8, data="documents-cic")
+    assert plan.budget.saves == 1
     assert plan.budget.other_hours == pytest.approx(0.75, abs=0.05)
     assert plan.budget.dollars == pytest.approx((103, 140), rel=0.1)
 
@@ -430,10 +425,67 @@ def test_cic_examples_are_dropped_at_2048():
     [("config", "push_to_hub"), ("config_72b_8xh200", "flash_attn_fuse_qkv"), ("config_72b_8xh200", "fsdp")],
 )
 def test_ignored_keys_are_named(name, key):
-    finding = next(f for f in original(name).findings if f.where == key)
+    plan = original(name)
+    finding = next(f for f in plan.findings if f.where == key)
     assert finding.code == "ignored-key"
+    # One that asks for nothing is a remark: it makes no difference, and stops nothing.
+    assert finding.severity == ("error" if plan.config[key] else "info")
     assert "drops" in finding.message
     assert finding.fix == recipe.DROPPED[key]
+
+
+@pytest.mark.parametrize("value", [None, False])
+def test_a_key_that_asks_for_nothing_is_a_remark(value, tmp_path):
+    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"push_to_hub": value, "liger_rope": value}
+    plan = assess(recipe.merge(config, {"plugins": None}) | {"push_to_hub": value}, count=2, data="basic")
+    ignored = [f for f in plan.findings if f.code == "ignored-key" and f.where in ("push_to_hub", "liger_rope")]
+    assert [f.severity for f in ignored] == ["info"] * 2
+    plan = assess(config, count=2, data="basic")
+    assert plan.ok
+    assert "info    ignored-key: push_to_hub" in plan.text()
+    assert "ignored-key" not in plan.short()
+    fixed, _ = fix.nearest(plan)
+    assert "push_to_hub" not in fixed.config
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said", "fixed"),
+    [
+        ({"optimizer": "adamw_bnb_8bt"}, "unknown-optimizer", "did you mean 'adamw_bnb_8bit'", "adamw_bnb_8bit"),
+        ({"optimizer": "adamw"}, "unknown-optimizer", "use one of: adamw_8bit, ", None),  # one letter off adamc
+        ({"optimizer": "apollo_adamw"}, "unknown-optimizer", "apollo_torch", None),
+        ({"optimizer": "flash_adamw"}, "unknown-optimizer", "flashoptim", None),
+        ({"optimizer": "ao_adamw_8bit"}, "unknown-optimizer", "Unhandled", None),
+        ({"lr_scheduler": "cosine_with_minlr"}, "unknown-scheduler", "cosine_with_min_lr", "cosine_with_min_lr"),
+        ({"lr_scheduler": "log_sweep"}, "unknown-scheduler", "", None),
+    ],
+)
+def test_a_name_that_only_the_builder_refuses_is_found(changes, code, said, fixed):
+    config = recipe.read_yaml(paths.configs() / "config.yaml") | changes
+    plan = assess(config, count=2, data="basic")
+    (finding,) = (f for f in plan.findings if f.code == code)
+    assert finding.severity == "error"
+    assert said in finding.message + finding.fix
+    if fixed is None:
+        with pytest.raises(ElleError, match="no change of the recipe"):
+            fix.nearest(plan)
+    else:
+        assert fix.nearest(plan)[0].config[finding.where] == fixed
+
+
+def test_every_name_that_the_builder_takes_passes():
+    known = recipe.schema()
+    usable = [name for name, said in known["optimizers"].items() if not said]
+    assert {"adamw_torch_fused", "adamw_bnb_8bit", "muon"} <= set(usable)
+    for key, names in (("optimizer", usable), ("lr_scheduler", known["schedulers"])):
+        assert not [name for name in names if recipe._name_findings({key: name})]
+
+
+def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
+    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"load_best_model_at_end": True}
+    plan = assess(config, count=2, data="basic")
+    assert "conflict" in codes(plan, "error")
+    assert "load_best_model_at_end" not in fix.nearest(plan)[0].config
 
 
 def test_deprecated_keys_are_named_with_their_replacement():
@@ -463,8 +515,9 @@ def test_a_rank_above_the_servers_default_is_named():
 def test_a_checkpoint_larger_than_the_disk_is_named():
     plan = original("config_72b_8xh200")
     assert "disk" in codes(plan, "error")
-    assert plan.budget.disk["checkpoints"] == pytest.approx(1018, abs=1)  # one: 14 bytes a parameter
-    assert "disk" not in codes(original("config_72b_8xh200", disk=2000))
+    # Two, of 14 bytes a parameter: at step 200, and at the last.
+    assert plan.budget.disk["checkpoints"] == pytest.approx(2 * 1018, abs=1)
+    assert "disk" not in codes(original("config_72b_8xh200", disk=3000))
 
 
 def test_a_broken_budget_is_named():

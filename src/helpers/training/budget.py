@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
+from helpers.training import steps
 from helpers.training.hardware import Hardware, hourly
 from helpers.training.memory import Setup
 from helpers.training.models import local_file
@@ -165,31 +166,6 @@ def find_data(name: str, base_model: str, examples: int | None = None, sizes: st
     return data if examples is None else data.scaled(max(1, examples))
 
 
-def pack(lengths: dict[int, int], sequence: int) -> int:
-    """Rows of `sequence` tokens that the examples fill, the longest first, each into the fullest row that still has
-    room (Axolotl packs by the same idea)."""
-    rows, room = 0, Counter()
-    for length in sorted(lengths, reverse=True):
-        left = lengths[length]
-        if not 0 < length <= sequence:
-            continue
-        for space in sorted(space for space in room if space >= length):
-            each = space // length  # such examples go into a row with this room
-            full = min(room[space], left // each)
-            rest = left - full * each if room[space] > full else 0  # fewer than that, into one more
-            room[space] -= full + (rest > 0)
-            room[space - each * length] += full
-            room[space - rest * length] += rest > 0
-            left -= full * each + rest
-        if left:
-            fit = min(sequence // length, left)
-            new, rest = divmod(left, fit)
-            rows += new + (rest > 0)
-            room[sequence - fit * length] += new
-            room[sequence - rest * length] += rest > 0
-    return rows
-
-
 @dataclass(frozen=True)
 class Budget:
     """What a run comes to. tokens: of examples trained on, all epochs; hours and dollars: (lowest, highest)."""
@@ -214,29 +190,6 @@ class Budget:
         return sum(self.disk.values())
 
 
-def _times(recipe: dict, what: str, default: float, steps: int, epochs: float, found: list[Finding]) -> int:
-    """How often a run evaluates or saves (`what`: eval or save) in `steps`."""
-    if recipe.get(f"{what}_strategy") == "no":
-        return 0
-    if recipe.get(f"{what}_strategy") == "epoch":
-        return math.ceil(epochs)
-    if recipe.get(f"{what}s_per_epoch"):
-        return math.ceil(number(recipe, f"{what}s_per_epoch", 1, 0, 1e6, found) * epochs)
-    every = number(recipe, f"{what}_steps", default, 0, 1e9, found)
-    return math.floor(1 / every) if 0 < every < 1 else math.floor(steps / every) if every else 0
-
-
-def _validation(recipe: dict, examples: int, found: list[Finding]) -> tuple[int, int]:
-    """(examples taken out of the training set, examples evaluated on)."""
-    sets = recipe.get("test_datasets")
-    if isinstance(sets, list) and sets and isinstance(sets[0], dict):
-        cut = re.search(r"\[:(\d{1,9})\]", str(sets[0].get("split")))
-        return 0, int(cut[1]) if cut else examples // 20
-    share = number(recipe, "val_set_size", 0, 0, 1e9, found)
-    taken = min(examples - 1, math.ceil(share * examples) if share < 1 else int(share))
-    return taken, taken
-
-
 def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Budget, list[Finding]]:
     """Time, money and disk of a recipe on this hardware and data, and values of it that cannot be."""
     found: list[Finding] = []
@@ -244,42 +197,33 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     if recipe.get("excess_length_strategy") == "truncate" and len(kept) < len(data.lengths):
         kept[s.sequence] = kept.get(s.sequence, 0) + data.examples - sum(kept.values())
     examples = sum(kept.values())
-    held_out, evaluated = _validation(recipe, examples, found) if examples else (0, 0)
-    share = 1 - held_out / examples if examples else 0
+    cut = steps.validation(recipe, examples, found) if examples else (0, 0)
     mean = sum(length * count for length, count in kept.items()) / examples if examples else 0
-
-    packed, padded = bool(recipe.get("sample_packing")), bool(recipe.get("pad_to_sequence_len"))
-    rows = (pack(kept, s.sequence) if packed else examples) * share
+    run = steps.run(recipe, kept, cut, (s.micro, s.gpus, s.sequence), found)
+    packed = bool(recipe.get("sample_packing"))
+    padded = packed if recipe.get("pad_to_sequence_len") is None else bool(recipe.get("pad_to_sequence_len"))
     # A batch is padded to its longest example: between the mean and the longest of all.
     width = s.sequence if packed or padded else (mean + max(kept, default=0)) / 2
-    accumulation = number(recipe, "gradient_accumulation_steps", 1, 1, 1e6, found)
-    batch = s.micro * accumulation * s.gpus
-    epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
-    steps = math.ceil(math.ceil(rows / batch) * epochs)
-    if recipe.get("max_steps") not in (None, -1):
-        # The trainer goes through the data as often as that takes, whatever num_epochs says.
-        steps = int(number(recipe, "max_steps", steps, 1, 1e9, found)) if steps else 0
-    slots = steps * batch * width
-    seen = steps * batch / rows if rows else 0  # epochs really run
+    slots = run.batches * s.micro * s.gpus * width
 
     # Time: tokens in rows, padding and all, at the rate that is to be expected.
     low, high = UTILISATION["cpu" if hardware.is_cpu else "full" if s.method == "full" else "lora"]
     peak = hardware.tflops * 1e12 * s.gpus
     rates = tuple(share_ * peak / (6 * s.model.parameters) for share_ in (low, high))
-    evaluations = _times(recipe, "eval", 0, steps, epochs, found)
-    eval_packed = recipe.get("eval_sample_packing", packed)
-    eval_width = mean if eval_packed else s.sequence if padded else width
-    forward = evaluations * evaluated * eval_width * FORWARD
+    evaluations = steps.evaluations(recipe, run, cut, found)
+    rows = run.evaluated * number(recipe, "eval_batch_size", s.micro, 1, 1e6, []) * s.gpus
+    whole = padded or (packed and recipe.get("eval_sample_packing") is not False)
+    forward = evaluations * rows * (s.sequence if whole else width) * FORWARD
     training = tuple((slots + forward) / rate / 3600 for rate in reversed(rates))
 
     # Disk, and the time it takes to fill it.
-    saves = _times(recipe, "save", 500, steps, epochs, found)
+    saves = steps.saves(recipe, run, evaluations, found)
     weights = 2.0 * s.trained
     state = 0.0
     if not recipe.get("save_only_model"):  # optimizer states, and the fp32 master weights where there are any
         state = s.trained * (s.optimizer_bytes + (4 if s.zero.stage else 0))
     limit = int(number(recipe, "save_total_limit", CHECKPOINTS, 1, 1e6, found))
-    kept_checkpoints = min(saves, limit + 1)  # a new one is whole before the oldest goes
+    kept_checkpoints = steps.most_kept(recipe, saves, limit)
     disk = {"base": s.model.stored_bytes, "checkpoints": kept_checkpoints * (weights + state), "result": weights}
     disk = {name: value / 1e9 for name, value in disk.items()} | {"packages": PACKAGES}
     written = saves * (weights + state) + weights
@@ -287,10 +231,10 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     other = START_CPU if hardware.is_cpu else START + moving / 3600
     dollars = tuple((hours + other) * price for hours, price in zip(training, hourly(hardware), strict=True))
     budget = Budget(
-        examples=examples - held_out,
+        examples=examples - cut[0],
         dropped=data.examples - examples,
-        tokens=round(seen * share * mean * examples),
-        steps=steps,
+        tokens=round(run.seen * mean * (examples - cut[0])),
+        steps=run.steps,
         training_hours=training,
         other_hours=other,
         dollars=dollars,

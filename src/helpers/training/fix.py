@@ -166,6 +166,9 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         return _dataset(config, finding)
     if code in ("ignored-key", "unknown-key", "deprecated-key", "removed-key", "wrong-type", "wrong-value", "conflict"):
         return _key(config, finding)
+    if code in ("unknown-optimizer", "unknown-scheduler"):
+        near = recipe.named(code.removeprefix("unknown-"), config[finding.where])
+        return {finding.where: near} if near else {}
     if code in MEMORY:
         return _smaller(plan)
     if code == "examples-dropped":

@@ -129,7 +129,8 @@ def merge(recipe: dict, changes: dict) -> dict:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know before paying. `error`: it cannot run so; `warning`: it runs otherwise than it looks."""
+    """One thing to know before paying. `error`: it cannot run so; `warning`: it runs otherwise than it looks; `info`:
+    it makes no difference."""
 
     code: str
     severity: Literal["error", "warning", "info"]
@@ -144,6 +145,10 @@ def error(code: str, where: str, message: str, fix: str) -> Finding:
 
 def warning(code: str, where: str, message: str, fix: str) -> Finding:
     return Finding(code, "warning", where, message, fix)
+
+
+def remark(code: str, where: str, message: str, fix: str) -> Finding:
+    return Finding(code, "info", where, message, fix)
 
 
 #: Keys of older Axolotl versions, as in the documents: what the installed one does with them, and what to write.
@@ -231,11 +236,13 @@ def _key_findings(recipe: dict) -> list[Finding]:
     plugin_of = {key: plugin for plugin, keys in schema()["plugins"].items() for key in keys}
     found = []
     for key, value in recipe.items():
+        # A key that asks for nothing loses nothing by being dropped.
+        dropped = remark if value is None or value is False else error
         if key in DROPPED:
-            found.append(error("ignored-key", key, f"Axolotl drops {key} without a word", DROPPED[key]))
+            found.append(dropped("ignored-key", key, f"Axolotl drops {key} without a word", DROPPED[key]))
         elif key in plugin_of and key not in known:
             fix = f"add `plugins: [{plugin_of[key]}]`"
-            found.append(error("ignored-key", key, f"Axolotl drops {key} without a word: its plugin is missing", fix))
+            found.append(dropped("ignored-key", key, f"Axolotl drops {key} without a word: its plugin is missing", fix))
         elif key not in known:
             offer = unknown("recipe key", shown(key)[1:-1], known).fix
             found.append(error("unknown-key", key, f"Axolotl knows no {shown(key)} and drops it without a word", offer))
@@ -281,10 +288,52 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
     return found
 
 
+def named(kind: str, value: str) -> str | None:
+    """The one optimizer or scheduler (`kind`) that `value` is one or two letters off, if there is one; of a short
+    name a letter makes another algorithm (`adamw`, `adamc`)."""
+    far = {name: distance(value, name) for name in _usable(kind) if abs(len(name) - len(value)) <= 2}
+    near = [name for name in far if far[name] <= min(2, len(value) // 6) and far[name] == min(far.values())]
+    return near[0] if len(near) == 1 else None
+
+
+def _usable(kind: str) -> list[str]:
+    known = schema()[f"{kind}s"]
+    return [name for name in known if not known[name]] if isinstance(known, dict) else known
+
+
+def distance(one: str, other: str) -> int:
+    """Letters to put in, take out or change until one is the other."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        last, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (a != b)))
+    return row[-1]
+
+
+def _name_findings(recipe: dict) -> list[Finding]:
+    """Names that Axolotl's validator takes, whatever they are, and its builder refuses when the run has begun."""
+    found = []
+    for kind, key in (("optimizer", "optimizer"), ("scheduler", "lr_scheduler")):
+        value = recipe.get(key)
+        if not isinstance(value, str) or not value or value in _usable(kind):
+            continue
+        code, known = f"unknown-{kind}", schema()[f"{kind}s"]
+        longer = [name for name in _usable(kind) if name.startswith(value)]
+        offer = f"use one of: {', '.join(longer)}" if longer else unknown(kind, shown(value)[1:-1], _usable(kind)).fix
+        if value in known:
+            message = f"{value} cannot be made with the locked packages: {known[value]}"
+            offer = f"another one, such as {'adamw_bnb_8bit' if '8bit' in value else 'adamw_torch_fused'}"
+        else:
+            message = f"no {kind} is called {shown(value)}: Axolotl's validator takes it, the run then fails"
+        found.append(error(code, key, message, offer))
+    return found
+
+
 def check(recipe: dict) -> list[Finding]:
     """What is wrong with a recipe by itself, without asking Axolotl (`ask_validator` does): keys, types, settings that
     it rejects or that do not do what they seem to."""
-    found = _key_findings(recipe) + _dataset_findings(recipe)
+    found = _key_findings(recipe) + _dataset_findings(recipe) + _name_findings(recipe)
     for key in (*schema()["required"], "datasets"):
         if not recipe.get(key):
             found.append(error("missing-key", key, f"the recipe has no {key}", f"add {key}; see configs/nano.yaml"))
@@ -296,6 +345,9 @@ def check(recipe: dict) -> list[Finding]:
     if recipe.get("attn_implementation") and flags:
         message = f"Axolotl rejects attn_implementation together with {flags[0]}"
         found.append(error("conflict", flags[0], message, f"remove {flags[0]}"))
+    if recipe.get("deepspeed") and recipe.get("save_only_model") and recipe.get("load_best_model_at_end"):
+        message = "under DeepSpeed the trainer refuses load_best_model_at_end with save_only_model"
+        found.append(error("conflict", "load_best_model_at_end", message, "remove one of them"))
     if recipe.get("trust_remote_code"):
         message = "trust_remote_code turns off Axolotl's LoRA kernels and runs code from the Hub; Qwen2.5 needs none"
         found.append(warning("trust-remote-code", "trust_remote_code", message, "remove it"))

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from importlib import metadata
 from typing import Any
 
@@ -57,6 +58,7 @@ def keys() -> dict:
         return getattr(__import__(module, fromlist=[name]), name)
 
     fields = AxolotlInputConfig.model_fields
+    optimizers, schedulers = _names()
     return {
         "axolotl": metadata.version("axolotl"),
         "deepspeed": metadata.version("deepspeed"),
@@ -65,7 +67,47 @@ def keys() -> dict:
         "datasets": of(SFTDataset),
         "plugins": {plugin: of(load(arguments)) for plugin, arguments in PLUGINS.items()},
         "zero_optimization": sorted(of(DeepSpeedZeroConfig)),
+        "optimizers": optimizers,
+        "schedulers": schedulers,
     }
+
+
+def _names() -> tuple[dict[str, str], list[str]]:
+    """The optimizers that Axolotl's builder and the trainer know, each with what they say when they cannot make it
+    with the installed packages ("" if they can), and the schedulers. Axolotl's schema takes any string for both."""
+    import torch
+    from axolotl.core.builders.base import TrainerBuilderBase
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.enums import CustomSupportedOptimizers
+    from transformers import Trainer, TrainingArguments
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    class Builder(TrainerBuilderBase):
+        def build(self, total_num_steps):
+            raise NotImplementedError
+
+    model = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(1, 1)})
+    asked = {"learning_rate": 1.0, "weight_decay": 0.0, "dion_learning_rate": 1.0, "dion_momentum": 0.9}
+
+    def said(name: str) -> str:
+        try:
+            if name in [entry.value for entry in CustomSupportedOptimizers]:
+                builder = Builder(DictDefault({"optimizer": name}), model, None)
+                builder._configure_optimizer(dict(asked), {})
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    targets = ["q_proj"]
+                    args = TrainingArguments(folder, optim=name, use_cpu=True, optim_target_modules=targets)
+                    Trainer.get_optimizer_cls_and_kwargs(args, model)
+        except Exception as error:  # ImportError, or ValueError: as the run would fail
+            return _shorten(error)
+        return ""
+
+    names = sorted({entry.value for group in (CustomSupportedOptimizers, OptimizerNames) for entry in group})
+    # The last two are Axolotl's own (axolotl/core/builders/base.py, _configure_scheduler).
+    schedulers = sorted([*(entry.value for entry in SchedulerType), "one_cycle", "rex"])
+    return {name: said(name) for name in names}, schedulers
 
 
 def check(path: str) -> list[dict[str, str]]:

@@ -1,0 +1,320 @@
+"""Steps, evaluations and saves: as the planner counts them, and as the installed trainer does."""
+
+import math
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import paths
+from helpers.training import recipe, steps
+
+PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
+
+
+def counted(config: dict, lengths: dict[int, int], micro: int = 2, gpus: int = 1, sequence: int = 2048) -> steps.Run:
+    found: list[recipe.Finding] = []
+    cut = steps.validation(config, sum(lengths.values()), found)
+    return steps.run(config, lengths, cut, (micro, gpus, sequence), found)
+
+
+def found_in(config: dict, lengths: dict[int, int], gpus: int = 1) -> list[tuple[str, str]]:
+    found: list[recipe.Finding] = []
+    cut = steps.validation(config, sum(lengths.values()), found)
+    run = steps.run(config, lengths, cut, (2, gpus, 2048), found)
+    steps.saves(config, run, steps.evaluations(config, run, cut, found), found)
+    return [(f.code, f.severity) for f in found]
+
+
+# Packing
+
+
+@given(st.lists(st.integers(1, 100), max_size=60), st.integers(1, 9))
+def test_first_fit_is_the_plain_one(lengths, most):
+    rows: list[list[int]] = []
+    for length in lengths:
+        row = next((row for row in rows if sum(row) + length <= 100 and len(row) < most), None)
+        if row is None:
+            rows.append(row := [])
+        row.append(length)
+    assert steps.first_fit(lengths, 100, most) == len(rows)
+
+
+@given(st.dictionaries(st.integers(1, 100), st.integers(1, 30), min_size=1, max_size=12), st.integers(0, 5))
+def test_packing_holds_every_example_and_wastes_little(lengths, held_out):
+    held_out = min(held_out, sum(lengths.values()) - 1)
+    rows, tests = steps.pack(tuple(sorted(lengths.items())), held_out, 100, 200, 100_000)
+    tokens, examples = sum(length * count for length, count in lengths.items()), sum(lengths.values())
+    assert math.ceil(tokens / 100) <= rows + tests <= examples
+    assert rows + tests <= 2 * tokens / 100 + 2  # no two rows of a part are half empty
+
+
+def test_packing_is_quick_and_scales():
+    small, large = ((tuple((length, n * 40) for length in range(20, 2000, 20))) for n in (1, 100))
+    started = time.perf_counter()
+    rows, _ = steps.pack(small, 0, 4096, 200, 100_000)
+    assert time.perf_counter() - started < 0.5  # 0.02 s where nothing else runs
+    assert steps.pack(large, 0, 4096, 200, 100_000)[0] == pytest.approx(100 * rows, rel=0.01)
+
+
+# What a recipe says
+
+
+def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
+    """55 and 52, where whole rows in whole epochs would make 60 and 56."""
+    sets = recipe.table("recipes")["data"]
+    for name, data, gpus, wanted in (("config", "basic", 2, 55), ("config_72b_8xh200", "cic", 8, 52)):
+        config = recipe.read_yaml(paths.configs() / f"{name}.yaml")
+        found = counted(config, sets[data]["lengths"], config["micro_batch_size"], gpus, config["sequence_len"])
+        assert found.steps == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, 3 * 12),  # 50 rows of two, 4 steps each: 12 an epoch, and the trainer's own epoch has 13
+        ({"num_epochs": 1.5}, 18),
+        ({"dataloader_drop_last": True}, 3 * 12 - 3),
+        ({"max_steps": 100}, 100),
+        ({"max_steps": -1}, 3 * 13),
+        ({"max_steps": 0}, 3 * 12),
+        ({"attn_implementation": "sdpa"}, 3 * 12),
+        ({"sample_packing_bin_size": 1}, 3 * 50),
+        ({"sample_packing": False}, math.ceil(200 * 3 / 8)),
+        ({"sample_packing": False, "max_steps": -1}, 3 * 25),
+    ],
+)
+def test_steps_follow_the_settings(changes, wanted):
+    config = PACKED | {"gradient_accumulation_steps": 4} | changes
+    assert counted(config, {1024: 200}).steps == wanted
+
+
+def test_what_an_epoch_leaves_over_is_a_step_of_its_own():
+    """36 steps are not three passes over 50 micro batches: an epoch takes the trainer 13, the last one of 2."""
+    run = counted(PACKED | {"gradient_accumulation_steps": 4}, {1024: 200})
+    assert (run.steps, run.batches, run.epochs) == (36, 50 + 50 + 40, 3)
+    assert run.seen == pytest.approx(140 / 50)
+
+
+def test_too_few_examples_train_nothing():
+    assert ("no-steps", "error") in found_in(PACKED, {1024: 8}, gpus=8)
+    assert ("no-steps", "error") not in found_in(PACKED, {1024: 80}, gpus=8)
+    assert counted(PACKED, {1024: 8}, gpus=8).steps == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"), [(0.05, 5), (0.041, 5), (0, 0), (2, 2), (30.7, 30), (1, None), (1.5, 1), (100, None), (-1, None)]
+)
+def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
+    found: list[recipe.Finding] = []
+    assert steps.validation({"val_set_size": size}, 100, found)[0] == (taken or 0)
+    assert [f.code for f in found] == ([] if taken is not None else ["validation-size"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluations", "saves"),
+    [
+        ({}, 0, 3),  # nothing says when to evaluate; Axolotl saves each epoch
+        ({"eval_steps": 10, "save_steps": 10}, 1 + 4, 4),  # 10, 20, 30, and the last
+        ({"eval_steps": 12, "save_steps": 12}, 1 + 3, 3),  # the last is one of them: not twice
+        ({"eval_steps": 500, "save_steps": 500}, 1 + 1, 1),
+        ({"eval_steps": 0.3, "save_steps": 0.3}, 1 + 4, 4),  # each 11
+        ({"evals_per_epoch": 2, "saves_per_epoch": 2}, 1 + 6, 6),
+        ({"eval_strategy": "epoch", "save_strategy": "epoch"}, 1 + 3, 3),
+        ({"eval_strategy": "no", "save_strategy": "no"}, 0, 0),
+        ({"eval_strategy": "epoch", "eval_on_start": False, "save_strategy": "best"}, 3, 3),
+        ({"eval_strategy": "epoch", "save_strategy": "best"}, 4, 3),
+        ({"eval_strategy": "steps", "logging_steps": 6, "save_strategy": "steps"}, 1 + 6, 1),
+        ({"eval_steps": 12, "save_steps": 12, "save_first_step": True}, 1 + 3, 4),
+        ({"num_epochs": 1, "evals_per_epoch": 1, "saves_per_epoch": 1}, 0, 1),
+        ({"eval_steps": 12, "val_set_size": 0}, 0, 3),
+    ],
+)
+def test_evaluations_and_saves_follow_the_settings(changes, evaluations, saves):
+    config = PACKED | {"gradient_accumulation_steps": 4, "val_set_size": 8} | changes
+    found: list[recipe.Finding] = []
+    cut = steps.validation(config, 208, found)
+    run = steps.run(config, {1024: 208}, cut, (2, 1, 2048), found)
+    times = steps.evaluations(config, run, cut, found)
+    assert (times, steps.saves(config, run, times, found)) == (evaluations, saves)
+    assert ("validation-unused" in {f.code for f in found}) == (
+        not evaluations and cut[1] > 0 and config.get("eval_strategy") != "no"
+    )
+
+
+def test_the_best_checkpoint_stays_beside_the_last():
+    assert steps.most_kept({}, 9, 1) == 2
+    assert steps.most_kept({"load_best_model_at_end": True}, 9, 1) == 3
+    assert steps.most_kept({"load_best_model_at_end": True}, 9, 2) == 3
+    assert steps.most_kept({}, 1, 4) == 1
+
+
+# What the installed trainer says
+
+SETTINGS: list[tuple[dict, int]] = [
+    (PACKED, 1),
+    (PACKED | {"gradient_accumulation_steps": 3}, 2),
+    (PACKED | {"gradient_accumulation_steps": 2, "num_epochs": 1.5}, 8),
+    (PACKED | {"attn_implementation": "sdpa", "micro_batch_size": 4}, 2),
+    (PACKED | {"attn_implementation": "sdpa", "multipack_real_batches": True}, 1),
+    (PACKED | {"sample_packing_bin_size": 3}, 2),
+    (PACKED | {"sample_packing_group_size": 100, "dataloader_drop_last": True}, 2),
+    ({"sample_packing": False, "num_epochs": 2.5, "gradient_accumulation_steps": 4}, 2),
+]
+
+
+@pytest.fixture
+def axolotl(tmp_path, monkeypatch):
+    """Axolotl's own count of the steps: (recipe, lengths, GPUs) to number."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import torch
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+    from axolotl.utils.trainer import calculate_total_num_steps
+    from datasets import Dataset
+
+    def count(config: dict, lengths: list[int], gpus: int) -> int:
+        # What its validator would add, and what it makes of the number of processes.
+        names = ("sample_packing_bin_size", "sample_packing_group_size")
+        defaults = {name: AxolotlInputConfig.model_fields[name].default for name in names}
+        supports = config.get("attn_implementation") in steps.ONE_ROW
+        cfg = DictDefault(defaults | {"gradient_accumulation_steps": 1, "attn_supports_packing": supports} | config)
+        cfg.batch_size = cfg.micro_batch_size * cfg.gradient_accumulation_steps * gpus
+        cfg.dataset_num_proc = 1
+        rows = {"length": lengths, "labels": [[1]] * len(lengths), "input_ids": [[1]] * len(lengths)}
+        torch.manual_seed(42)  # the order in which it packs
+        return calculate_total_num_steps(cfg, Dataset.from_dict(rows))
+
+    return count
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", range(len(SETTINGS)))
+def test_axolotl_takes_as_many_steps(axolotl, number):
+    config, gpus = SETTINGS[number]
+    config = {"micro_batch_size": 2, "sequence_len": 2048} | config
+    lengths = {length: 3 + length % 7 for length in range(100, 1500, 11)}
+    rows = [length for length, count in lengths.items() for _ in range(count)]
+    made = counted(config, lengths, config["micro_batch_size"], gpus).steps
+    # Its order hangs on the seed: a step more or less an epoch.
+    near = math.ceil(config["num_epochs"]) if config["sample_packing"] else 0
+    assert axolotl(config, rows, gpus) == pytest.approx(made, abs=near)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [name for name in recipe.table("recipes")["recipes"] if name.startswith("config")])
+def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
+    entry = recipe.table("recipes")["recipes"][name]
+    config = recipe.read_yaml(paths.configs() / name)
+    lengths = recipe.table("recipes")["data"][entry["data"]]["lengths"]
+    rows = [length for length, count in lengths.items() for _ in range(count)]
+    held_out = steps.validation(config, len(rows), [])[0]
+    random.Random(1).shuffle(rows)
+    made = counted(config, lengths, config["micro_batch_size"], entry["count"], config["sequence_len"]).steps
+    assert axolotl(config, rows[held_out:], entry["count"]) == made
+
+
+@pytest.mark.real
+def test_the_rows_that_axolotl_packs_without_a_batch_are_those_named():
+    from axolotl.utils.schemas import enums
+
+    assert steps.ONE_ROW == enums.ATTN_IMPLS_SUPPORTING_PACKING
+    switches = {flag for flag, name in enums.LEGACY_ATTN_FLAG_TO_IMPL.items() if name in steps.ONE_ROW}
+    assert set(steps.ONE_ROW_SWITCHES) == switches
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [0.05, 0.041, 2, 30.7, 1, 1.5, 40, 100, 150, -0.1, 0.999])
+def test_datasets_cuts_the_validation_set_so(size):
+    """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
+    from datasets import Dataset
+
+    found: list[recipe.Finding] = []
+    taken, _ = steps.validation({"val_set_size": size}, 40, found)
+    rows = Dataset.from_dict({"a": list(range(40))})
+    given = int(size) if size > 1 else float(size)
+    if found:
+        with pytest.raises(ValueError, match="test_size"):
+            rows.train_test_split(test_size=given, shuffle=False)
+    else:
+        assert len(rows.train_test_split(test_size=given, shuffle=False)["test"]) == taken
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval_steps": 4, "save_steps": 4, "save_total_limit": 2},
+        {"eval_steps": 5, "save_steps": 5, "eval_on_start": False, "save_total_limit": 1},
+        {"eval_steps": 0.3, "save_steps": 0.3, "max_steps": 8},
+        {"eval_steps": 500, "save_steps": 500},
+        {"evals_per_epoch": 2, "saves_per_epoch": 4},
+        {"evals_per_epoch": 1, "saves_per_epoch": 1},
+        {"eval_strategy": "epoch", "max_steps": 7, "gradient_accumulation_steps": 4},
+        {"eval_strategy": "no", "save_strategy": "no"},
+        {"eval_strategy": "epoch", "num_epochs": 1.3, "gradient_accumulation_steps": 3},
+        {"eval_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_first_step": True},
+    ],
+)
+def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch):
+    """Axolotl's builder makes the arguments, transformers' trainer the run."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import torch
+    from axolotl.core.builders.base import TrainerBuilderBase
+    from axolotl.utils.callbacks import SaveModelOnFirstStepCallback
+    from axolotl.utils.dict import DictDefault
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Builder(TrainerBuilderBase):
+        def build(self, total_num_steps):
+            raise NotImplementedError
+
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def forward(self, x, labels=None):
+            made = self.layer(x)
+            return {"loss": ((made - labels) ** 2).mean(), "logits": made}
+
+    class Counts(TrainerCallback):
+        evaluated, saved = 0, 0
+
+        def on_evaluate(self, *_, **__):
+            self.evaluated += 1
+
+        def on_save(self, *_, **__):
+            self.saved += 1
+
+    config = {"sample_packing": False, "num_epochs": 1, "val_set_size": 4, "micro_batch_size": 1} | changes
+    found: list[recipe.Finding] = []
+    cut = steps.validation(config, 14, found)
+    run = steps.run(config, {9: 14}, cut, (1, 1, 16), found)
+    times = steps.evaluations(config, run, cut, found)
+
+    cfg = DictDefault({"gradient_accumulation_steps": 1} | config)
+    for what in ("save", "eval"):  # normalize_config
+        if each := cfg[f"{what}s_per_epoch"]:
+            share = 1.0 / (each * cfg.num_epochs)
+            cfg[f"{what}_steps"] = share if share < 1 else None
+    rows = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(14)]
+    builder, made = Builder(cfg, None, None), {}
+    builder.eval_dataset = rows[:4]
+    builder._configure_save_and_eval_strategy(made)
+    total = cfg.max_steps or math.ceil(10 * cfg.num_epochs / cfg.gradient_accumulation_steps)
+    builder._configure_warmup_and_logging(total, made)
+    shape = {"max_steps": total, "num_train_epochs": cfg.num_epochs, "per_device_train_batch_size": 1}
+    shape |= {"gradient_accumulation_steps": cfg.gradient_accumulation_steps, "use_cpu": True, "report_to": []}
+    counts = Counts()
+    more = [SaveModelOnFirstStepCallback()] if cfg.save_first_step else []
+    args = TrainingArguments(str(tmp_path), disable_tqdm=True, **shape, **made)
+    trainer = Trainer(Tiny(), args, train_dataset=rows[4:], eval_dataset=rows[:4], callbacks=[counts, *more])
+    trainer.train()
+    assert trainer.state.global_step == run.steps
+    assert (counts.evaluated, counts.saved) == (times, steps.saves(config, run, times, found))
+    kept = len(list(tmp_path.glob("checkpoint-*")))
+    limit = config.get("save_total_limit", 4)
+    assert kept == min(limit, counts.saved) <= steps.most_kept(config, counts.saved, limit)
