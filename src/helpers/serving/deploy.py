@@ -33,7 +33,7 @@ STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 CPU_CACHE = 1
 #: Tokens that vLLM works on in one step (max_num_batched_tokens), at most.
 BATCHED = 8192
-#: Host memory that vLLM takes on a CPU beside weights and cache: torch, the engine, the HTTP server.
+#: CUDA's context and NCCL's buffers of a server; host memory that vLLM takes on a CPU beside weights and cache: torch, the engine, the HTTP server.
 CPU_PROCESS = 3e9
 
 
@@ -297,7 +297,7 @@ def fit(deployment: Deployment, model: models.Model, on: Hardware, rank: int) ->
         n = deployment.gpus
         usable = 1e9 * on.memory_gb * deployment.gpu_memory_utilization
         weights, per_token = model.stored_bytes / n, model.kv_cache_bytes() / min(n, model.kv_heads)
-        working = memory.CONTEXT + 2 * BATCHED * (3 * model.ffn / n + 4 * model.hidden)
+        working = CONTEXT + 2 * BATCHED * (3 * model.ffn / n + 4 * model.hidden)
         working += 4 * deployment.max_num_seqs * model.vocab
         cache = usable - weights - lora - working
     tokens = max(0, math.floor(cache / per_token))

@@ -1,4 +1,4 @@
-"""Tokens, time, dollars and disk of a training run: from the data's own lengths, and published throughput.
+"""Tokens, time, dollars and disk of a training run: from the data's own lengths, and measured throughput.
 
 What the intervals rest on: docs/planning.md. Units: GB = 1e9 bytes, hours of wall-clock, dollars for all GPUs.
 """
@@ -13,19 +13,14 @@ from pathlib import Path
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
-from helpers.training import steps
+from helpers.training import speed, steps
 from helpers.training.hardware import Hardware, hourly
 from helpers.training.memory import Setup
 from helpers.training.models import local_file
 from helpers.training.recipe import Finding, number, table
 
-#: Model FLOP utilisation (6 FLOP a parameter and token, of the dense bf16 peak): lowest and highest to be expected.
-#: Full: 72B by ZeRO-3 on 8 H200, to 7B measured on 2 H200. LoRA: QLoRA-72B measured on one A100. CPU: the nano run.
-UTILISATION = {"full": (0.29, 0.43), "lora": (0.29, 0.51), "cpu": (0.3, 0.7)}
 #: Hours until a pod trains (CPU: start-up alone); GB a second for fetching and loading the base, and for saving.
 START, START_CPU, LOAD, SAVE = 0.1, 0.015, 0.1, 0.3
-#: A forward pass alone, as evaluation does it, costs a third of a training step.
-FORWARD = 1 / 3
 #: What Axolotl keeps where a recipe does not say (`save_total_limit`); GB for packages and prepared data.
 CHECKPOINTS, PACKAGES = 4, 20.0
 #: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
@@ -204,17 +199,17 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     padded = packed if recipe.get("pad_to_sequence_len") is None else bool(recipe.get("pad_to_sequence_len"))
     # A batch is padded to its longest example: between the mean and the longest of all.
     width = s.sequence if packed or padded else (mean + max(kept, default=0)) / 2
-    slots = run.batches * s.micro * s.gpus * width
 
-    # Time: tokens in rows, padding and all, at the rate that is to be expected.
-    low, high = UTILISATION["cpu" if hardware.is_cpu else "full" if s.method == "full" else "lora"]
-    peak = hardware.tflops * 1e12 * s.gpus
-    rates = tuple(share_ * peak / (6 * s.model.parameters) for share_ in (low, high))
+    # Time: of each step, padding and all, and of what is evaluated between.
+    each = speed.step(s, hardware, s.micro * width)
+    tokens = s.micro * s.accumulation * s.gpus * width
+    rates = tokens / each[1], tokens / each[0]
     evaluations = steps.evaluations(recipe, run, cut, found)
-    rows = run.evaluated * number(recipe, "eval_batch_size", s.micro, 1, 1e6, []) * s.gpus
+    wide = number(recipe, "eval_batch_size", s.micro, 1, 1e6, [])
     whole = padded or (packed and recipe.get("eval_sample_packing") is not False)
-    forward = evaluations * rows * (s.sequence if whole else width) * FORWARD
-    training = tuple((slots + forward) / rate / 3600 for rate in reversed(rates))
+    forward = speed.micro_step(s, hardware, wide * (s.sequence if whole else width), forward=True)
+    passes = run.batches / s.accumulation, evaluations * run.evaluated
+    training = tuple((passes[0] * one + passes[1] * other) / 3600 for one, other in zip(each, forward, strict=True))
 
     # Disk, and the time it takes to fill it.
     saves = steps.saves(recipe, run, evaluations, found)

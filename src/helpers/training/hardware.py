@@ -39,6 +39,7 @@ class Hardware:
     disk_gb: float
     price: tuple[float, float]
     priced: str
+    generation: str = ""  # of NVIDIA's GPUs, as `speed.SHARES` names them
 
     @property
     def is_cpu(self) -> bool:
@@ -87,6 +88,7 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
         disk_gb=float(disk_gb),
         price=(float(low), float(high)),
         priced=origin,
+        generation=row.get("generation", ""),
     )
 
 

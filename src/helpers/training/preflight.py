@@ -10,7 +10,7 @@ from helpers.errors import ElleError, unknown
 from helpers.training import budget as budgets
 from helpers.training import hardware as machines
 from helpers.training import memory as memories
-from helpers.training import models, recipe
+from helpers.training import models, recipe, speed
 from helpers.training.budget import Budget, Data
 from helpers.training.hardware import Hardware
 from helpers.training.memory import Memory, Setup
@@ -100,14 +100,10 @@ class Plan:
 
     def rests_on(self) -> list[str]:
         """The assumptions behind the figures, a sentence each."""
-        lines = ["memory: computed from the model's shape, not measured"]
+        lines = ["memory: computed from the model's shape; docs/planning.md says how near that is to measurements"]
         if self.budget and self.data and self.setup:
-            kind = "cpu" if self.hardware.is_cpu else "full" if self.setup.method == "full" else "lora"
-            low, high = budgets.UTILISATION[kind]
             lines.append(f"tokens: {self.data.source}")
-            lines.append(
-                f"speed: {low:.0%} to {high:.0%} of {self.hardware.tflops:g} TFLOP/s, 6 FLOP a parameter and token"
-            )
+            lines.append(f"speed: {speed.rests_on(self.setup, self.hardware)}")
             price = sorted({f"{dollars:.2f}" for dollars in self.hardware.price})
             if not self.hardware.is_cpu:
                 lines.append(f"price: {' to '.join(price)} dollars a GPU-hour ({self.hardware.priced})")

@@ -382,6 +382,7 @@ class Zero:
     offload_optimizer: bool = False
     offload_parameters: bool = False
     pinned: bool = False
+    fp32: bool = False
 
 
 def read_deepspeed(path: str) -> dict:

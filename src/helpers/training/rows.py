@@ -1,0 +1,116 @@
+"""What real GPUs said of trainings (tests/fixtures/gpu-rows.jsonl: `benchmarks/gpu.py` measures such rows, others are
+published), and what the planner says of the same settings. Units: GB of 1e9 bytes; tokens a second of all GPUs.
+
+Two settings are not Axolotl's, but those of other trainers: `upcast` (false: embedding and head in 16 bits) and
+`adapter_width` (bytes of an adapter's weight). `memory_not_held` says why a row's memory tells nothing of the planner.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helpers import jsonl
+from helpers.errors import ElleError
+from helpers.training import hardware, memory, models, recipe, speed
+from helpers.training.models import LINEARS
+
+#: What was measured, from the inside out: torch's tensors, what torch reserved, what the driver counts.
+LEVELS = {"peak_gb": "torch", "reserved_gb": "reserved", "driver_gb": "nvidia-smi"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row beside its prediction: `memory` by LEVELS' names, as (predicted, measured); `speed` as (lowest, highest,
+    measured)."""
+
+    row: dict
+    memory: dict[str, tuple[float, float]]
+    speed: tuple[float, float, float] | None
+
+    @property
+    def error(self) -> float | None:
+        """By which share the prediction is above (below: negative) what was measured, at the outermost level."""
+        if not self.memory or "memory_not_held" in self.row:
+            return None
+        predicted, measured = list(self.memory.values())[-1]
+        return predicted / measured - 1
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the measured speed lies in the interval."""
+        return None if self.speed is None else self.speed[0] <= self.speed[2] <= self.speed[1]
+
+
+def as_recipe(row: dict) -> dict:
+    """The row's settings as an Axolotl recipe."""
+    config = {
+        "base_model": row["model"],
+        "micro_batch_size": row["micro"],
+        "gradient_accumulation_steps": row["accumulation"],
+        "sequence_len": row["sequence"],
+        "optimizer": row["optimizer"],
+        "gradient_checkpointing": row.get("checkpointing", True),
+        "sample_packing": True,
+        "bf16": True,
+    }
+    if row["liger"]:
+        config |= {"plugins": [memory.LIGER], "liger_fused_linear_cross_entropy": True}
+    if row["zero"]:
+        bf16 = "auto" if (row.get("parameters") or {}).get("float32*") else True
+        config["deepspeed"] = {"zero_optimization": {"stage": row["zero"]}, "bf16": {"enabled": bf16}}
+    if row["adapter"] != "full":
+        named = row.get("targets") or "all-linear"
+        dropout = row.get("dropout")
+        config |= {
+            "adapter": row["adapter"],
+            "load_in_4bit": row["adapter"] == "qlora",
+            "lora_r": row["rank"],
+            "lora_dropout": 0.05 if dropout is None else dropout,
+            "lora_target_modules": list(LINEARS) if named == "all-linear" else named,
+        }
+        if not row["lora_kernels"]:
+            config |= {f"lora_{part}_kernel": False for part in ("mlp", "qkv", "o")}
+    return config
+
+
+def compare(row: dict) -> Compared:
+    """Raises ElleError: a model or GPU that is not covered."""
+    config, machine = as_recipe(row), hardware.find(row["gpu"], row["gpus"])
+    model = models.find(row["model"])
+    if model is None:
+        raise ElleError(f"not covered: {row['model']}", where=row["run"], fix="add it to configs/models.yaml")
+    setup, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
+    setup = replace(setup, **{key: row[key] for key in ("upcast", "adapter_width") if key in row})
+    said = memory.estimate(setup)
+    predicted = {"peak_gb": said.torch, "reserved_gb": said.reserved, "driver_gb": said.peak}
+    found = {LEVELS[key]: (predicted[key], row[key]) for key in LEVELS if row.get(key)}
+    rate = None
+    if row.get("row_tokens_per_s"):
+        tokens = setup.micro * setup.sequence
+        low, high = (setup.accumulation * setup.gpus * tokens / s for s in speed.step(setup, machine, tokens)[::-1])
+        rate = (low, high, row["row_tokens_per_s"])
+    return Compared(row, found, rate)
+
+
+def compare_all(path: Path) -> list[Compared]:
+    return [compare(row) for row in jsonl.read(path)]
+
+
+def table(compared: list[Compared]) -> list[dict[str, str]]:
+    """A row each, for people."""
+    rows = []
+    for one in compared:
+        predicted, measured = list(one.memory.values())[-1] if one.memory else (None, None)
+        level = list(one.memory)[-1] if one.memory else ""
+        off = one.row.get("memory_not_held") or ("" if one.error is None else f"{one.error:+.1%}")
+        low, high, rate = one.speed or (None, None, None)
+        rows.append(
+            {
+                "run": one.row["run"],
+                "GB planned": "" if predicted is None else f"{predicted:.1f}",
+                "GB measured": "" if measured is None else f"{measured:.1f} ({level})",
+                "off by": off,
+                "tokens/s planned": "" if low is None else f"{low:,.0f} to {high:,.0f}",
+                "tokens/s measured": "" if rate is None else f"{rate:,.0f}{'' if one.within else ' (outside)'}",
+            }
+        )
+    return rows
