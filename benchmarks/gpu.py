@@ -32,7 +32,7 @@ import yaml
 
 from helpers import jsonl, machine, paths
 from helpers.errors import ElleError
-from helpers.training import models, preflight, recipe
+from helpers.training import models, recipe
 from helpers.training.launch import PACKAGES
 
 PROBE = Path(__file__).with_name("gpu_probe.py")

@@ -121,7 +121,9 @@ def micro_step(trainer, model, micro: int, times: int = 3) -> dict | None:
     """Forward and backward of `micro` rows of the training set, without the optimizer; None where memory runs out."""
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     repeated = {
-        name: value[:1, : Watch.sequence].repeat((micro, 1) if len(value) > 1 else (1, micro))  # rows in a row, or below
+        name: value[:1, : Watch.sequence].repeat(
+            (micro, 1) if len(value) > 1 else (1, micro)
+        )  # rows in a row, or below
         for name, value in batch.items()
         if isinstance(value, torch.Tensor) and value.dim() > 1
     }

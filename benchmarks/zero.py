@@ -3,10 +3,11 @@
 python benchmarks/zero.py [deepspeed/zero3.json ...] [--ranks 2] [--optimizer adamw_bnb_8bit] [--json OUT]
 
 A nano Qwen2 of random weights is trained by transformers' Trainer: in one process without DeepSpeed, and on several
-ranks with each file as it stands, on the same rows in the same order. Held against each other: the losses; a run
-resumed from its checkpoint and the unbroken one; the logits of the trained model and of what it saved; the bytes that
-each rank holds and the planner's terms (helpers.training.memory). Exit code 0 only if all agree within LIMITS. Ranks
-are GPUs where there are enough, else processes on the CPU (gloo). The first time, DeepSpeed compiles its CPU operators.
+ranks with each file as it stands (in fp32: but for its bf16), on the same rows in the same order. Held against each
+other: the losses; a run resumed from its checkpoint and the unbroken one; the logits of the trained model and of what
+it saved; the bytes that each rank holds and the planner's terms (helpers.training.memory). Exit code 0 only if all
+agree within LIMITS. Ranks are GPUs where there are enough, else processes on the CPU (gloo). The first time, DeepSpeed
+compiles its CPU operators.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from helpers import jsonl, machine, paths
 from helpers.errors import ElleError
@@ -88,7 +90,7 @@ def train(job: dict, case: dict, cpu: bool) -> None:
     )
     dtype = torch.bfloat16 if file and bf16 else torch.float32
     model = Qwen2ForCausalLM.from_pretrained(job["base"], dtype=dtype)
-    held: dict[str, float] = {}
+    held: dict[str, Any] = {}
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *_, **__):
@@ -156,6 +158,7 @@ def _watch(engine, held: dict, before: set[int]) -> None:
     masters = zero.fp32_partitioned_groups_flat if stage3 else zero.single_partition_of_fp32_groups
     weights = [p.ds_tensor for p in parameters] if stage3 else parameters
     outer, inner = zero.step, zero.optimizer.step
+    held["dtype"] = sorted({str(tensor.dtype) for tensor in weights})
 
     def gradients() -> list:
         if stage3:
@@ -272,10 +275,11 @@ def check(files: list[str], ranks: int, optimizer: str) -> dict:
         cases = []
         for file in files:
             stem, located = file.replace("/", "_"), str(paths.located(file).resolve())
+            open_file = jsonl.write_json(folder / f"{stem}-fp32.json", open_precision(recipe.read_deepspeed(file)))
             checkpoint = str(folder / "out" / f"{stem}-bf16" / "checkpoints" / f"checkpoint-{SAVED}")
             cases += [
                 {"name": f"{stem}-bf16", "file": located, "bf16": True, "save": True},
-                {"name": f"{stem}-fp32", "file": located, "bf16": False},
+                {"name": f"{stem}-fp32", "file": str(open_file), "bf16": False},
                 {"name": f"{stem}-resumed", "file": located, "bf16": True, "resume": checkpoint},
             ]
         found = launch(folder, "ranks", shared | {"cases": cases}, ranks)
@@ -315,6 +319,11 @@ def check(files: list[str], ranks: int, optimizer: str) -> dict:
         "alone": losses,
         "files": results,
     }
+
+
+def open_precision(content: dict) -> dict:
+    """A DeepSpeed configuration whose precision is the trainer's: one that says bf16 would refuse to train in fp32."""
+    return content | {"bf16": {"enabled": "auto"}}
 
 
 def planned(model: models.Model, zero: recipe.Zero, ranks: int, optimizer: str) -> dict[str, float]:
@@ -370,6 +379,8 @@ def faults(result: dict) -> list[str]:
             if not apart <= limits[kind]:
                 found.append(f"{file}: {kind}: {apart:.2g} apart, {limits[kind]:g} allowed")
         for number, (held, planned) in enumerate(compared(one)):
+            if held["dtype"] != ["torch.bfloat16"]:
+                found.append(f"{file}: rank {number}: weights in {', '.join(held['dtype'])}, bf16 was asked for")
             for term, expected in planned.items():
                 # ZeRO-2 keeps the whole of a matrix that lies on the border of two ranks' shares.
                 more = one["largest"] if term == "gradients" and one["stage"] == 2 else 0

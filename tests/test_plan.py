@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -45,7 +44,8 @@ def qwen(size: str) -> models.Model:
 def original(name: str, **options) -> preflight.Plan:
     """A recipe as documented, on the documents' own data."""
     data = f"documents-{RECIPES[f'{name}.yaml']['data']}"
-    return preflight.plan(DOCUMENTED / f"{name}.yaml", **{"data": data} | options)
+    with contextlib.chdir(DOCUMENTED):  # a DeepSpeed file is looked for from here: theirs comes before ours
+        return preflight.plan(DOCUMENTED / f"{name}.yaml", **{"data": data} | options)
 
 
 def codes(plan: preflight.Plan, severity: str | None = None) -> set[str]:
@@ -490,7 +490,7 @@ def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
 
 def test_deprecated_keys_are_named_with_their_replacement():
     finding = next(f for f in original("config").findings if f.where == "flash_attention")
-    assert finding.fix == "attn_implementation: flash_attention_2"
+    assert finding.fix == "attn_implementation: sdpa"
 
 
 def test_the_activation_checkpointing_block_has_no_effect():
@@ -531,16 +531,84 @@ def test_a_broken_budget_is_named():
 def test_further_traps_are_named():
     config = recipe.read_yaml(paths.configs() / "config_72b_qlora.yaml")
     plan = assess(config | {"deepspeed": "deepspeed/zero3.json"}, count=2)
-    assert "qlora-zero3" in codes(plan, "error")
+    assert "qlora-zero3" in codes(plan, "warning")
+    assert "zero3-fp32" not in codes(assess(config | {"deepspeed": in_16_bits("auto")}, count=2))  # divided later
     assert "resume" in codes(preflight.plan("configs/config_72b_8xh200.yaml"), "warning")
     assert "deepspeed-alone" in codes(assess(config, count=1), "warning")
-    assert "reentrant" in codes(original("config_72b"), "error")
+    assert "reentrant" in codes(original("config_72b"), "info")
     pinned = recipe.read_deepspeed("deepspeed/zero3_offload.json")
     pinned["zero_optimization"]["offload_optimizer"]["pin_memory"] = True
     assert "pinned-memory" in codes(assess(config | {"deepspeed": pinned}, count=2), "warning")
     assert "unknown-model" in codes(assess(config | {"base_model": "some/model"}, count=2), "error")
     without_plugin = recipe.merge(config, {"plugins": None})
     assert any("its plugin is missing" in f.message for f in assess(without_plugin, count=2).findings)
+
+
+def in_16_bits(enabled, section="bf16", **zero) -> dict:
+    """deepspeed/zero3.json with another word on precision (None: none)."""
+    content = recipe.read_deepspeed("deepspeed/zero3.json")
+    content["zero_optimization"] |= zero
+    del content["bf16"]
+    return content if enabled is None else content | {section: {"enabled": enabled}}
+
+
+def test_zero3_whose_bf16_is_left_to_the_trainer_is_fp32():
+    assert "zero3-fp32" in codes(original("config_72b"), "error")
+    assert original("config_72b").setup.zero.fp32
+    assert "zero3-fp32" not in codes(preflight.plan("configs/config_72b_8xh200.yaml"))
+    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    for file in (in_16_bits("auto"), in_16_bits(None), in_16_bits(False)):
+        assert "zero3-fp32" in codes(assess(config | {"deepspeed": file}, count=8), "error")
+    for file in (in_16_bits(True), in_16_bits(True, "fp16"), in_16_bits(True, "bfloat16"), in_16_bits("auto", stage=2)):
+        zero, found = recipe.zero(config | {"deepspeed": file})
+        assert (zero.fp32, [f for f in found if f.code == "zero3-fp32"]) == (False, [])
+    zero, found = recipe.zero(config | {"deepspeed": in_16_bits("auto"), "bf16": False})
+    assert (zero.fp32, found) == (True, [])  # as the recipe says
+
+
+def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path):
+    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    plan, _ = fix.nearest(assess(config | {"deepspeed": in_16_bits("auto")}, count=8))
+    assert plan.config["deepspeed"] == "deepspeed/zero3.json"
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(in_16_bits("auto", sub_group_size=12345)))
+    plan, changes = fix.nearest(assess(config | {"deepspeed": str(own)}, count=8))
+    assert plan.config["deepspeed"] == in_16_bits(True, sub_group_size=12345)
+    written = recipe.read_yaml(fix.write(plan, changes, tmp_path / "out.yaml"))
+    assert assess(written, count=8).ok
+
+
+@pytest.mark.parametrize(
+    ("setting", "named", "repository"),
+    [
+        ("flash_attention", True, "kernels-community/flash-attn2"),
+        ("attn_implementation", "flash_attention_2", "kernels-community/flash-attn2"),
+        ("attn_implementation", "flash_attention_3", "kernels-community/vllm-flash-attn3"),
+        ("attn_implementation", "flash_attention_4", "kernels-community/flash-attn4"),
+        ("attn_implementation", "some/kernel@v1:part", "some/kernel"),
+    ],
+)
+def test_an_attention_that_would_have_to_be_fetched_is_named(setting, named, repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    assert "attention-kernel" not in codes(assess(config, count=2))
+    config = recipe.merge(config, {"attn_implementation": None}) | {setting: named}
+    plan = assess(config, count=2)
+    found = next(f for f in plan.findings if f.code == "attention-kernel")
+    assert (found.severity, found.where) == ("warning", setting)
+    assert f"{repository} is fetched from the Hub" in found.message
+    fixed, _ = fix.nearest(plan)
+    assert fixed.config["attn_implementation"] == "sdpa"
+    assert "flash_attention" not in fixed.config
+    (tmp_path / f"kernels--{repository.replace('/', '--')}").mkdir()
+    assert "attention-kernel" not in codes(assess(config, count=2))
+
+
+@pytest.mark.real
+def test_the_hubs_kernels_are_those_that_transformers_falls_back_to():
+    from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
+
+    assert {name: repository for name, (_, repository) in recipe.FLASH.items()} == FLASH_ATTN_KERNEL_FALLBACK
 
 
 # Recipes of the project

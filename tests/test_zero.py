@@ -10,10 +10,12 @@ import sys
 import pytest
 
 from helpers import jsonl, paths
+from helpers.training import recipe
 
 pytestmark = pytest.mark.timeout(2400)  # 15 trainings: two minutes of two idle cores, twelve of busy ones
 
 PROGRAM = paths.root() / "benchmarks" / "zero.py"
+LOADING = paths.root() / "tests" / "zero_loading.py"
 FILES = sorted(f"deepspeed/{path.name}" for path in (paths.root() / "deepspeed").glob("*.json"))
 
 
@@ -96,6 +98,54 @@ def test_8_bit_adam_is_partitioned_too(tmp_path):
         assert held["optimizer"] == pytest.approx(2 * (1 + 4 / 256) * found["parameters"] / 2, rel=0.02)
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """What Axolotl's own loader and DeepSpeed make of a model in bf16 at stage 3, by case (tests/zero_loading.py)."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("loaded")
+    torch.manual_seed(42)
+    sizes = {"vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 384}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    Qwen2ForCausalLM(Qwen2Config(**sizes, **heads)).to(torch.bfloat16).save_pretrained(folder / "base")
+    content = recipe.read_deepspeed("deepspeed/zero3.json")
+    kept = dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), 0)
+    content["zero_optimization"] |= kept | {"stage3_param_persistence_threshold": 0}  # all is divided at all times
+    cases = {}
+    for name, enabled, kwargs in (
+        ("auto", "auto", None),
+        ("true", True, None),
+        ("reentrant", True, {"use_reentrant": True}),
+        ("other", True, {"use_reentrant": False}),
+    ):
+        file = jsonl.write_json(folder / f"{name}.json", content | {"bf16": {"enabled": enabled}})
+        cases[name] = {"file": str(file), "kwargs": kwargs}
+    job = jsonl.write_json(folder / "job.json", {"base": str(folder / "base"), "out": str(folder), "cases": cases})
+    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["env", "CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=1", sys.executable, *ranks, LOADING, job]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=paths.root(), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return jsonl.read_json(folder / "result.json")
+
+
+@pytest.mark.real
+def test_under_axolotl_a_zero3_file_that_says_auto_is_fp32_and_one_that_says_true_bf16(loaded):
+    for name, dtype in (("auto", "torch.float32"), ("true", "torch.bfloat16")):
+        assert (loaded[name]["loaded"], loaded[name]["trained"]) == ([dtype], [dtype])
+    for path in (paths.root() / "deepspeed").glob("*.json"):
+        content = jsonl.read_json(path)
+        assert content["bf16"]["enabled"] is True or content["zero_optimization"]["stage"] < 3
+
+
+@pytest.mark.real
+def test_both_kinds_of_recomputation_train_under_zero3(loaded):
+    assert loaded["reentrant"]["recomputed"] == loaded["other"]["recomputed"] == 6  # two layers, three steps
+    assert loaded["true"]["recomputed"] == 0
+    assert len(loaded["true"]["losses"]) == 3
+    assert loaded["reentrant"]["losses"] == loaded["other"]["losses"] == loaded["true"]["losses"]
+
+
 # Its judgement, on figures as they come out where all is well
 
 
@@ -111,7 +161,8 @@ def zero():
 def good(zero) -> dict:
     losses = {str(step): 6.0 - step / 10 for step in range(1, zero.STEPS + 1)}
     planned = {"weights": 1e6, "gradients": 1e6, "master": 2e6, "optimizer": 4e6, "step": 2e6}
-    held = {term: int(size) for term, size in planned.items()} | {"named": 8, "all": 8, "steps": zero.STEPS}
+    held: dict = {term: int(size) for term, size in planned.items()} | {"named": 8, "all": 8, "steps": zero.STEPS}
+    held["dtype"] = ["torch.bfloat16"]
     found = {
         "file": "x.json",
         "stage": 3,
@@ -136,6 +187,7 @@ def good(zero) -> dict:
         (lambda one: one["apart"].update(resumed=0.01), "resumed: 0.01 apart"),
         (lambda one: one["apart"].update(saved=1.5), "saved: 1.5 apart"),
         (lambda one: one.update(resumed_steps=10), "resumed: 10 steps trained, 5 were left"),
+        (lambda one: one["held"][1].update(dtype=["torch.float32"]), "rank 1: weights in torch.float32"),
         (lambda one: one["held"][1].update(weights=2_000_000), "rank 1: weights: 2,000,000 bytes"),
         (lambda one: one["held"][0].update(gradients=500_000), "rank 0: gradients: 500,000 bytes"),
         (lambda one: one["held"][0].update(gradients=1_400_000), "rank 0: gradients: 1,400,000 bytes"),

@@ -26,6 +26,13 @@ def located(path: Path | str) -> Path:
     return path if path.exists() else root() / path
 
 
+def hub_cache(*, kernels: bool = False) -> Path:
+    """Where the Hub's files are kept on this machine (kernels: compiled ones, which may have a folder of their own)."""
+    own = os.environ.get("KERNELS_CACHE") if kernels else None
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    return Path(own or os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
 def runs() -> Path:
     """The folder of all runs: `ELLE_RUNS` (a pod's volume, say) if set, else `runs/` in the repository."""
     return Path(os.environ.get("ELLE_RUNS") or root() / "runs").resolve()

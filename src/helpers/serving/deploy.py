@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from helpers import jsonl, machine, paths
 from helpers.errors import ElleError, unknown
 from helpers.serving.client import refuse_guided
-from helpers.training import budget, hardware, memory, models
+from helpers.training import budget, hardware, models
 from helpers.training.hardware import Hardware
 from helpers.training.recipe import table
 
@@ -33,7 +33,9 @@ STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 CPU_CACHE = 1
 #: Tokens that vLLM works on in one step (max_num_batched_tokens), at most.
 BATCHED = 8192
-#: CUDA's context and NCCL's buffers of a server; host memory that vLLM takes on a CPU beside weights and cache: torch, the engine, the HTTP server.
+#: CUDA's context and NCCL's buffers of a server.
+CONTEXT = 1.5e9
+#: Host memory that vLLM takes on a CPU beside weights and cache: torch, the engine, the HTTP server.
 CPU_PROCESS = 3e9
 
 

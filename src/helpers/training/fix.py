@@ -145,18 +145,31 @@ def _smaller(plan: Plan) -> dict:
     zeros: dict[str, recipe.Zero] = {}
     for changes in _ladder(plan):
         config = recipe.merge(plan.config, changes)
-        named = str(config.get("deepspeed"))
+        named = f"{config.get('deepspeed')}, {config.get('adapter')}"
         if named not in zeros:
             zeros[named] = recipe.zero(config)[0]
         zero = zeros[named]
         s, _ = memories.setup(config, plan.model, plan.hardware, zero)
         if (s.eight_bit and zero.offload_optimizer) or (s.method == "qlora" and zero.stage == 3):
-            continue
+            continue  # QLoRA: every GPU loads all of it first, so ZeRO-3 saves nothing there
         verdict = replace(plan, memory=memories.estimate(s)).verdict
         if verdict == "fits":
             return changes
         tight = tight or (changes if verdict == "tight" else {})
     return tight
+
+
+def _in_bf16(config: dict) -> dict:
+    """The recipe's own DeepSpeed configuration with bf16 on: as the shipped file that says so, else in the recipe."""
+    named = config["deepspeed"]
+    content = recipe.read_deepspeed(named) if isinstance(named, str) else named
+    key = "bfloat16" if "bfloat16" in content and "bf16" not in content else "bf16"
+    section = content[key] if isinstance(content.get(key), dict) else {}
+    content = content | {key: section | {"enabled": True}}
+    for name in ("zero3", "zero3_offload", "zero3_offload_optimizer"):
+        if recipe.read_deepspeed(shipped := f"deepspeed/{name}.json") == content:
+            return {"deepspeed": shipped}
+    return {"deepspeed": content}
 
 
 def _remedy(plan: Plan, finding: Finding) -> dict:
@@ -175,6 +188,8 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         return _longer(config, plan)
     if code == "budget":
         return _cheaper(config, plan)
+    if code == "zero3-fp32":
+        return _in_bf16(config)
     if code == "disk":
         return {"save_total_limit": 1} if config.get("save_only_model") else {"save_only_model": True}
     zero = plan.setup.zero if plan.setup else recipe.Zero()
@@ -187,7 +202,7 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         "pinned-memory": {"deepspeed": f"deepspeed/{name}.json"},
         "qlora-zero3": {"deepspeed": "deepspeed/zero2.json"},
         "optimizer-swapped": {"optimizer": "adamw_torch_fused"},
-        "reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        "attention-kernel": {"attn_implementation": "sdpa", "flash_attention": None},
         "quantised-base": {"adapter": "qlora", "load_in_4bit": True},
     }.get(code, {})
 

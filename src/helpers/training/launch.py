@@ -303,7 +303,7 @@ def _on_cpu(
         remarks.append("on a processor Axolotl's CUDA kernels for LoRA are switched off")
     if config.get("sample_packing"):
         config |= {"sample_packing": False, "eval_sample_packing": False}
-        remarks.append("on a processor examples are not packed: that needs flash attention")
+        remarks.append("on a processor examples are not packed: to keep them apart costs more than padding")
     inputs["precision"] = "bf16" if bf16 else "fp32"
     why = (
         "the processor multiplies bf16 natively"

@@ -179,8 +179,12 @@ def setup(recipe: dict, model: Model, hardware: Hardware, zero: Zero) -> tuple[S
         kernels=method != "full" and not hardware.is_cpu and lora_kernels(recipe),
         dropout=method != "full" and number(recipe, "lora_dropout", 0, 0, 1, found) > 0,
         targets=len(targets),
-        # Axolotl's loader turns them back to 16 bits for an adapter or cut cross-entropy, DeepSpeed for itself.
-        upcast=method == "full" and not (zero.stage or recipe.get("deepspeed") or cut or hardware.is_cpu),
+        # Axolotl's loader turns them back to 16 bits for an adapter, flash attention or cut cross-entropy; DeepSpeed
+        # for itself.
+        upcast=method == "full"
+        and not (
+            recipe.get("deepspeed") or cut or hardware.is_cpu or "flash" in str(recipe.get("attn_implementation"))
+        ),
     )
     return found_setup, found
 
@@ -216,7 +220,9 @@ def _states(s: Setup) -> dict[str, float]:
     if stage == 3:
         parts["weights"] /= n
     if stage:
-        wide = 2 if s.zero.fp32 else s.width  # DeepSpeed's own gradients are 16 bits wide even where its weights are not
+        wide = (
+            2 if s.zero.fp32 else s.width
+        )  # DeepSpeed's own gradients are 16 bits wide even where its weights are not
         parts["adapter"] = 2 * adapter / (n if stage == 3 else 1)
         parts["gradients"] = wide * p / (n if stage >= 2 else 1)
         parts["master"] = 4 * p / n

@@ -15,7 +15,7 @@ from helpers.training.budget import Budget, Data
 from helpers.training.hardware import Hardware
 from helpers.training.memory import Memory, Setup
 from helpers.training.models import Model
-from helpers.training.recipe import Finding, error, warning
+from helpers.training.recipe import Finding, error, remark, warning
 
 #: The rank that vLLM serves without being told (--max-lora-rank), and those it can be told.
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -203,8 +203,10 @@ def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
         fix = "remove deepspeed"
         found.append(warning("deepspeed-alone", "deepspeed", "on one device DeepSpeed partitions nothing", fix))
     if s.method == "qlora" and zero.stage == 3:
-        message = "4-bit weights are not partitioned by ZeRO-3, and loading them under it fails or doubles memory"
-        found.append(error("qlora-zero3", "deepspeed", message, "deepspeed: deepspeed/zero2.json"))
+        message = (
+            "ZeRO-3 divides 4-bit weights only after every GPU has loaded all of them, and then gathers each layer"
+        )
+        found.append(warning("qlora-zero3", "deepspeed", message, "deepspeed: deepspeed/zero2.json, where they fit"))
     if s.eight_bit and zero.offload_optimizer:
         message = "DeepSpeed replaces the 8-bit optimizer by its own 32-bit Adam where the optimizer is offloaded"
         found.append(warning("optimizer-swapped", "optimizer", message, "optimizer: adamw_torch_fused says what runs"))
@@ -216,9 +218,10 @@ def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
         found.append(warning("resume", "save_only_model", message, "save_only_model: false, if the disk allows it"))
     kwargs = config.get("gradient_checkpointing_kwargs")
     if zero.stage == 3 and isinstance(kwargs, dict) and kwargs.get("use_reentrant") is False:
-        message = "under ZeRO-3 a non-reentrant recomputation sees partitioned weights and fails"
-        fix = "gradient_checkpointing_kwargs: {use_reentrant: true}"
-        found.append(error("reentrant", "gradient_checkpointing_kwargs", message, fix))
+        message = (
+            "Axolotl says that this fails under ZeRO-3; with DeepSpeed 0.19.8 it trains as use_reentrant: true does"
+        )
+        found.append(remark("reentrant", "gradient_checkpointing_kwargs", message))
     if zero.pinned:
         message = "pinned host memory is rounded up to powers of two: up to twice as much"
         found.append(warning("pinned-memory", "deepspeed", message, "pin_memory: false"))

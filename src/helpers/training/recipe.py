@@ -1,12 +1,14 @@
 """Recipes: Axolotl's YAML and DeepSpeed's JSON, read with care; and what is wrong with them: keys that the trainer
 would drop without a word, values of the wrong type, settings that it rejects or that have no effect."""
 
+import contextlib
 import functools
 import json
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,7 +149,7 @@ def warning(code: str, where: str, message: str, fix: str) -> Finding:
     return Finding(code, "warning", where, message, fix)
 
 
-def remark(code: str, where: str, message: str, fix: str) -> Finding:
+def remark(code: str, where: str, message: str, fix: str = "") -> Finding:
     return Finding(code, "info", where, message, fix)
 
 
@@ -157,8 +159,9 @@ DROPPED = {
     "flash_attn_fuse_qkv": "remove it: there is no replacement",
     "fsdp": "remove it, or use fsdp_config and fsdp_version: 2",
 }
+#: Axolotl reads `flash_attention` as flash_attention_2, which needs a package or a network; sdpa packs as well.
 ATTENTION = {
-    "flash_attention": "flash_attention_2",
+    "flash_attention": "sdpa",
     "sdp_attention": "sdpa",
     "eager_attention": "eager",
     "flex_attention": "flex_attention",
@@ -184,6 +187,12 @@ REMOVED = (
     "dpo_use_logits_to_keep",
     "dpo_generate_during_eval",
 )
+#: Where transformers finds a flash attention: the package, else a compiled kernel of this repository on the Hub.
+FLASH = {
+    "flash_attention_2": ("flash-attn", "kernels-community/flash-attn2"),
+    "flash_attention_3": ("flash-attn-3", "kernels-community/vllm-flash-attn3"),
+    "flash_attention_4": ("flash-attn-4", "kernels-community/flash-attn4"),
+}
 #: How the documents' rows (`conversations` of `from` and `value`) are named to Axolotl since `sharegpt` is gone.
 CHAT_TEMPLATE = {
     "type": "chat_template",
@@ -330,6 +339,26 @@ def _name_findings(recipe: dict) -> list[Finding]:
     return found
 
 
+def _attention_findings(recipe: dict) -> list[Finding]:
+    """A flash attention that neither a package nor the Hub's cache holds here."""
+    key = "flash_attention" if recipe.get("flash_attention") else "attn_implementation"
+    named = "flash_attention_2" if key == "flash_attention" else recipe.get(key)
+    if not isinstance(named, str) or not (named in FLASH or "/" in named):
+        return []
+    package, repository = FLASH.get(named, ("", re.split("[@:]", named)[0].strip()))
+    with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
+        metadata.distribution(package)
+        return []
+    folder = repository.replace("/", "--")
+    if any((paths.hub_cache(kernels=True) / f"{kind}--{folder}").exists() for kind in ("kernels", "models")):
+        return []
+    without = f"no lock has the package {package}: " if package else ""
+    message = f"{without}unless the machine that trains has it, {repository} is fetched from the Hub at the start"
+    message += "; without a network, or a build for its torch, the training ends there"
+    fix = "attn_implementation: sdpa (packs by torch's own kernel)"
+    return [warning("attention-kernel", key, message, fix)]
+
+
 def check(recipe: dict) -> list[Finding]:
     """What is wrong with a recipe by itself, without asking Axolotl (`ask_validator` does): keys, types, settings that
     it rejects or that do not do what they seem to."""
@@ -341,6 +370,7 @@ def check(recipe: dict) -> list[Finding]:
         if recipe.get(one) and recipe.get(other):
             message = f"Axolotl rejects {one} together with {other}"
             found.append(error("conflict", one, message, f"remove {one} or {other}"))
+    found += _attention_findings(recipe)
     flags = [key for key in ATTENTION if recipe.get(key)]
     if recipe.get("attn_implementation") and flags:
         message = f"Axolotl rejects attn_implementation together with {flags[0]}"
@@ -376,7 +406,8 @@ def number(recipe: dict, key: str, default: float, low: float, high: float, foun
 
 @dataclass(frozen=True)
 class Zero:
-    """What of a DeepSpeed configuration decides memory: ZeRO stage (0: no partition) and CPU offload."""
+    """What of a DeepSpeed configuration decides memory: ZeRO stage (0: no partition), CPU offload, and whether stage 3
+    makes the weights in 32 bits (and computes in them)."""
 
     stage: int = 0
     offload_optimizer: bool = False
@@ -439,7 +470,20 @@ def zero(recipe: dict) -> tuple[Zero, list[Finding]]:
         fix = "remove it; Axolotl's gradient_checkpointing (and activation_offloading) do this"
         found.append(warning("activation-checkpointing-block", where, message, fix))
     pinned = any(entry.get("pin_memory") for entry in (optimizer, parameters))
-    return Zero(stage, bool(optimizer), bool(parameters) and stage == 3, pinned), found
+    # A quantised base is divided after the trainer has read the file, as everything is at the other stages.
+    fp32 = stage == 3 and not _half(content) and not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
+    if fp32 and recipe.get("bf16", "auto") in ("auto", True) and not recipe.get("fp16"):
+        message = 'bf16.enabled is not true here, and Axolotl reads the model before the trainer resolves an "auto": '
+        message += "weights are made, and all is computed, in fp32"
+        fix = '"bf16": {"enabled": true} in the file, as in deepspeed/zero3.json'
+        found.append(error("zero3-fp32", where, message, fix))
+    return Zero(stage, bool(optimizer), bool(parameters) and stage == 3, pinned, fp32), found
+
+
+def _half(content: dict) -> bool:
+    """Whether a DeepSpeed configuration says outright that it trains in 16 bits."""
+    sections = (content.get("bf16", content.get("bfloat16")), content.get("fp16"))
+    return any(isinstance(section, dict) and section.get("enabled") is True for section in sections)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from helpers.training.memory import Setup
 #: products really done, recomputation among them.
 SHARES = {
     ("hopper", "full"): (0.345, 0.55),
-    ("hopper", "lora"): (0.325, 0.52),
+    ("hopper", "lora"): (0.33, 0.528),
     ("ampere", "full"): (0.41, 0.65),
     ("ampere", "lora"): (0.41, 0.65),
     ("ada", "full"): (0.41, 0.65),
