@@ -38,9 +38,12 @@ from helpers.training.launch import PACKAGES
 PROBE = Path(__file__).with_name("gpu_probe.py")
 #: What a training by Axolotl imports beyond what PyTorch's own images hold.
 IMPORTED = """
-    accelerate addict annotated-types axolotl axolotl-contribs-lgpl axolotl-contribs-mit backoff bitsandbytes datasets
-    deepspeed dill distro einops evaluate fastcore fire hjson huggingface-hub kernels liger-kernel msgpack multiprocess peft
-    posthog psutil py-cpuinfo pydantic pydantic-core sniffio termcolor tokenizers transformers trl typing-inspection wandb
+    accelerate addict annotated-types axolotl axolotl-contribs-lgpl axolotl-contribs-mit backoff bitsandbytes cwevals
+    datasets deepspeed defusedxml dill distro einops evaluate fastcore fire googleapis-common-protos hjson
+    huggingface-hub kernels liger-kernel msgpack multiprocess opentelemetry-api opentelemetry-exporter-otlp-proto-common
+    opentelemetry-exporter-otlp-proto-http opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions peft
+    platformdirs posthog psutil py-cpuinfo pydantic pydantic-core sniffio termcolor tokenizers transformers trl
+    typing-inspection wandb
 """.split()  # noqa: SIM905
 CUDA = "cu130"
 VERSIONS = (*PACKAGES, "liger-kernel", "triton")

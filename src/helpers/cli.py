@@ -199,7 +199,8 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
 def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_json) -> None:
     """Know before you pay: whether it fits, how long it takes, what it costs, what is wrong with it.
 
-    Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: nothing says on which GPUs.
+    Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered (its model, its GPUs, or
+    what a key makes of them).
     """
     from helpers.training import preflight
 
@@ -223,7 +224,7 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
             click.echo(("" if short else "\n") + preflight.total_text(answer, plans))
         if out:
             click.echo("\n".join([f"\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]))
-    sys.exit(0 if answer["ok"] else 1)
+    sys.exit(0 if answer["ok"] else 2 if answer["verdict"] == "not covered" else 1)
 
 
 def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:

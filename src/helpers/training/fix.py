@@ -16,10 +16,12 @@ from helpers.training import memory as memories
 from helpers.training import recipe
 from helpers.training.memory import LIGER
 from helpers.training.models import LINEARS
-from helpers.training.preflight import Plan, assess, sequence_for
+from helpers.training.preflight import Plan, assess, faster, sequence_for
 from helpers.training.recipe import Finding
 
 MEMORY = ("gpu-memory", "host-memory", "weights-replicated")
+#: What is put right last, in this order: only a recipe that can be read and fits can be made faster or cheaper.
+LAST = (*MEMORY, "disk", "gpu-idle", "budget")
 ROUNDS = 50
 RANK = 64
 
@@ -184,6 +186,8 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         return {finding.where: near} if near else {}
     if code in MEMORY:
         return _smaller(plan)
+    if code == "gpu-idle":
+        return faster(config, plan.setup, plan.hardware)
     if code == "examples-dropped":
         return _longer(config, plan)
     if code == "budget":
@@ -216,7 +220,7 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
     original, reasons = plan.config, {}
     for _ in range(ROUNDS):
         # Faults of the file first: what memory and money come to is known only when it can be read.
-        found = sorted(plan.findings, key=lambda f: f.code in (*MEMORY, "disk", "budget"))
+        found = sorted(plan.findings, key=lambda f: LAST.index(f.code) if f.code in LAST else -1)
         for finding in found:
             remedy = {k: v for k, v in _remedy(plan, finding).items() if plan.config.get(k) != v or v is None}
             remedy = {k: v for k, v in remedy.items() if v is not None or k in plan.config}

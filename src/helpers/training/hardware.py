@@ -23,6 +23,10 @@ PRICE = "ELLE_GPU_PRICE"
 DISK_GB = 200.0
 
 
+class UnknownHardware(ElleError):
+    """Nothing says on which GPUs the recipe is to run, or what such a GPU is."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """`count` GPUs of one kind (`memory_gb` and `tflops` of each), their host, and a disk.
@@ -61,7 +65,8 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     """
     listed = table("gpus")
     if name not in listed["gpus"]:
-        raise unknown("GPU", name, listed["gpus"], where=str(_file()))
+        failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
+        raise UnknownHardware(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
     row = listed["gpus"][name]

@@ -1,7 +1,7 @@
 """How much memory a training takes, on each GPU and in the host, by component: computed, and held to measurements.
 
-n GPUs, N parameters, p of them trained, T = micro batch x sequence length, L layers of width h, feed-forward f. Sources:
-ZeRO (Rajbhandari et al. 2020) and DeepSpeed's code; QLoRA (Dettmers et al. 2023); activation recomputation (Korthikanti
+n GPUs, N parameters, p of them trained, T = micro batch x sequence length, L layers of width h, feed-forward f.
+Sources: ZeRO (Rajbhandari et al. 2020) and DeepSpeed's code; QLoRA (Dettmers et al. 2023); activation recomputation (Korthikanti
 et al. 2022); Liger's and Axolotl's kernels; what a layer keeps is counted on transformers' own (tests/test_memory.py).
 How near it comes to what real GPUs said: docs/planning.md. Units: GB = 1e9 bytes.
 """
@@ -30,7 +30,7 @@ LIVE, SUB_GROUP = 1e9, 1e9
 LOGITS = 12
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 #: What a layer takes, in tokens x bytes of a number x (first x h + second x f): `kept` for the backward pass where it
-#: is not recomputed, `live` while it is. By how it is trained, and whether its LoRA has dropout. kernels: Axolotl's own.
+#: is not recomputed, `live` while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's own).
 KEPT = {
     ("full", False): (12.0, 4.0),
     ("kernels", False): (10.1, 2.0),
@@ -57,8 +57,8 @@ ENDS = 11.0
 class Setup:
     """What decides memory and speed. method: full, lora or qlora; width: bytes of a weight in training (2: bf16).
 
-    kernels: Axolotl's own for LoRA; targets: linears of a layer that have an adapter; upcast: embedding and head stay in
-    fp32; adapter_width: bytes of an adapter's weight without ZeRO.
+    kernels: Axolotl's own for LoRA; targets: linears of a layer that have an adapter; upcast: embedding and head stay
+    in fp32; adapter_width: bytes of an adapter's weight without ZeRO.
     """
 
     model: Model
@@ -161,7 +161,7 @@ def setup(recipe: dict, model: Model, hardware: Hardware, zero: Zero) -> tuple[S
         trained = model.lora(int(number(recipe, "lora_r", 8, 1, 2**16, found)), targets)
     plugins = recipe.get("plugins")
     liger = isinstance(plugins, list) and LIGER in plugins and bool(recipe.get("liger_fused_linear_cross_entropy"))
-    cut = bool(recipe.get("cut_cross_entropy"))
+    cut, flash = bool(recipe.get("cut_cross_entropy")), "flash" in str(recipe.get("attn_implementation"))
     found_setup = Setup(
         model=model,
         method=method,

@@ -1,6 +1,8 @@
 """Know before you pay: everything about a recipe on given hardware and data, as one plan with findings."""
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from helpers.training import hardware as machines
 from helpers.training import memory as memories
 from helpers.training import models, recipe, speed
 from helpers.training.budget import Budget, Data
-from helpers.training.hardware import Hardware
+from helpers.training.hardware import Hardware, UnknownHardware
 from helpers.training.memory import Memory, Setup
 from helpers.training.models import Model
 from helpers.training.recipe import Finding, error, remark, warning
@@ -21,11 +23,17 @@ from helpers.training.recipe import Finding, error, remark, warning
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Examples lost to the sequence length above this share are an error.
 LOST = 0.05
+#: Keys that change memory and time in ways that are not computed here; the values that do not.
+NOT_COVERED: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("fsdp_config", "rl", "reward_model", "pretraining_dataset", "streaming", "qat"), lambda value: False
+    ),
+    **dict.fromkeys(("load_in_8bit", "relora", "process_reward_model"), lambda value: False),
+    **dict.fromkeys(("tensor_parallel_size", "context_parallel_size", "dp_shard_size"), lambda value: value == 1),
+}
+#: A choice of batch and recomputation is offered if it saves this share of the training's time.
+IDLE = 0.1
 _PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d{1,4}) disk=(\d{1,9}) data=(.*)$", re.MULTILINE)
-
-
-class UnknownHardware(ElleError):
-    """Nothing says on which GPUs the recipe is to run."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,9 @@ class Plan:
 
     @property
     def verdict(self) -> str:
-        """`fits` (with the margin to spare), `tight` (without), `does not fit`, or `unknown`."""
+        """`fits` (with the margin to spare), `tight` (without), `does not fit`, or `not covered`: no figure is known."""
         if self.memory is None:
-            return "unknown"
+            return "not covered"
         margin = 1 + memories.MARGIN
         worst = self.memory.peak / self.hardware.memory_gb
         if not self.hardware.is_cpu:
@@ -76,6 +84,8 @@ class Plan:
             "verdict": self.verdict,
             "hardware": str(self.hardware),
             "peak_gb": m and round(m.peak, 2),
+            "torch_gb": m and round(m.torch, 2),
+            "reserved_gb": m and round(m.reserved, 2),
             "limit_gb": self.hardware.memory_gb,
             "components_gb": rounded(m and m.components),
             "phases_gb": rounded(m and m.phases),
@@ -137,8 +147,12 @@ class Plan:
             limit = self.hardware.memory_gb
             each = "memory" if self.hardware.is_cpu else "memory of each GPU"
             lines.append(f"{each}  {m.peak:.1f} of {limit:.1f} GB, at the {max(m.phases, key=m.phases.__getitem__)}")
-            lines += [f"  {n:<12} {v:7.1f}  {bar(v, limit)}" for n, v in m.components.items() if v >= 0.005]
-            lines.append(f"  {'in all':<12} {m.peak:7.1f}  {bar(m.peak, limit)}")
+            outer = () if self.hardware.is_cpu else ("reserve", "driver")
+            parts = [(n, v) for n, v in m.components.items() if v >= 0.005 and n not in outer]
+            if outer:
+                parts += [("torch", m.torch), *((n, m.components[n]) for n in outer)]
+            parts.append(("in all" if self.hardware.is_cpu else "nvidia-smi", m.peak))
+            lines += [f"  {n:<12} {v:7.1f}  {bar(v, limit)}" for n, v in parts]
             if not self.hardware.is_cpu:
                 said = ", ".join(f"{name} {value:,.0f}" for name, value in m.host.items())
                 lines.append(f"host memory  {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB ({said})")
@@ -180,7 +194,8 @@ def span(values: tuple[float, float], unit: str) -> str:
 def _model_findings(config: dict, model: Model | None, base: str) -> list[Finding]:
     if model is None:
         fix = f"add its shape to configs/models.yaml; known: {', '.join(models.names())}"
-        return [error("unknown-model", "base_model", f"nothing says how large {recipe.shown(base)} is", fix)]
+        message = f"not covered: nothing says how large {recipe.shown(base)} is"
+        return [error("unknown-model", "base_model", message, fix)]
     if not model.train:
         message = f"{base} is quantised for inference only ({model.quantized}): it can be served, not trained"
         return [error("inference-only", "base_model", message, "train the bf16 base, or the NF4 one by QLoRA")]
@@ -275,6 +290,51 @@ def _run_findings(config: dict, s: Setup, b: Budget, data: Data, hardware: Hardw
     return found
 
 
+def faster(config: dict, s: Setup, hardware: Hardware) -> dict:
+    """The changes of batch and recomputation with which the same effective batch takes least time, of those that fit
+    with the margin; none where they would save less than IDLE of it."""
+    if hardware.is_cpu or s.zero.offload_optimizer:
+        return {}
+
+    def seconds(one: Setup) -> float:
+        return sum(speed.step(one, hardware, one.micro * one.sequence))
+
+    rows = s.micro * s.accumulation
+    others = [
+        replace(s, micro=micro, accumulation=rows // micro, checkpointing=recomputes)
+        for micro in range(rows, s.micro - 1, -1)  # a smaller one would talk to the other GPUs more often
+        if rows % micro == 0
+        for recomputes in (True, False)
+    ]
+    fit = [one for one in others if memories.estimate(one).peak * (1 + memories.MARGIN) <= hardware.memory_gb]
+    least = min(map(seconds, fit), default=math.inf)
+    if least > (1 - IDLE) * seconds(s):
+        return {}
+    best = next(one for one in fit if seconds(one) <= 1.02 * least)  # the largest micro batch: fewer, larger products
+    changes = {"micro_batch_size": best.micro, "gradient_accumulation_steps": best.accumulation}
+    if best.checkpointing != s.checkpointing:
+        changes["gradient_checkpointing"] = best.checkpointing
+        if not best.checkpointing and "gradient_checkpointing_kwargs" in config:
+            changes["gradient_checkpointing_kwargs"] = None
+    return {key: value for key, value in changes.items() if config.get(key) != value}
+
+
+def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, hardware: Hardware) -> list[Finding]:
+    if m.peak > hardware.memory_gb or not b.steps or not (changes := faster(config, s, hardware)):
+        return []
+    other = recipe.merge(config, changes)
+    setup, _ = memories.setup(other, s.model, hardware, s.zero)
+    after, _ = budgets.estimate(other, setup, hardware, data)
+    hours = (sum(b.hours) - sum(after.hours)) / 2
+    dollars = (sum(b.dollars) - sum(after.dollars)) / 2
+    if hours <= 0:
+        return []
+    text = ", ".join(f"{key}: {'unset' if value is None else value}".lower() for key, value in changes.items())
+    message = f"the GPU is idle, {m.peak:.0f} of {hardware.memory_gb:.0f} GB used: with {text} the same batch takes "
+    message += f"{memories.estimate(setup).peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less"
+    return [recipe.remark("gpu-idle", "micro_batch_size", message, text)]
+
+
 def sequence_for(longest: int) -> int:
     """The sequence length that holds an example of `longest` tokens: the next multiple of 1,024."""
     return -(-longest // 1024) * 1024
@@ -298,8 +358,12 @@ def assess(
         model = None
         found.append(error("unknown-model", "base_model", failure.what, failure.fix or "correct it"))
     found += _model_findings(config, model, base)
-    if model is None:
-        return Plan(file, config, hardware, None, None, None, data, None, found, sizes, limit)
+    uncovered = [key for key, covers in NOT_COVERED.items() if config.get(key) and not covers(config[key])]
+    for key in uncovered:
+        message = f"not covered: what {key}: {recipe.shown(config[key])} makes of memory and time; the rest is checked"
+        found.append(warning("not-covered", key, message, "see docs/planning.md; the trainer may well run it"))
+    if model is None or uncovered:
+        return Plan(file, config, hardware, model, None, None, data, None, found, sizes, limit)
     s, more = memories.setup(config, model, hardware, zero)
     found += more
     m = memories.estimate(s)
@@ -312,6 +376,7 @@ def assess(
     else:
         b, more = budgets.estimate(config, s, hardware, data)
         found += more + _run_findings(config, s, b, data, hardware, limit)
+        found += _idle_findings(config, s, m, b, data, hardware)
     return Plan(file, config, hardware, model, s, m, data, b, found, sizes, limit)
 
 
@@ -426,7 +491,7 @@ def _summed(plans: list[Plan], key: str) -> tuple[float, float] | None:
 def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     """Several plans of one profile, run one after the other, as one (`Plan.to_json`'s keys, and `plans`): the worst
     verdict, the largest memory and disk, hours and dollars summed."""
-    order = ("fits", "tight", "unknown", "does not fit")
+    order = ("fits", "tight", "not covered", "does not fit")
     each = [p.to_json() for p in plans]
 
     def total(key: str) -> dict[str, float | None]:

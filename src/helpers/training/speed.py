@@ -20,8 +20,8 @@ SHARES = {
 #: On two CPU cores the share is of 6 FLOP a parameter and token, whatever is done: the nano run.
 CPU = (0.3, 0.7)
 #: Milliseconds that the host needs for a layer and pass, whatever the layer's width: PyTorch's own modules, and with
-#: Axolotl's LoRA kernels; an adapter by PEFT's modules adds ADAPTER a linear. A LoRA optimizer's step by bitsandbytes or
-#: torch takes TENSOR for each of its tensors. (fastest, slowest)
+#: Axolotl's LoRA kernels; an adapter by PEFT's modules adds ADAPTER a linear. An adapter's optimizer takes TENSOR for
+#: each of its tensors. (fastest, slowest)
 PLAIN, KERNELS, ADAPTER, TENSOR = (2.8, 4.48), (5.0, 8.0), (0.76, 1.216), (0.3, 0.48)
 #: ZeRO-3 in fp32 against bf16, measured on one H200.
 FP32 = 2.8
