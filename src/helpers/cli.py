@@ -199,8 +199,8 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
 def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_json) -> None:
     """Know before you pay: whether it fits, how long it takes, what it costs, what is wrong with it.
 
-    Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered (its model, its GPUs, or
-    what a key makes of them).
+    Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered: its
+    model, its GPUs, or what a key makes of them.
     """
     from helpers.training import preflight
 

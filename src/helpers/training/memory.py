@@ -1,8 +1,9 @@
 """How much memory a training takes, on each GPU and in the host, by component: computed, and held to measurements.
 
 n GPUs, N parameters, p of them trained, T = micro batch x sequence length, L layers of width h, feed-forward f.
-Sources: ZeRO (Rajbhandari et al. 2020) and DeepSpeed's code; QLoRA (Dettmers et al. 2023); activation recomputation (Korthikanti
-et al. 2022); Liger's and Axolotl's kernels; what a layer keeps is counted on transformers' own (tests/test_memory.py).
+Sources: ZeRO (Rajbhandari et al. 2020) and DeepSpeed's code; QLoRA (Dettmers et al. 2023); activation recomputation
+(Korthikanti et al. 2022); Liger's and Axolotl's kernels; what a layer keeps is counted on transformers' own modules
+(tests/test_memory.py).
 How near it comes to what real GPUs said: docs/planning.md. Units: GB = 1e9 bytes.
 """
 
@@ -29,8 +30,8 @@ LIVE, SUB_GROUP = 1e9, 1e9
 #: Bytes a token and word of the vocabulary for the logits' fp32 copy, the softmax and its gradient.
 LOGITS = 12
 LIGER = "axolotl.integrations.liger.LigerPlugin"
-#: What a layer takes, in tokens x bytes of a number x (first x h + second x f): `kept` for the backward pass where it
-#: is not recomputed, `live` while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's own).
+#: What a layer takes, in tokens x bytes of a number x (first x h + second x f): KEPT for the backward pass where it
+#: is not recomputed, LAYER while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's).
 KEPT = {
     ("full", False): (12.0, 4.0),
     ("kernels", False): (10.1, 2.0),
@@ -181,10 +182,7 @@ def setup(recipe: dict, model: Model, hardware: Hardware, zero: Zero) -> tuple[S
         targets=len(targets),
         # Axolotl's loader turns them back to 16 bits for an adapter, flash attention or cut cross-entropy; DeepSpeed
         # for itself.
-        upcast=method == "full"
-        and not (
-            recipe.get("deepspeed") or cut or hardware.is_cpu or "flash" in str(recipe.get("attn_implementation"))
-        ),
+        upcast=method == "full" and not (recipe.get("deepspeed") or cut or flash or hardware.is_cpu),
     )
     return found_setup, found
 

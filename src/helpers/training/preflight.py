@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def verdict(self) -> str:
-        """`fits` (with the margin to spare), `tight` (without), `does not fit`, or `not covered`: no figure is known."""
+        """`fits` (with the margin to spare), `tight` (without), `does not fit`, or `not covered` (no figure)."""
         if self.memory is None:
             return "not covered"
         margin = 1 + memories.MARGIN
