@@ -27,11 +27,17 @@ class Compared:
     speed: tuple[float, float, float] | None
 
     @property
+    def level(self) -> str | None:
+        """The level that counts: the one that the row's source states first, else the outermost."""
+        stated = LEVELS.get(self.row.get("level", ""))
+        return stated or next(reversed(self.memory), None)
+
+    @property
     def error(self) -> float | None:
-        """By which share the prediction is above (below: negative) what was measured, at the outermost level."""
-        if not self.memory or "memory_not_held" in self.row:
+        """By which share the prediction is above (below: negative) what was measured; None where nothing follows."""
+        if self.level is None or "memory_not_held" in self.row:
             return None
-        predicted, measured = list(self.memory.values())[-1]
+        predicted, measured = self.memory[self.level]
         return predicted / measured - 1
 
     @property
@@ -99,15 +105,14 @@ def table(compared: list[Compared]) -> list[dict[str, str]]:
     """A row each, for people."""
     rows = []
     for one in compared:
-        predicted, measured = list(one.memory.values())[-1] if one.memory else (None, None)
-        level = list(one.memory)[-1] if one.memory else ""
+        predicted, measured = one.memory[one.level] if one.level else (None, None)
         off = one.row.get("memory_not_held") or ("" if one.error is None else f"{one.error:+.1%}")
         low, high, rate = one.speed or (None, None, None)
         rows.append(
             {
                 "run": one.row["run"],
                 "GB planned": "" if predicted is None else f"{predicted:.1f}",
-                "GB measured": "" if measured is None else f"{measured:.1f} ({level})",
+                "GB measured": "" if measured is None else f"{measured:.1f} ({one.level})",
                 "off by": off,
                 "tokens/s planned": "" if low is None else f"{low:,.0f} to {high:,.0f}",
                 "tokens/s measured": "" if rate is None else f"{rate:,.0f}{'' if one.within else ' (outside)'}",
