@@ -1,15 +1,16 @@
 """Memory and speed of recipes on the GPU at hand, under the real trainer: random weights, nothing downloaded, no disk.
 
 python benchmarks/gpu.py RECIPE[,KEY=VALUE,...] ... [--data FOLDER] [--steps 6] [--micro 1,2,4] [--out ROWS.jsonl]
+python benchmarks/gpu.py --compare [ROWS.jsonl]    rows beside the planner's figures (default: those it is held to)
 python benchmarks/gpu.py --missing                 what this machine lacks of the lock, to carry it there
 python benchmarks/gpu.py --pack FILE.tar.xz NAME ... those packages of this environment, to unpack there
 
 A recipe trains a few steps as it is shipped, but for KEY=VALUE (null removes a key): its base is made of zeros that the
 file system does not store and filled with noise on the GPU; nothing is validated or saved. While one trains, the next
-imports its packages. Each becomes a row of ROWS.jsonl, as in tests/data/gpu-rows.jsonl, which the planner is held to:
-`states_gb` allocated before the first step, `after_step_gb` after it, `peak_gb` and `reserved_gb` torch's, `driver_gb`
-nvidia-smi's; the first step is not in `median_step_s`; `row_tokens_per_s` counts padding. --micro also measures a
-forward and backward pass of other micro batches, up to the one that does not fit.
+imports its packages. Each becomes a row of ROWS.jsonl, as in tests/fixtures/gpu-rows.jsonl, to which the planner is
+held: `states_gb` allocated before the first step, `after_step_gb` after it, `peak_gb` and `reserved_gb` torch's,
+`driver_gb` nvidia-smi's; the first step is not in `median_step_s`; `row_tokens_per_s` counts padding. --micro also
+measures a forward and backward pass of other micro batches, up to the one that does not fit.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from pathlib import Path
 
 import yaml
 
-from helpers import jsonl, machine, paths
+from helpers import jsonl, machine, paths, report_markdown
 from helpers.errors import ElleError
-from helpers.training import models, recipe
+from helpers.training import hardware, models, recipe, rows
 from helpers.training.launch import PACKAGES
 
 PROBE = Path(__file__).with_name("gpu_probe.py")
@@ -180,9 +181,12 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
     """A row: what was run, on what, and what was measured."""
     c, computer = run["config"], machine.inspect(paths.root())
     versions = {name: version for name in VERSIONS if (version := _version(name))}
+    today = date.today().isoformat()
     setting = {
+        "source": f"{rows.MEASURED}, {today}: Axolotl {versions.get('axolotl')}, torch {versions.get('torch')}",
         "run": options.names.get(run["named"], run["named"]),
-        "date": date.today().isoformat(),
+        "date": today,
+        "gpu": hardware.here(computer, hardware.DISK_GB).name,
         "card": computer.gpus[0].name if computer.gpus else computer.cpu_name,
         "gpus": options.gpus,
         "driver": computer.gpus[0].driver if computer.gpus else None,
@@ -195,8 +199,10 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
         "accumulation": c["gradient_accumulation_steps"],
         "sequence": c["sequence_len"],
         "optimizer": c["optimizer"],
+        "checkpointing": bool(c.get("gradient_checkpointing")),
         "liger": bool(c.get("liger_fused_linear_cross_entropy")),
         "deepspeed": c.get("deepspeed") and paths.shown(Path(c["deepspeed"])),
+        "zero": run["zero"],
         "lora_kernels": c.get("lora_mlp_kernel") is not False if c.get("adapter") else None,
         "changed": run["changes"],
     }
@@ -238,9 +244,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--micro", default="", help="micro batches to measure beside the recipe's own")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--out", type=Path, default=Path("gpu-rows.jsonl"))
+    parser.add_argument("--compare", nargs="?", const=rows.file(), type=Path, help="rows beside the plan, and end")
     parser.add_argument("--missing", action="store_true", help="what this machine lacks, and end")
     parser.add_argument("--pack", type=Path, help="pack the packages named in place of recipes, and end")
     options = parser.parse_args(arguments)
+    if options.compare:
+        compared = rows.compare_all(options.compare)
+        print(report_markdown.table(rows.table(compared)), rows.summary(compared), sep="\n\n")
+        return 0
     if options.missing:
         print("\n".join(missing()))
         return 0
@@ -249,10 +260,13 @@ def main(arguments: list[str]) -> int:
         return 0
     deadline = time.monotonic() + 60 * options.minutes
     options.names = {}
-    rows = []
+    measured = []
     with tempfile.TemporaryDirectory(prefix="elle-gpu-") as folder:
         work = Path(folder)
         shutil.copy(PROBE, work)  # by itself: beside it stand files named as packages are
+        if options.data is None:
+            options.data = work
+            shutil.copy(paths.root() / "data" / "samples" / "basic-42.jsonl", work / "train.jsonl")
         tokenizer = make_tokenizer(options.data / "train.jsonl", work / "tokenizer")
         runs = [prepared(named, work, number, options, tokenizer) for number, named in enumerate(options.recipes)]
         processes: list[subprocess.Popen] = []
@@ -262,17 +276,17 @@ def main(arguments: list[str]) -> int:
                     processes.append(start(runs[len(processes)], processes[-1] if processes else None, options))
                 found = follow(run, processes[number], deadline)
                 if found and "median_step_s" in found:
-                    rows.append(row(run, found, options))
+                    measured.append(row(run, found, options))
                     with options.out.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-                    print(said(rows[-1]), flush=True)
+                        file.write(json.dumps(measured[-1]) + "\n")
+                    print(said(measured[-1]), flush=True)
                 else:
                     log = run["path"].with_suffix(".log").read_text(errors="replace")
                     print(f"{run['named']}: no measurement\n{log[-1500:]}", flush=True)
         finally:
             for process in processes:
                 end(process)
-    return int(len(rows) < len(options.recipes))
+    return int(len(measured) < len(options.recipes))
 
 
 def said(one: dict) -> str:

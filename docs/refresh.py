@@ -8,6 +8,11 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
                                                `--data` takes) may be left out for a profile, and `at 3.59` (dollars a
                                                GPU-hour) may follow
     <!-- plans -->                             the table of all documented plans
+    <!-- gpu rows -->                          what real GPUs said beside what is planned, a row each
+    <!-- gpu summary -->                       how near the planner comes to them
+    <!-- gpu measured -->                      the rows measured here, with what torch and the driver said
+    <!-- gpu versions -->                      what they were measured with
+    <!-- tuned: config_3b_qlora -->            how many times as fast a tuned recipe is planned to be on one H200
     <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
                                                the parts are those of `helpers.report_markdown`)
 """
@@ -23,9 +28,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import cli, costs, jsonl, paths, profile, report_markdown
+from helpers import cli, costs, jsonl, paths, planning, profile, report_markdown
 from helpers.errors import ElleError, unknown
-from helpers.training import hardware, preflight
+from helpers.training import hardware, models, preflight, rows
 
 PLACE = re.compile(r"<!-- (?P<what>(?:(?!-->).)+) -->(?:(?!<!--).)*<!-- end -->", re.DOTALL)
 FIGURE = re.compile(r"(?P<target>\S+)(?: on (?P<data>\S+))?(?: at (?P<price>[\d.]+))?: (?P<name>\w+)")
@@ -101,6 +106,54 @@ def answered(target: str, data: str | None = None, price: str | None = None) -> 
     return json.loads(output(f"elle plan {target}{options} --json"))
 
 
+#: What the QLoRA recipes of 3B and 7B were before their batch and recomputation were chosen by the planner.
+UNTUNED = {"micro_batch_size": 2, "gradient_accumulation_steps": 4, "gradient_checkpointing": True}
+
+
+def tuned(name: str) -> str:
+    """How many times as fast a recipe is planned to be as it was UNTUNED, on one H200 (in the middle of both
+    intervals)."""
+    now = preflight.plan(f"configs/{name}.yaml", gpu="h200", count=1, data="basic")
+    hours = [sum(plan.budget.training_hours) for plan in (planning.varied(now, **UNTUNED), now)]
+    return f"{hours[0] / hours[1]:.1f}"
+
+
+@functools.cache
+def gpu() -> dict[str, str]:
+    """What real GPUs said (`helpers.training.rows`), by place."""
+    compared = rows.compare_all(rows.file())
+    ours = [one.row for one in compared if one.ours]
+
+    def measured(row: dict) -> dict[str, str]:
+        return {
+            "run": row["run"],
+            "recipe": row["recipe"],
+            "micro × accumulation × tokens": f"{row['micro']} × {row['accumulation']} × {row['sequence']:,}",
+            "GB before the first step": f"{row['states_gb']:.1f}",
+            "GB after it": f"{row['after_step_gb']:.1f}",
+            "GB at the peak: torch, reserved, nvidia-smi": ", ".join(
+                f"{row[key]:.1f}" for key in ("peak_gb", "reserved_gb", "driver_gb")
+            ),
+            "steps timed": f"{len(row['step_s']) - 1}",
+            "seconds a step": f"{row['median_step_s']:.2f}",
+            "tokens/s": f"{row['row_tokens_per_s']:,}",
+            "share of the peak": f"{_share(row):.0%}",
+        }
+
+    return {
+        "gpu rows": report_markdown.table(rows.table(compared)),
+        "gpu summary": rows.summary(compared),
+        "gpu measured": report_markdown.table([measured(row) for row in ours]),
+        "gpu versions": "; ".join(sorted({row["source"].removeprefix(f"{rows.MEASURED}, ") for row in ours})),
+    }
+
+
+def _share(row: dict) -> float:
+    """Of the card's dense bf16 peak, at 6 FLOP a parameter and token whatever is done."""
+    machine, model = hardware.find(row["gpu"], row["gpus"]), models.find(row["model"])
+    return 6 * model.parameters * row["row_tokens_per_s"] / (machine.tflops * 1e12 * row["gpus"])
+
+
 @functools.cache
 def course() -> dict[str, str]:
     """The parts of the published run's report."""
@@ -116,6 +169,8 @@ def figure(what: str) -> str:
             raise unknown("part", match["name"], parts, where="docs/")
         text = parts[match["name"]]
         return f"\n{text}\n" if "\n" in text else text
+    if match and match["target"] == "tuned":
+        return tuned(match["name"])
     if not match:
         raise ElleError(f"not a figure: {what!r}", where="docs/", fix="such as `beast on documents-cic: dollars`")
     if match["name"] not in FIGURES:
@@ -157,6 +212,9 @@ def filled(page: Path) -> str:
         what = match["what"]
         if what == "plans":
             text = f"\n{table(page.parent)}\n"
+        elif what.startswith("gpu ") and what in gpu():
+            text = gpu()[what]
+            text = f"\n{text}\n" if text.startswith("|") else text
         elif what.startswith("elle "):
             text = f"\n```text\n$ {what}\n{output(what)}\n```\n"
         else:

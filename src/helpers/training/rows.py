@@ -7,14 +7,22 @@ Two settings are not Axolotl's, but those of other trainers: `upcast` (false: em
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
-from helpers import jsonl
+from helpers import jsonl, paths
 from helpers.errors import ElleError
 from helpers.training import hardware, memory, models, recipe, speed
 from helpers.training.models import LINEARS
 
 #: What was measured, from the inside out: torch's tensors, what torch reserved, what the driver counts.
 LEVELS = {"peak_gb": "torch", "reserved_gb": "reserved", "driver_gb": "nvidia-smi"}
+#: How the source of a row begins that was measured here.
+MEASURED = "measured"
+
+
+def file() -> Path:
+    """The rows that the planner is held to."""
+    return paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class Compared:
         """The level that counts: the one that the row's source states first, else the outermost."""
         stated = LEVELS.get(self.row.get("level", ""))
         return stated or next(reversed(self.memory), None)
+
+    @property
+    def ours(self) -> bool:
+        return self.row["source"].startswith(MEASURED)
 
     @property
     def error(self) -> float | None:
@@ -119,3 +131,15 @@ def table(compared: list[Compared]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def summary(compared: list[Compared]) -> str:
+    """How near the planner comes to all rows, in a sentence."""
+    said = []
+    for name, ours in (("measured here", True), ("published", False)):
+        errors = [abs(one.error) for one in compared if one.ours is ours and one.error is not None]
+        if errors:
+            said.append(f"{max(errors):.1%} at most on {len(errors)} rows {name} (median {median(errors):.1%})")
+    rates = [one.within for one in compared if one.within is not None]
+    inside = f"{sum(rates)} of {len(rates)} speeds lie inside their interval."
+    return f"Memory is off by {' and by '.join(said)}; {inside}" if said else inside
