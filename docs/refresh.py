@@ -48,6 +48,10 @@ PLANS = (
 )
 
 
+#: A budget holds narrowly where less than this share of it may be left.
+NARROW = 0.05
+
+
 @functools.cache
 def output(command: str) -> str:
     """What `elle plan …` or `elle costs …` prints.
@@ -92,6 +96,7 @@ FIGURES = {
     "verdict": lambda answer: answer["verdict"],
     "hours": lambda answer: spanned(answer["hours"], "h"),
     "dollars": lambda answer: spanned(answer["dollars"], "$"),
+    "most": lambda answer: f"${answer['dollars']['high']:,.2f}",
     "over": over,
     "peak": lambda answer: f"{answer['peak_gb']:.1f} GB",
     "host": lambda answer: f"{answer['host_gb']:,.0f} GB",
@@ -181,11 +186,12 @@ def figure(what: str) -> str:
 def judged(ours: dict, theirs: dict) -> str:
     """Whether the budget holds on the profile's own set; if it does there alone, that this is due to the data."""
     allowed = money(ours["budget"])
+    holds = "holds" if ours["dollars"]["high"] <= (1 - NARROW) * ours["budget"] else "holds narrowly"
     if ours["dollars"]["high"] > ours["budget"]:
         return f"{allowed} does not hold: {over(ours)} over on our set"
     if theirs["dollars"]["high"] > theirs["budget"]:
-        return f"{allowed} holds, for our data is shorter: {over(theirs)} over on the documents'"
-    return f"{allowed} holds"
+        return f"{allowed} {holds}, for our data is shorter: {over(theirs)} over on the documents'"
+    return f"{allowed} {holds}"
 
 
 def table(folder: Path) -> str:
