@@ -12,6 +12,8 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
     <!-- gpu summary -->                       how near the planner comes to them
     <!-- gpu measured -->                      the rows measured here, with what torch and the driver said
     <!-- gpu versions -->                      what they were measured with
+    <!-- gpu layers -->                        what a layer keeps and takes, by how it is trained
+    <!-- gpu shares -->                        the shares of the peak that arithmetic reaches
     <!-- tuned: config_3b_qlora -->            how many times as fast a tuned recipe is planned to be on one H200
     <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
                                                the parts are those of `helpers.report_markdown`)
@@ -30,7 +32,7 @@ from pathlib import Path
 
 from helpers import cli, costs, jsonl, paths, planning, profile, report_markdown
 from helpers.errors import ElleError, unknown
-from helpers.training import hardware, models, preflight, rows
+from helpers.training import hardware, memory, models, preflight, recipe, rows, speed
 
 PLACE = re.compile(r"<!-- (?P<what>(?:(?!-->).)+) -->(?:(?!<!--).)*<!-- end -->", re.DOTALL)
 FIGURE = re.compile(r"(?P<target>\S+)(?: on (?P<data>\S+))?(?: at (?P<price>[\d.]+))?: (?P<name>\w+)")
@@ -123,6 +125,42 @@ def tuned(name: str) -> str:
     return f"{hours[0] / hours[1]:.1f}"
 
 
+def layers() -> list[dict[str, str]]:
+    """The planner's coefficients of a layer; in brackets with `lora_dropout`."""
+    names = {
+        "full": "full",
+        "kernels": "LoRA and QLoRA by Axolotl's kernels",
+        "qlora": "QLoRA without them",
+        "lora": "LoRA without them",
+    }
+
+    def cell(way: str, name: str) -> str:
+        of, place = (memory.KEPT if name in "Kk" else memory.LAYER), int(name.islower())
+        plain, dropped = (of.get((way, dropout), of[way, False])[place] for dropout in (False, True))
+        return f"{plain}" if plain == dropped else f"{plain} ({dropped})"
+
+    return [{"trained": said} | {name: cell(way, name) for name in "KkRr"} for way, said in names.items()]
+
+
+def shares() -> list[dict[str, str]]:
+    """Of a card's dense bf16 peak, by generation."""
+
+    def cell(generation: str, method: str) -> str:
+        low, high = speed.SHARES[generation, method]
+        return f"{100 * low:g}–{100 * high:g} %"
+
+    listed = recipe.table("gpus")["gpus"].values()
+    return [
+        {
+            "generation": generation.capitalize(),
+            "cards": ", ".join(row["title"] for row in listed if row.get("generation") == generation),
+            "full": cell(generation, "full"),
+            "LoRA, QLoRA": cell(generation, "lora"),
+        }
+        for generation in dict.fromkeys(generation for generation, _ in speed.SHARES)
+    ]
+
+
 @functools.cache
 def gpu() -> dict[str, str]:
     """What real GPUs said (`helpers.training.rows`), by place."""
@@ -146,6 +184,8 @@ def gpu() -> dict[str, str]:
         }
 
     return {
+        "gpu layers": report_markdown.table(layers()),
+        "gpu shares": report_markdown.table(shares()),
         "gpu rows": report_markdown.table(rows.table(compared)),
         "gpu summary": rows.summary(compared),
         "gpu measured": report_markdown.table([measured(row) for row in ours]),

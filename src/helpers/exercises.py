@@ -141,7 +141,7 @@ def longest_rows(answer: int, plan: Any) -> str:
         raise _Hint(f"With rows of {length:,.0f} the peak is {here.memory.peak:.1f} GB: {here.verdict}.")
     if next_one.verdict == "fits":
         raise _Hint(f"With rows of {length:,.0f} it fits, and so do longer ones.")
-    return "For long the peak is the optimizer's step, which has no activations: the length counts once they exceed it."
+    return "Twice as long takes little more: the states stay as they are, only what a layer keeps and the loss grow."
 
 
 @_exercise
