@@ -131,7 +131,7 @@ def micro_step(trainer, model, micro: int, times: int = 3) -> dict | None:
     try:
         for turn in range(times):
             model.zero_grad(set_to_none=True)
-            if turn == 1:
+            if turn == 1 and GPU:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             began = wait()
