@@ -334,8 +334,10 @@ def _fault(deployment: Deployment, model: models.Model, on: Hardware, found: Fit
 def _would_fit(deployment: Deployment, model: models.Model, found: Fit, rank: int) -> str:
     """What would: the cheapest GPUs first, or a shorter length."""
     options = []
-    for kind in (name for name in table("gpus")["gpus"] if name != "cpu"):
-        for count in (1, 2, 4, 8):
+    for kind, row in table("gpus")["gpus"].items():
+        if kind == "cpu":
+            continue
+        for count in (1, 2, 4, 8) if row.get("nvlink") else (1,):
             on, other = hardware.find(kind, count), deployment.model_copy(update={"gpus": count})
             if not _fault(other, model, on, fit(other, model, on, rank)):
                 options.append((hardware.hourly(on)[0], f"{on} (from ${hardware.hourly(on)[0]:.2f} an hour)"))
