@@ -32,6 +32,7 @@ from pathlib import Path
 import yaml
 
 from helpers import jsonl, machine, paths, report_markdown
+from helpers.briefings import dataset
 from helpers.errors import ElleError
 from helpers.training import hardware, models, recipe, rows
 from helpers.training.launch import PACKAGES
@@ -184,7 +185,7 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
     today = date.today().isoformat()
     setting = {
         "source": f"{rows.MEASURED}, {today}: Axolotl {versions.get('axolotl')}, torch {versions.get('torch')}",
-        "run": options.names.get(run["named"], run["named"]),
+        "run": run["named"],
         "date": today,
         "gpu": hardware.here(computer, hardware.DISK_GB).name,
         "card": computer.gpus[0].name if computer.gpus else computer.cpu_name,
@@ -238,7 +239,7 @@ def pack(out: Path, names: list[str]) -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*")
-    parser.add_argument("--data", type=Path, help="a data set's folder (default: data/samples' basic rows)")
+    parser.add_argument("--data", type=Path, help="a data set's folder (default: the basic set)")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--micro", default="", help="micro batches to measure beside the recipe's own")
@@ -259,14 +260,13 @@ def main(arguments: list[str]) -> int:
         pack(options.pack, options.recipes)
         return 0
     deadline = time.monotonic() + 60 * options.minutes
-    options.names = {}
     measured = []
     with tempfile.TemporaryDirectory(prefix="elle-gpu-") as folder:
         work = Path(folder)
         shutil.copy(PROBE, work)  # by itself: beside it stand files named as packages are
         if options.data is None:
-            options.data = work
-            shutil.copy(paths.root() / "data" / "samples" / "basic-42.jsonl", work / "train.jsonl")
+            options.data = work / "data"
+            dataset.build("basic", 3000, 42, options.data)
         tokenizer = make_tokenizer(options.data / "train.jsonl", work / "tokenizer")
         runs = [prepared(named, work, number, options, tokenizer) for number, named in enumerate(options.recipes)]
         processes: list[subprocess.Popen] = []
