@@ -101,7 +101,7 @@ def test_the_documents_plans_stand_beside_the_corrected_ones():
     assert planning.facts(found["config_72b"][0])["examples"] == "0"
     assert "sharegpt, weights-replicated" in planning.facts(found["config_72b_8xh200"][0])["errors"]
     unknown = preflight.assess(Path("x"), {"base_model": "no/such"}, found["config"][0].hardware, None)
-    assert set(planning.facts(unknown).values()) >= {"unknown", "?"}
+    assert set(planning.facts(unknown).values()) >= {"not covered", "?"}
 
 
 def test_what_fix_changed_is_named_key_by_key():
