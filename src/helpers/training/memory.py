@@ -283,8 +283,8 @@ def estimate(s: Setup) -> Memory:
     step = 0.0
     if s.zero.offload_optimizer:
         pass
-    elif stage:  # the gradient as fp32 (measured at ZeRO-2: 2 bytes more), all of a GPU's share or one sub-group of it
-        step = 4 * min(p / n, SUB_GROUP) if stage == 3 else 6 * p / n
+    elif stage:  # the gradient as fp32, and flat in 16 bits before: a GPU's whole share, or one sub-group of it
+        step = 6 * min(p / n, SUB_GROUP if stage == 3 else math.inf)
     elif s.optimizer == "adamw_torch":  # for each tensor at once: a copy of one state
         step = p * (s.adapter_width if s.method != "full" else s.width)
     gathered = s.width * min(LIVE, m.parameters) if stage == 3 and n > 1 else 0.0
