@@ -150,14 +150,15 @@ def _storages(tensors) -> dict[int, int]:
 
 def _watch(engine, held: dict, before: set[int]) -> None:
     """Note what the engine holds around its optimizer's step, in bytes: the gradients of the backward pass before it,
-    the fp32 gradient within it, all the rest after it; `all`: every tensor of the process, `named`: those below."""
+    the fp32 gradient within it (with the flat copy in 16 bits that it is made of), all the rest after it; `all`: every
+    tensor of the process, `named`: those below."""
     import torch
 
     zero, parameters = engine.optimizer, list(engine.module.parameters())
     stage3 = hasattr(zero, "fp32_partitioned_groups_flat")
     masters = zero.fp32_partitioned_groups_flat if stage3 else zero.single_partition_of_fp32_groups
     weights = [p.ds_tensor for p in parameters] if stage3 else parameters
-    outer, inner = zero.step, zero.optimizer.step
+    outer, inner, flatten, flat = zero.step, zero.optimizer.step, zero.flatten, [0]
     held["dtype"] = sorted({str(tensor.dtype) for tensor in weights})
 
     def gradients() -> list:
@@ -168,10 +169,17 @@ def _watch(engine, held: dict, before: set[int]) -> None:
     def size(tensors) -> int:
         return sum(_storages(tensors).values())
 
+    def copied(tensors):
+        made = flatten(tensors)
+        flat[0] = size([made])
+        return made
+
     def step(*arguments, **options):
         held["steps"] = held.get("steps", 0) + 1
         held["gradients"] = size(gradients())
+        zero.flatten = copied  # during the step alone
         result = outer(*arguments, **options)
+        zero.flatten = flatten
         states = [v for s in zero.optimizer.state.values() for v in s.values() if torch.is_tensor(v) and v.dim()]
         groups = {"weights": weights, "master": masters, "optimizer": states}
         held.update({name: size(tensors) for name, tensors in groups.items()})
@@ -183,7 +191,7 @@ def _watch(engine, held: dict, before: set[int]) -> None:
         return result
 
     def within(*arguments, **options):
-        held["step"] = max(held.get("step", 0), size(master.grad for master in masters))
+        held["step"] = max(held.get("step", 0), size(master.grad for master in masters) + flat[0])
         return inner(*arguments, **options)
 
     zero.step, zero.optimizer.step = step, within
@@ -342,16 +350,21 @@ def planned(model: models.Model, zero: recipe.Zero, ranks: int, optimizer: str) 
         offload_activations=False,
     )
     said = memory.estimate(setup)
-    terms = {name: said.components[name] * 1e9 for name in TERMS}
-    # The step is a part of the peak only where it is the peak; a nano model's is not. So it is asked for by itself.
-    terms["step"] = (said.phases["step"] - sum(said.components[n] for n in said.components if n not in EXTRA)) * 1e9
+    parts = said.components
+    terms = {name: parts[name] * 1e9 for name in TERMS}
+    # Gradients and the step are parts of the peak only in some phases of a step: they are asked for by themselves.
+    terms["gradients"] = 0.0 if zero.offload_optimizer else memory._states(setup)["gradients"]
+    whole = (said.phases["step"] - parts["driver"]) / (1 + memory.RESERVE_LOGITS) * 1e9
+    terms["step"] = whole - terms["gradients"] - sum(parts[name] for name in ALWAYS) * 1e9
+    if abs(terms["step"]) < 1:  # a byte
+        terms["step"] = 0.0
     if "offload" in said.host:
         terms["offload"] = said.host["offload"] * 1e9 / ranks
     return terms
 
 
-#: Components that belong to one phase of a step and not to all.
-EXTRA = ("activations", "layer", "loss", "step")
+#: Components that are there in every phase of a step.
+ALWAYS = ("weights", "adapter", "master", "optimizer", "workspace")
 
 
 def _apart(one: dict, other: dict) -> float:

@@ -208,7 +208,7 @@ def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypa
     monkeypatch.setattr(deploy, "_here", lambda: hardware.find("h100", 1))
     with pytest.raises(ElleError, match="does not fit 1 x H100") as caught:
         deploy.here(Deployment(model_id=str(tmp_path)))
-    assert "2 x H100" in caught.value.fix
+    assert "2 x A100" in caught.value.fix
     monkeypatch.setattr(deploy, "_here", lambda: hardware.find("cpu"))
     with pytest.raises(ElleError, match="of memory on a CPU"):
         deploy.here(Deployment(model_id=str(tmp_path)))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from helpers import cli, jsonl, paths, profile
 from helpers.briefings import dataset
 from helpers.errors import ElleError
-from helpers.training import budget, fix, hardware, memory, models, preflight, recipe
+from helpers.training import budget, fix, hardware, memory, models, preflight, recipe, speed
 from helpers.training.memory import Setup
 from helpers.training.recipe import Zero
 
@@ -111,66 +111,33 @@ def test_every_base_of_the_documents_is_known_and_int4_is_for_serving_only():
     assert "quantised-base" in codes(assess(recipe.merge(config, {"load_in_4bit": None}), count=2), "error")
 
 
-# Memory: every figure that is stated for a recipe elsewhere, in GB
+# Memory: what weights and states come to, as stated elsewhere, in GB (tests/test_memory.py: what was measured)
 
 
-def step(size, method="full", *, gpus=1, stage=0, eight_bit=False, micro=1, sequence=2048, liger=False, rank=0, **zero):
-    m = models.find("aphoticshaman/qwen-72b-math-nf4") if size == "nf4" else qwen(size)
-    trained = m.parameters if method == "full" else m.lora(rank)
-    optimizer = "adamw_bnb_8bit" if eight_bit else "adamw_torch_fused"
-    setup = Setup(m, method, trained, gpus, Zero(stage, **zero), optimizer, micro, sequence, liger, True, False)
+def step(size, *, gpus, stage, micro=1, sequence=2048, **zero):
+    setup = Setup(
+        *(qwen(size), "full", qwen(size).parameters, gpus, Zero(stage, **zero)),
+        *("adamw_torch_fused", micro, sequence, False, True, False),
+    )
     return memory.estimate(setup)
 
 
-OFFLOAD = {"offload_optimizer": True, "offload_parameters": True}
-
-
-@pytest.mark.parametrize(
-    ("stated", "tolerance", "got"),
-    [
-        (110, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8).peak),
-        (35, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8).components["loss"]),
-        (87, 0.01, lambda: step("7B", gpus=2, stage=2, micro=8, liger=True).peak),
-        (158, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4).phases["loss"]),
-        (166, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4).phases["step"]),
-        (122, 0.01, lambda: step("14B", gpus=2, stage=2, micro=4, eight_bit=True).peak),
-        # Liger keeps the head's gradient, 1.6 GB, which this figure leaves out (those of 72B do not).
-        (133, 0.02, lambda: step("14B", gpus=2, stage=3, micro=4, liger=True).peak),
-        # 18.2: the stated figure is near what 32-bit states and the buckets of several GPUs would add (21.2).
-        (21, 0.14, lambda: step("7B", "qlora", rank=64, micro=2, eight_bit=True).peak),
-        (11, 0.06, lambda: step("7B", "qlora", rank=64, sequence=3072, eight_bit=True, liger=True).peak),
-        (18, 0.03, lambda: step("72B", gpus=4, stage=3, **OFFLOAD).peak),
-        (1310, 0.01, lambda: step("72B", gpus=4, stage=3, offload_optimizer=True).host["offload"]),
-        (1450, 0.01, lambda: step("72B", gpus=4, stage=3, **OFFLOAD).host["offload"]),
-        (69, 0.01, lambda: step("72B", "qlora", gpus=2, stage=2, rank=128, micro=2, eight_bit=True).peak),
-        (73, 0.01, lambda: step("72B", "qlora", rank=128, micro=2, eight_bit=True).peak),
-        (145.4, 0.001, lambda: step("72B", gpus=8, stage=2, micro=4, sequence=4096).components["weights"]),
-        (273, 0.01, lambda: step("72B", gpus=8, stage=2, micro=4, sequence=4096).states),
-        (
-            83,
-            0.01,
-            lambda: step("nf4", "qlora", gpus=2, stage=2, rank=128, micro=2, sequence=4096, eight_bit=True).peak,
-        ),
-        (128, 0.01, lambda: step("72B", gpus=8, stage=3, micro=2, sequence=6144, eight_bit=True, liger=True).peak),
-        (116, 0.01, lambda: step("72B", gpus=8, stage=3, sequence=6144, eight_bit=True, liger=True).peak),
-        # The stated figure leaves out the live layer: rows of 4,096 by themselves.
-        (164, 0.02, lambda: step("72B", gpus=8, stage=3, sequence=4096, liger=True).peak),
-        (
-            55,
-            0.01,
-            lambda: step("72B", gpus=8, stage=3, micro=2, sequence=6144, liger=True, offload_optimizer=True).peak,
-        ),
-        (64, 0.01, lambda: step("72B", "lora", gpus=4, stage=3, rank=64, micro=2).peak),
-        (104, 0.01, lambda: step("72B", "lora", gpus=2, stage=3, rank=64, micro=2).peak),
-    ],
-)
-def test_memory_is_what_was_stated(stated, tolerance, got):
-    assert got() == pytest.approx(stated, rel=tolerance)
+def test_weights_states_and_what_is_offloaded_are_what_was_stated():
+    replicated = step("72B", gpus=8, stage=2, micro=4, sequence=4096)
+    assert replicated.components["weights"] == pytest.approx(145.4, rel=0.001)
+    assert replicated.states == pytest.approx(273, rel=0.01)
+    for weights, stated in ((False, 1310), (True, 1450)):
+        offloaded = step("72B", gpus=4, stage=3, offload_optimizer=True, offload_parameters=weights)
+        assert offloaded.host["offload"] == pytest.approx(stated, rel=0.01)
 
 
 def test_components_add_up_to_the_peak_of_the_worst_phase():
     for p in (original(name.stem) for name in DOCUMENTED.glob("*.yaml")):
-        assert sum(p.memory.components.values()) == pytest.approx(p.memory.peak)
+        m = p.memory
+        assert sum(m.components.values()) == pytest.approx(m.peak)
+        assert m.torch + m.components["reserve"] == pytest.approx(m.reserved)
+        said = p.to_json()
+        assert said["torch_gb"] < said["reserved_gb"] < said["peak_gb"] == round(m.peak, 2)
 
 
 @pytest.mark.real
@@ -303,52 +270,32 @@ def test_faulty_data_is_named_with_its_line(tmp_path):
         budget.find_data(str(path), "")
 
 
-@pytest.mark.parametrize(
-    ("recipe_name", "data", "examples", "stated", "changes"),
-    [
-        ("config", "documents-basic", 3000, (8 / 60, 8 / 60), {}),
-        ("config", "documents-basic", 10_000, (26 / 60, 26 / 60), {}),
-        ("config", "documents-cic", 10_000, (2.2, 2.2), {"sequence_len": 3072}),
-        ("config_72b_8xh200", "documents-cic", 10_000, (2.1, 3.1), {"sequence_len": 3072}),
-        ("config_72b_qlora", "documents-cic", 10_000, (10.6, 18.7), {"sequence_len": 3072}),
-        ("config_72b_qlora", "documents-basic", 3000, (0.7, 1.1), {"sequence_len": 2048}),
-    ],
-)
-def test_hours_are_what_was_stated(recipe_name, data, examples, stated, changes):
-    """Training alone: the stated figures count every token once an epoch, no padding, evaluation or validation."""
-    config = recipe.read_yaml(DOCUMENTED / f"{recipe_name}.yaml") | changes
-    config = recipe.merge(config, {"val_set_size": None, "eval_steps": None})
-    entry = RECIPES[f"{recipe_name}.yaml"]
-    plan = assess(config, gpu=entry["gpu"], count=entry["count"], data=data, examples=examples)
-    slots = plan.budget.training_hours[0] * 3600 * plan.budget.tokens_per_second[1]
-    # What is no padding, with what the trainer leaves out: a batch that is not whole, the end of the last epoch.
-    full = plan.data.tokens * config["num_epochs"] / slots
-    low, high = (hours * full for hours in plan.budget.training_hours)
-    if stated[0] == stated[1]:  # one figure, at the published 18,728 tokens/s: the interval's fast end
-        assert low == pytest.approx(stated[0], rel=0.05)
-        assert plan.budget.tokens_per_second[1] == pytest.approx(18_728, rel=0.01)
-    else:
-        assert (low, high) == pytest.approx(stated, rel=0.1, abs=0.08)  # stated to a tenth of an hour
+def test_hours_are_steps_by_speed():
+    for name in ("config", "config_72b_qlora", "config_72b_8xh200"):
+        config = recipe.read_yaml(paths.configs() / f"{name}.yaml")
+        config = recipe.merge(config, {"val_set_size": None, "eval_strategy": "no", "eval_steps": None})
+        b = (plan := assess(config | {"eval_on_start": False}, count=2)).budget
+        tokens = b.steps * plan.setup.micro * plan.setup.accumulation * 2 * plan.setup.sequence
+        for hours, rate in zip(b.training_hours, reversed(b.tokens_per_second), strict=True):
+            assert hours * 3600 * rate == pytest.approx(tokens, rel=0.01)  # an epoch's last step may have fewer
 
 
 def test_throughput_is_that_of_the_published_anchors():
-    plan = assess(recipe.read_yaml(DOCUMENTED / "config_72b_qlora.yaml"), count=2)
-    assert plan.budget.tokens_per_second == pytest.approx((1300, 2300), rel=0.02)
-    one = assess(recipe.read_yaml(DOCUMENTED / "config_72b_qlora.yaml"), gpu="a100", count=1)
-    low, high = one.budget.tokens_per_second
-    assert low <= 275
-    assert high * 1.01 >= 364
+    """7B in full on 2 H200, and 72B by QLoRA on one A100 (275 is published too: 8 % below what is planned at least)."""
+    for name, gpu, count, published in (("config", "h200", 2, 18_728), ("config_72b_qlora", "a100", 1, 364)):
+        low, high = assess(recipe.read_yaml(DOCUMENTED / f"{name}.yaml"), gpu=gpu, count=count).budget.tokens_per_second
+        assert low <= published <= high <= 1.6 * low * (1 + 1e-6)
 
 
-def test_stated_costs_hold_with_loading_and_saving():
-    """72B in full on 8, two epochs of the CIC set: $103 to $140 with 0.75 h of loading and saving. Not counted there:
-    the save at the last step, and the evaluation before the first."""
+def test_loading_and_saving_take_what_was_stated():
+    """72B in full on 8: 0.75 h. Not counted there: the save at the last step, and the evaluation before the first."""
     config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
     steps = preflight.plan("configs/config_72b_8xh200.yaml", data="documents-cic").budget.steps
-    plan = assess(config | {"save_steps": steps, "eval_on_start": False}, count=8, data="documents-cic")
-    assert plan.budget.saves == 1
-    assert plan.budget.other_hours == pytest.approx(0.75, abs=0.05)
-    assert plan.budget.dollars == pytest.approx((103, 140), rel=0.1)
+    config |= {"save_steps": steps, "save_strategy": "steps", "save_only_model": True, "eval_on_start": False}
+    b = assess(config, count=8, data="documents-cic").budget
+    assert b.saves == 1
+    assert b.other_hours == pytest.approx(0.75, abs=0.05)
+    assert b.dollars == pytest.approx([hours * 8 * 4.59 for hours in b.hours])
 
 
 def test_prices_can_be_overridden(monkeypatch):
@@ -482,7 +429,8 @@ def test_every_name_that_the_builder_takes_passes():
 
 
 def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"load_best_model_at_end": True}
+    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    config |= {"load_best_model_at_end": True, "save_only_model": True}
     plan = assess(config, count=2, data="basic")
     assert "conflict" in codes(plan, "error")
     assert "load_best_model_at_end" not in fix.nearest(plan)[0].config
@@ -611,6 +559,144 @@ def test_the_hubs_kernels_are_those_that_transformers_falls_back_to():
     assert {name: repository for name, (_, repository) in recipe.FLASH.items()} == FLASH_ATTN_KERNEL_FALLBACK
 
 
+# What it does not cover, what it would do better, and what decides it
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"base_model": "some/model"}, "base_model"),
+        ({"fsdp_config": {"fsdp_version": 2}}, "fsdp_config"),
+        ({"rl": "dpo"}, "rl"),
+        ({"adapter": "lora", "load_in_8bit": True}, "load_in_8bit"),
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size"),
+    ],
+)
+def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(change, where, tmp_path):
+    path = tmp_path / "mine.yaml"
+    config = recipe.read_yaml(paths.configs() / "config.yaml") | change | {"learning_rte": 1}
+    path.write_text(yaml.safe_dump(config))
+    done = elle(path, "--gpu", "h200", "--data", "basic", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.exit_code, answer["verdict"], answer["ok"]) == (2, "not covered", False)
+    found = {f["where"]: f for f in answer["findings"]}
+    assert found[where]["message"].startswith("not covered: ")
+    assert found["learning_rte"]["code"] == "unknown-key"
+    figures = ("peak_gb", "torch_gb", "reserved_gb", "host_gb", "disk_gb", "steps", "tokens", "trained_parameters")
+    assert {answer[key] for key in figures} == {None}
+    for key in ("hours", "training_hours", "dollars", "tokens_per_second"):
+        assert answer[key] == {"low": None, "high": None}
+    assert answer["components_gb"] == answer["phases_gb"] == {}
+    said = elle(path, "--gpu", "h200", "--data", "basic")
+    assert (said.exit_code, "NOT COVERED on 1 x H200" in said.output) == (2, True)
+
+
+def test_a_gpu_or_a_value_beside_what_is_covered():
+    done = elle("configs/config.yaml", "--gpu", "H20")
+    assert done.exit_code == 2
+    assert "not covered: " in done.output
+    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    assert assess(config | {"tensor_parallel_size": 1, "load_in_8bit": False, "rl": None}, count=2).verdict == "fits"
+
+
+def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
+    plan = original("config_qlora")
+    assert (plan.setup.micro, plan.setup.accumulation) == (2, 4)
+    (finding,) = (f for f in plan.findings if f.code == "gpu-idle")
+    assert finding.severity == "info"
+    changes = preflight.faster(plan.config, plan.setup, plan.hardware)
+    other = preflight.assess(plan.file, recipe.merge(plan.config, changes), plan.hardware, plan.data)
+    assert other.setup.micro * other.setup.accumulation == 8
+    less = [
+        (sum(getattr(plan.budget, unit)) - sum(getattr(other.budget, unit))) / 2  # the middles of the intervals
+        for unit in ("hours", "dollars")
+    ]
+    assert f"{other.memory.peak:.0f} GB, {less[0]:.2f} h and ${less[1]:,.2f} less" in finding.message
+    assert min(less) > 0
+    out = tmp_path / "filled.yaml"
+    assert elle(DOCUMENTED / "config_qlora.yaml", "--data", "documents-basic", "--fix", out).exit_code == 0
+    assert {key: recipe.read_yaml(out).get(key) for key in changes} == changes
+    assert "gpu-idle" not in codes(preflight.plan(out))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(sorted(RECIPES)),
+    st.sampled_from(sorted(set(recipe.table("gpus")["gpus"]) - {"cpu"})),
+    st.sampled_from([1, 2, 8]),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, micro, accumulation, checkpointing):
+    config = recipe.read_yaml(paths.configs() / name)
+    config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    machine = hardware.find(gpu, count)
+    model = models.find("Qwen/Qwen2.5-7B-Instruct")
+    before, _ = memory.setup(config | {"gradient_checkpointing": checkpointing}, model, machine, recipe.zero(config)[0])
+    if changes := preflight.faster(config, before, machine):
+        after, _ = memory.setup(recipe.merge(config, changes), model, machine, before.zero)
+        assert after.micro * after.accumulation == micro * accumulation
+        assert after.micro >= micro  # under ZeRO a smaller one would talk more often
+        assert memory.estimate(after).peak * (1 + memory.MARGIN) <= machine.memory_gb
+        took, takes = (sum(speed.step(s, machine, s.micro * s.sequence)) for s in (before, after))
+        assert takes <= (1 - preflight.IDLE) * took
+        assert not preflight.faster(recipe.merge(config, changes), after, machine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "upcast"),
+    [
+        ({"deepspeed": None}, True),
+        ({}, False),
+        ({"deepspeed": None, "attn_implementation": "flash_attention_2"}, False),
+        ({"deepspeed": None, "adapter": "lora", "lora_r": 8}, False),
+        ({"deepspeed": None, "cut_cross_entropy": True}, False),
+    ],
+)
+def test_a_full_fine_tune_by_itself_keeps_embedding_head_and_norms_in_fp32(changes, upcast):
+    config = recipe.merge(recipe.read_yaml(paths.configs() / "config.yaml"), changes)
+    assert assess(config).setup.upcast is upcast
+
+
+def test_zero3_in_fp32_costs_twice_the_weights_and_nearly_three_times_the_time():
+    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    wide, plain = (assess(config | {"deepspeed": in_16_bits(value)}, count=8) for value in ("auto", True))
+    parts, others = wide.memory.components, plain.memory.components
+    for name in ("weights", "activations", "layer", "gathered"):
+        assert parts[name] == pytest.approx(2 * others[name])
+    for name in ("master", "optimizer", "gradients"):
+        assert parts[name] == others[name]
+    assert plain.verdict == "fits"
+    assert wide.verdict == "does not fit"
+    for ours, theirs in zip(wide.budget.training_hours, plain.budget.training_hours, strict=True):
+        assert ours / theirs == pytest.approx(2.8, rel=0.02)
+
+
+KERNELS = [
+    ({}, True),
+    ({"adapter": "lora", "load_in_4bit": False}, True),
+    ({"trust_remote_code": True}, False),
+    ({"rl": "dpo"}, False),
+    ({"adapter": "lora", "load_in_4bit": False, "load_in_8bit": True}, False),
+    ({"lora_mlp_kernel": False}, False),
+]
+
+
+@pytest.mark.parametrize(("changes", "on"), KERNELS)
+def test_axolotls_lora_kernels_are_on_unless_something_speaks_against_them(changes, on):
+    assert memory.lora_kernels(recipe.read_yaml(paths.configs() / "config_qlora.yaml") | changes) is on
+
+
+@pytest.mark.real
+def test_axolotl_itself_switches_them_on_and_off_so():
+    from axolotl.utils.schemas.validation import lora_kernels_auto_enable
+
+    for changes, on in KERNELS:
+        config = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | changes
+        assert lora_kernels_auto_enable(config.get) is on
+
+
 # Recipes of the project
 
 
@@ -620,6 +706,7 @@ def test_every_recipe_passes_and_its_header_says_what_it_costs(name, monkeypatch
     plan = preflight.plan(paths.configs() / name, data=RECIPES[name]["data"])
     assert plan.verdict == "fits"
     assert plan.ok
+    assert "gpu-idle" not in codes(plan)
     assert f"\n# elle plan: {plan.summary()}\n" in (paths.configs() / name).read_text()
 
 
@@ -736,7 +823,7 @@ def test_what_fix_writes_passes(name, tmp_path):
 def test_fix_changes_no_more_than_it_must(tmp_path):
     plan, _ = fix.nearest(original("config_14b"))
     assert plan.config["optimizer"] == "adamw_bnb_8bit"
-    assert plan.config["deepspeed"] == "deepspeed/zero2.json"
+    assert plan.config["deepspeed"] == "deepspeed/zero3.json"
     assert plan.config["micro_batch_size"] == 4
     plan, _ = fix.nearest(original("config_72b"))  # no full fine-tune fits four
     assert (plan.config["adapter"], plan.config["load_in_4bit"]) == ("lora", False)
@@ -765,7 +852,7 @@ def test_fix_corrects_typing_errors(tmp_path):
     plan, _ = fix.nearest(assess(config, count=2))
     assert plan.ok
     assert plan.config["learning_rate"] == "1e-5"
-    assert plan.config["micro_batch_size"] == 1
+    assert plan.setup.micro * plan.setup.accumulation == config["gradient_accumulation_steps"]  # one at a time was idle
     assert not {"num_epochs", "tf32", "learning_rte"} & set(plan.config)
     assert "pth" not in plan.config["datasets"][0]
 

@@ -185,7 +185,7 @@ MEMORY = (
     (Look(YELLOW, "", "", ""), "optimizer's step", ("step",)),
     (LOOKS[PURPLE], "activations", ("activations", "layer")),
     (LOOKS[RED], "logits and loss", ("loss",)),
-    (LOOKS[GREY], "program, buffers", ("workspace", "buckets", "gathered", "reserve", "driver")),
+    (LOOKS[GREY], "buffers, reserve, driver", ("workspace", "buckets", "gathered", "reserve", "driver")),
 )
 
 

@@ -198,7 +198,7 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     packed = bool(recipe.get("sample_packing"))
     padded = packed if recipe.get("pad_to_sequence_len") is None else bool(recipe.get("pad_to_sequence_len"))
     # A batch is padded to its longest example: between the mean and the longest of all.
-    width = s.sequence if packed or padded else (mean + max(kept, default=0)) / 2
+    width = s.sequence if packed or padded or not kept else (mean + max(kept)) / 2
 
     # Time: of each step, padding and all, and of what is evaluated between.
     each = speed.step(s, hardware, s.micro * width)

@@ -31,9 +31,11 @@ LIVE, SUB_GROUP = 1e9, 1e9
 LOGITS = 12
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 #: What a layer takes, in tokens x bytes of a number x (first x h + second x f): KEPT for the backward pass where it
-#: is not recomputed, LAYER while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's).
+#: is not recomputed, LAYER while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's;
+#: upcast: norms and embedding in fp32, so the hidden states are too).
 KEPT = {
     ("full", False): (12.0, 4.0),
+    ("upcast", False): (21.0, 4.0),
     ("kernels", False): (10.1, 2.0),
     ("kernels", True): (14.6, 2.0),
     ("qlora", False): (9.9, 4.1),
@@ -42,11 +44,12 @@ KEPT = {
     ("lora", True): (16.9, 4.6),
 }
 LAYER = {
-    ("full", False): (13.0, 7.0),
+    ("full", False): (13.8, 6.0),
+    ("upcast", False): (22.7, 6.0),
     ("kernels", False): (12.8, 3.0),
-    ("kernels", True): (17.3, 3.0),
-    ("qlora", False): (12.7, 6.0),
-    ("qlora", True): (23.8, 5.5),
+    ("kernels", True): (18.4, 3.0),
+    ("qlora", False): (11.9, 6.0),
+    ("qlora", True): (22.9, 5.5),
     ("lora", False): (19.9, 7.1),
     ("lora", True): (20.9, 9.6),
 }
@@ -58,8 +61,8 @@ ENDS = 11.0
 class Setup:
     """What decides memory and speed. method: full, lora or qlora; width: bytes of a weight in training (2: bf16).
 
-    kernels: Axolotl's own for LoRA; targets: linears of a layer that have an adapter; upcast: embedding and head stay
-    in fp32; adapter_width: bytes of an adapter's weight without ZeRO.
+    kernels: Axolotl's own for LoRA; targets: linears of a layer that have an adapter; upcast: embedding, norms and
+    head stay in fp32; adapter_width: bytes of an adapter's weight without ZeRO.
     """
 
     model: Model
@@ -85,7 +88,7 @@ class Setup:
     def way(self) -> tuple[str, bool]:
         """The row of KEPT and LAYER: adapters in 16 bits are not cast, as those of a 4-bit base are not."""
         if self.method == "full":
-            return "full", False
+            return "upcast" if self.upcast else "full", False
         plain = "qlora" if self.adapter_width == 2 else self.method
         return "kernels" if self.kernels else plain, self.dropout
 
@@ -248,7 +251,7 @@ def _activations(s: Setup) -> tuple[float, float]:
         layer = unit * (h * m.hidden + 2 * m.kv + f * m.ffn)
         if s.method == "qlora" and s.kernels:
             layer += 2 * m.hidden * m.ffn  # a linear as 16 bits, for one product
-        return unit * m.hidden * m.layers, layer
+        return unit * m.hidden * m.layers * (2 if s.upcast else 1), layer
     h, f = KEPT[s.way]
     return unit * (h * m.hidden + f * m.ffn) * m.layers, unit * (ENDS + 2) * m.hidden
 
@@ -280,8 +283,8 @@ def estimate(s: Setup) -> Memory:
     step = 0.0
     if s.zero.offload_optimizer:
         pass
-    elif stage:  # the gradient as fp32 (measured at ZeRO-2: 2 bytes more), all of a GPU's share or one sub-group of it
-        step = 4 * min(p / n, SUB_GROUP) if stage == 3 else 6 * p / n
+    elif stage:  # the gradient as fp32, and flat in 16 bits before: a GPU's whole share, or one sub-group of it
+        step = 6 * min(p / n, SUB_GROUP if stage == 3 else math.inf)
     elif s.optimizer == "adamw_torch":  # for each tensor at once: a copy of one state
         step = p * (s.adapter_width if s.method != "full" else s.width)
     gathered = s.width * min(LIVE, m.parameters) if stage == 3 and n > 1 else 0.0

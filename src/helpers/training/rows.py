@@ -90,21 +90,26 @@ def as_recipe(row: dict) -> dict:
     return config
 
 
-def compare(row: dict) -> Compared:
+def setup(row: dict) -> tuple[memory.Setup, hardware.Hardware]:
     """Raises ElleError: a model or GPU that is not covered."""
     config, machine = as_recipe(row), hardware.find(row["gpu"], row["gpus"])
     model = models.find(row["model"])
     if model is None:
         raise ElleError(f"not covered: {row['model']}", where=row["run"], fix="add it to configs/models.yaml")
-    setup, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
-    setup = replace(setup, **{key: row[key] for key in ("upcast", "adapter_width") if key in row})
-    said = memory.estimate(setup)
+    found, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
+    return replace(found, **{key: row[key] for key in ("upcast", "adapter_width") if key in row}), machine
+
+
+def compare(row: dict) -> Compared:
+    """Raises ElleError: a model or GPU that is not covered."""
+    s, machine = setup(row)
+    said = memory.estimate(s)
     predicted = {"peak_gb": said.torch, "reserved_gb": said.reserved, "driver_gb": said.peak}
     found = {LEVELS[key]: (predicted[key], row[key]) for key in LEVELS if row.get(key)}
     rate = None
     if row.get("row_tokens_per_s"):
-        tokens = setup.micro * setup.sequence
-        low, high = (setup.accumulation * setup.gpus * tokens / s for s in speed.step(setup, machine, tokens)[::-1])
+        tokens = s.micro * s.sequence
+        low, high = (s.accumulation * s.gpus * tokens / seconds for seconds in speed.step(s, machine, tokens)[::-1])
         rate = (low, high, row["row_tokens_per_s"])
     return Compared(row, found, rate)
 
