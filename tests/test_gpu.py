@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: bases without disk, what has to travel, and a row measured by the real trainer (here on the CPU)."""
+"""benchmarks/gpu.py: bases without disk, what has to travel, and a row measured by the real trainer (on the CPU)."""
 
 import importlib.util
 import json
