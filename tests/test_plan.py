@@ -631,9 +631,10 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
 def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, micro, accumulation, checkpointing):
     config = recipe.read_yaml(paths.configs() / name)
     config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    config |= {"gradient_checkpointing": checkpointing}
     machine = hardware.find(gpu, count)
     model = models.find("Qwen/Qwen2.5-7B-Instruct")
-    before, _ = memory.setup(config | {"gradient_checkpointing": checkpointing}, model, machine, recipe.zero(config)[0])
+    before, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
     if changes := preflight.faster(config, before, machine):
         after, _ = memory.setup(recipe.merge(config, changes), model, machine, before.zero)
         assert after.micro * after.accumulation == micro * accumulation
