@@ -887,6 +887,13 @@ def test_axolotl_and_deepspeed_accept_the_recipes_and_what_fix_writes_and_reject
             assert "sharegpt" in rejected[0].message, plan.file.name
 
 
+def test_a_text_that_looks_like_a_number_stays_one_when_it_is_written(tmp_path):
+    """`0E0` was written without quotation marks, and read as 0.0."""
+    config = {"hub_model_id": "0E0", "base_model": "1e-5", "output_dir": ".5", "learning_rate": 1e-5, "seed": 42}
+    (tmp_path / "x.yaml").write_text(recipe.dump(config))
+    assert recipe.read_yaml(tmp_path / "x.yaml") == config
+
+
 # Anything thrown at it
 
 

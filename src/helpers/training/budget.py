@@ -37,7 +37,7 @@ _PIECES = re.compile(
 #: The two units of `configs/recipes.yaml`, in words.
 _UNITS = {
     "tokens": "tokens of Qwen2.5",
-    "pieces": "pieces of Qwen2's pre-tokenisation, as a nano base's tokenizer has it",
+    "pieces": "pieces of Qwen2's pre-tokenisation, a nano base's tokens",
 }
 
 
@@ -88,9 +88,7 @@ def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str
             return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), "its own tokenizer"
     each = 1 if nano else TOKENS_PER_PIECE
     how = "pieces of Qwen2's pre-tokenisation"
-    how += (
-        ", as a nano base's tokenizer has it" if nano else f", {each} tokens each (as in our sets; other text differs)"
-    )
+    how += ", a nano base's tokens" if nano else f", {each} tokens each (as in our sets; other text differs)"
     return lambda text: each * sum(1 for _ in _PIECES.finditer(text)), how
 
 

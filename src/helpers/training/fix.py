@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
@@ -253,4 +252,4 @@ def write(plan: Plan, changes: list[Change], out: Path) -> Path:
     hardware, data = plan.hardware, plan.data.name if plan.data else ""
     lines.append(f"planned for: gpu={hardware.name} count={hardware.count} disk={hardware.disk_gb:.0f} data={data}")
     header = "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
-    return jsonl.write_text(out, header + yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True))
+    return jsonl.write_text(out, header + recipe.dump(plan.config))

@@ -221,9 +221,8 @@ def _states(s: Setup) -> dict[str, float]:
     if stage == 3:
         parts["weights"] /= n
     if stage:
-        wide = (
-            2 if s.zero.fp32 else s.width
-        )  # DeepSpeed's own gradients are 16 bits wide even where its weights are not
+        # DeepSpeed keeps gradients in 16 bits, also beside weights that were made in 32.
+        wide = 2 if s.zero.fp32 else s.width
         parts["adapter"] = 2 * adapter / (n if stage == 3 else 1)
         parts["gradients"] = wide * p / (n if stage >= 2 else 1)
         parts["master"] = 4 * p / n
@@ -256,6 +255,17 @@ def _activations(s: Setup) -> tuple[float, float]:
     return unit * (h * m.hidden + f * m.ffn) * m.layers, unit * (ENDS + 2) * m.hidden
 
 
+def _step(s: Setup) -> float:
+    """Bytes that the optimizer's step takes beside states and gradients."""
+    if s.zero.offload_optimizer:
+        return 0.0
+    if s.zero.stage:  # the gradient as fp32, and flat in 16 bits before: a GPU's whole share, or one sub-group of it
+        return 6 * min(s.trained / s.gpus, SUB_GROUP if s.zero.stage == 3 else math.inf)
+    if s.optimizer == "adamw_torch":  # for each tensor at once: a copy of one state
+        return float(s.trained * (s.adapter_width if s.method != "full" else s.width))
+    return 0.0
+
+
 def estimate(s: Setup) -> Memory:
     """Peak memory of a training step on each GPU, and of the host."""
     m, n, stage, p = s.model, s.gpus, s.zero.stage, s.trained
@@ -280,13 +290,6 @@ def estimate(s: Setup) -> Memory:
     late = 0 if m.tied or s.method != "full" else (4 if s.upcast else s.width) * m.embedding / (n if stage >= 2 else 1)
     first = gradients if beside else 0.0
     last = gradients if beside else max(0.0, gradients - late)
-    step = 0.0
-    if s.zero.offload_optimizer:
-        pass
-    elif stage:  # the gradient as fp32, and flat in 16 bits before: a GPU's whole share, or one sub-group of it
-        step = 6 * min(p / n, SUB_GROUP if stage == 3 else math.inf)
-    elif s.optimizer == "adamw_torch":  # for each tensor at once: a copy of one state
-        step = p * (s.adapter_width if s.method != "full" else s.width)
     gathered = s.width * min(LIVE, m.parameters) if stage == 3 and n > 1 else 0.0
     # ZeRO's for reducing; without it each process has a copy of what it reduces.
     buckets = 0.0 if n == 1 else min(BUCKETS, 4 * p) if stage else s.width * p
@@ -298,7 +301,7 @@ def estimate(s: Setup) -> Memory:
         | {"gradients": first, "activations": kept, "loss": loss + head, "gathered": gathered + whole_head},
         "backward": shared | {"gradients": first, "activations": kept, "layer": layer, "loss": head},
         "last layer": shared | {"gradients": last, "layer": layer},
-        "step": {"gradients": gradients, "step": step},
+        "step": {"gradients": gradients, "step": _step(s)},
     }
     if not s.checkpointing:
         del extra["last layer"]
