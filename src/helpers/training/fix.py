@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-
 from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
 from helpers.training import memory as memories

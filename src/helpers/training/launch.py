@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from helpers import jsonl, machine, paths
 from helpers.errors import ElleError
 from helpers.machine import Machine
@@ -223,7 +221,7 @@ def prepare(
         "dataset_prepared_path": str(folder / "prepared"),
         "auto_resume_from_checkpoints": resumable,
     }
-    jsonl.write_text(folder / "axolotl.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    jsonl.write_text(folder / "axolotl.yaml", recipe.dump(config))
     variables |= {PROGRESS: str(folder / "progress.jsonl"), FORCE: str(int(force))}
     command = ["axolotl", "train", str(folder / "axolotl.yaml"), *_launcher(computer, nodes, node, rendezvous, key)]
     return Prepared(folder, config, command, variables, inputs, precision, plan, remarks, against, node)
