@@ -213,7 +213,7 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
             plans[0], changes = preflight.corrected(plans[0], out)
             plans = preflight.ask_trainer(plans) if full else plans
             answer = plans[0].to_json() | {"written": str(out), "changes": [str(change) for change in changes]}
-    except preflight.UnknownHardware as error:
+    except preflight.NotCovered as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:

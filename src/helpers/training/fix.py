@@ -12,6 +12,7 @@ from helpers import jsonl, paths
 from helpers.errors import ElleError, unknown
 from helpers.training import memory as memories
 from helpers.training import recipe
+from helpers.training.hardware import NotCovered
 from helpers.training.memory import LIGER
 from helpers.training.models import LINEARS
 from helpers.training.preflight import Plan, assess, faster, sequence_for
@@ -86,9 +87,10 @@ def _number(config: dict, key: str) -> float:
 def _longer(config: dict, plan: Plan) -> dict:
     """Rows that hold the longest example, of as many tokens a micro batch, and as many rows a step."""
     length = sequence_for(max(plan.data.lengths))
-    micro = max(1, plan.setup.micro * plan.setup.sequence // length)
-    rows = plan.setup.micro * _number(config, "gradient_accumulation_steps")
-    return {"sequence_len": length, "micro_batch_size": micro, "gradient_accumulation_steps": math.ceil(rows / micro)}
+    most = max(1, plan.setup.micro * plan.setup.sequence // length)
+    rows = plan.setup.micro * plan.setup.accumulation
+    micro = next(n for n in range(most, 0, -1) if rows % n == 0)
+    return {"sequence_len": length, "micro_batch_size": micro, "gradient_accumulation_steps": rows // micro}
 
 
 def _cheaper(config: dict, plan: Plan) -> dict:
@@ -129,11 +131,10 @@ def _ladder(plan: Plan) -> Iterator[dict]:
     if s.method != "qlora" and not plan.model.quantized:
         quantised = {"adapter": "qlora", "load_in_4bit": True}
         methods.append((60, (adapter if s.method == "full" else {}) | quantised))
-    rows = s.micro * _number(config, "gradient_accumulation_steps")
+    rows = s.micro * s.accumulation
     micros = [(0, {})]
-    for times in range(1, s.micro.bit_length()):
-        micro = s.micro >> times
-        micros.append((2 * times, {"micro_batch_size": micro, "gradient_accumulation_steps": math.ceil(rows / micro)}))
+    for times, micro in enumerate((n for n in range(s.micro - 1, 0, -1) if rows % n == 0), 1):
+        micros.append((2 * times, {"micro_batch_size": micro, "gradient_accumulation_steps": rows // micro}))
     options = itertools.product(losses, zeros, optimizers, methods, micros)
     for choice in sorted(options, key=lambda choice: sum(far for far, _ in choice)):
         yield {key: value for _, more in choice for key, value in more.items()}
@@ -215,6 +216,12 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
     Raises:
         ElleError: what is left cannot be put right by changing the recipe (with the first such finding).
     """
+    if plan.verdict == "not covered":
+        raise NotCovered(
+            next((f.message for f in plan.findings if "not covered" in f.message), "not covered"),
+            where=paths.shown(plan.file),
+            fix="without figures there is nothing to choose by; `elle plan` still checks the keys",
+        )
     original, reasons = plan.config, {}
     for _ in range(ROUNDS):
         # Faults of the file first: what memory and money come to is known only when it can be read.

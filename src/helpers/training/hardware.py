@@ -23,8 +23,8 @@ PRICE = "ELLE_GPU_PRICE"
 DISK_GB = 200.0
 
 
-class UnknownHardware(ElleError):
-    """Nothing says on which GPUs the recipe is to run, or what such a GPU is."""
+class NotCovered(ElleError):
+    """Nothing is known of it: on which GPUs a recipe is to run, what such a GPU is, what a key makes of the figures."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     Raises:
         ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
     """
-    listed = table("gpus")
+    listed, name = table("gpus"), name.lower()
     if name not in listed["gpus"]:
         failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
-        raise UnknownHardware(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
+        raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
     row = listed["gpus"][name]

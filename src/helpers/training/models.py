@@ -113,7 +113,7 @@ def find(base_model: str, sizes: str = "") -> Model | None:
         except TypeError as error:
             raise ElleError("this config.json does not say a model's sizes", where=str(config)) from error
     listed = table("models")["models"]
-    key = re.sub(r"-(instruct|hf)$", "", base_model.rstrip("/").rpartition("/")[2].lower())
+    key = re.sub(r"^meta-|(-instruct|-chat|-hf)+$", "", base_model.rstrip("/").rpartition("/")[2].lower())
     if key in listed:
         return Model(base_model, **listed[key])
     if sizes:

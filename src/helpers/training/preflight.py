@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from helpers.training import hardware as machines
 from helpers.training import memory as memories
 from helpers.training import models, recipe, speed
 from helpers.training.budget import Budget, Data
-from helpers.training.hardware import Hardware, UnknownHardware
+from helpers.training.hardware import Hardware, NotCovered
 from helpers.training.memory import Memory, Setup
 from helpers.training.models import Model
 from helpers.training.recipe import Finding, error, remark, warning
@@ -23,14 +22,19 @@ from helpers.training.recipe import Finding, error, remark, warning
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Examples lost to the sequence length above this share are an error.
 LOST = 0.05
-#: Keys that change memory and time in ways that are not computed here; the values that do not.
-NOT_COVERED: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(
-        ("fsdp_config", "rl", "reward_model", "pretraining_dataset", "streaming", "qat"), lambda value: False
-    ),
-    **dict.fromkeys(("load_in_8bit", "relora", "process_reward_model"), lambda value: False),
-    **dict.fromkeys(("tensor_parallel_size", "context_parallel_size", "dp_shard_size"), lambda value: value == 1),
-}
+#: Keys that change memory or time in ways that are not computed here: another loss or way through the data, other
+#: weights or precisions, parts of a model, kernels. PARALLEL: as 1 they change nothing. bf16 is what a GPU is planned
+#: with, and Axolotl's own choice where a recipe is silent.
+NOT_COVERED = """
+    fsdp_config rl reward_model process_reward_model pretraining_dataset streaming diffusion_lm ebft
+    auto_find_batch_size gptq load_in_8bit qat fp8 quantize_moe_experts model_quantization_config relora
+    unfrozen_parameters lisa_step_interval peft_use_dora peft_layers_to_transform lora_rank_pattern lora_target_parameters
+    lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy torch_compile
+""".split()  # noqa: SIM905
+PARALLEL = """
+    tensor_parallel_size context_parallel_size sequence_parallel_degree dp_shard_size dp_replicate_size
+""".split()  # noqa: SIM905
+PRECISION = ("fp16", "float16", "float32")
 #: A choice of batch and recomputation is offered if it saves this share of the training's time.
 IDLE = 0.1
 _PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d{1,4}) disk=(\d{1,9}) data=(.*)$", re.MULTILINE)
@@ -137,8 +141,12 @@ class Plan:
                 f"  {'' if self.hardware.is_cpu else host}disk {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB; "
                 f"{b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
             )
-        lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if f.severity == "error"]
+        lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if self._decides(f)]
         return "\n".join(lines)
+
+    @staticmethod
+    def _decides(finding: Finding) -> bool:
+        return finding.severity == "error" or finding.code == "not-covered"
 
     def text(self) -> str:
         """For people: the verdict, a bar for each component of memory against the card's limit, cost, findings."""
@@ -293,7 +301,8 @@ def _run_findings(config: dict, s: Setup, b: Budget, data: Data, hardware: Hardw
 def faster(config: dict, s: Setup, hardware: Hardware) -> dict:
     """The changes of batch and recomputation with which the same effective batch takes least time, of those that fit
     with the margin; none where they would save less than IDLE of it."""
-    if hardware.is_cpu or s.zero.offload_optimizer:
+    offloads = s.zero.offload_optimizer or s.offload_activations or config.get("gradient_checkpointing") == "offload"
+    if hardware.is_cpu or offloads or config.get("batch_size"):
         return {}
 
     def seconds(one: Setup) -> float:
@@ -302,7 +311,8 @@ def faster(config: dict, s: Setup, hardware: Hardware) -> dict:
     rows = s.micro * s.accumulation
     others = [
         replace(s, micro=micro, accumulation=rows // micro, checkpointing=recomputes)
-        for micro in range(rows, s.micro - 1, -1)  # a smaller one would talk to the other GPUs more often
+        # With several GPUs none smaller: it would talk to the others more often.
+        for micro in range(rows, (s.micro if s.gpus > 1 else 1) - 1, -1)
         if rows % micro == 0
         for recomputes in (True, False)
     ]
@@ -327,7 +337,7 @@ def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, har
     after, _ = budgets.estimate(other, setup, hardware, data)
     hours = (sum(b.hours) - sum(after.hours)) / 2
     dollars = (sum(b.dollars) - sum(after.dollars)) / 2
-    if hours <= 0:
+    if hours < IDLE / 2 * sum(b.hours) / 2:  # of what is paid for, loading included
         return []
     text = ", ".join(f"{key}: {'unset' if value is None else value}".lower() for key, value in changes.items())
     message = f"the GPU is idle, {m.peak:.0f} of {hardware.memory_gb:.0f} GB used: with {text} the same batch takes "
@@ -338,6 +348,24 @@ def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, har
 def sequence_for(longest: int) -> int:
     """The sequence length that holds an example of `longest` tokens: the next multiple of 1,024."""
     return -(-longest // 1024) * 1024
+
+
+def _uncovered(config: dict, hardware: Hardware) -> list[str]:
+    """The keys for which there is no figure."""
+    keys = [key for key in NOT_COVERED if config.get(key)]
+    keys += [key for key in PARALLEL if config.get(key) not in (None, 0, 1)]
+    keys += ["adapter"] * (config.get("adapter") not in (None, "", "lora", "qlora"))
+    if not hardware.is_cpu:
+        keys += [key for key in PRECISION if config.get(key)] + ["bf16"] * (config.get("bf16") is False)
+    return keys
+
+
+def _accumulating(config: dict) -> dict:
+    """The recipe with `gradient_accumulation_steps` in place of `batch_size`, as Axolotl resolves it."""
+    size, micro = config.get("batch_size"), config.get("micro_batch_size") or 1
+    if not isinstance(size, int) or not isinstance(micro, int) or config.get("gradient_accumulation_steps"):
+        return config
+    return config | {"gradient_accumulation_steps": max(1, size // max(1, micro))}
 
 
 def assess(
@@ -358,13 +386,14 @@ def assess(
         model = None
         found.append(error("unknown-model", "base_model", failure.what, failure.fix or "correct it"))
     found += _model_findings(config, model, base)
-    uncovered = [key for key, covers in NOT_COVERED.items() if config.get(key) and not covers(config[key])]
+    uncovered = _uncovered(config, hardware)
     for key in uncovered:
         message = f"not covered: what {key}: {recipe.shown(config[key])} makes of memory and time; the rest is checked"
         found.append(warning("not-covered", key, message, "see docs/planning.md; the trainer may well run it"))
     if model is None or uncovered:
         return Plan(file, config, hardware, model, None, None, data, None, found, sizes, limit)
-    s, more = memories.setup(config, model, hardware, zero)
+    computed = _accumulating(config)
+    s, more = memories.setup(computed, model, hardware, zero)
     found += more
     m = memories.estimate(s)
     found += _zero_findings(config, s, hardware) + _memory_findings(s, m, hardware)
@@ -374,9 +403,10 @@ def assess(
         level = error if limit is not None else warning
         found.append(level("unknown-data", "datasets", message, "--data FILE, or a set of configs/recipes.yaml"))
     else:
-        b, more = budgets.estimate(config, s, hardware, data)
+        b, more = budgets.estimate(computed, s, hardware, data)
         found += more + _run_findings(config, s, b, data, hardware, limit)
-        found += _idle_findings(config, s, m, b, data, hardware)
+        if not any(f.severity == "error" for f in found):
+            found += _idle_findings(config, s, m, b, data, hardware)
     return Plan(file, config, hardware, model, s, m, data, b, found, sizes, limit)
 
 
@@ -423,18 +453,18 @@ def plan(
         limit: dollars that it may cost.
 
     Raises:
-        UnknownHardware: a recipe that is not in `configs/recipes.yaml`, and no `gpu`.
+        NotCovered: a recipe that is not in `configs/recipes.yaml`, and no `gpu`.
         ElleError: no such file, not YAML, or an unknown GPU or data set.
     """
-    path = paths.located(path)
+    path, gpu = paths.located(path), gpu or None
     if gpu is None and not path.exists() and not _entry(path):
         fix = "recipes are in configs/; `elle profiles` lists the profiles"
-        raise UnknownHardware(f"there is no recipe or profile {path.name!r}", where=str(path), fix=fix)
+        raise NotCovered(f"there is no recipe or profile {path.name!r}", where=str(path), fix=fix)
     config = recipe.read_yaml(path, "recipe")
     entry = _entry(path)
     if gpu is None and "gpu" not in entry:
         known = recipe.table("recipes")["recipes"]
-        raise UnknownHardware(
+        raise NotCovered(
             f"nothing says on which GPUs {path.name!r} is to run",
             where=str(path),
             fix=f"--gpu h200 --count 2, or a name of configs/recipes.yaml ({unknown('recipe', path.name, known).fix})",
@@ -477,6 +507,8 @@ def corrected(found: Plan, out: Path) -> tuple[Plan, list]:
     """
     from helpers.training import fix  # that module imports this one
 
+    if out.resolve() == paths.located(found.file).resolve():
+        raise ElleError("this would overwrite the recipe itself", where=str(out), fix="name another file")
     fixed, changes = fix.nearest(found)
     fix.write(fixed, changes, out)
     return replace(fixed, file=out), changes
