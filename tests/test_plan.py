@@ -645,6 +645,13 @@ def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
     assert plan.setup.micro * plan.setup.accumulation == micro * accumulation
 
 
+def test_fix_leaves_deepspeed_where_it_keeps_the_master_weights():
+    full = recipe.read_yaml(paths.configs() / "config.yaml") | {"base_model": "Qwen/Qwen2.5-1.5B-Instruct"}
+    adapter = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | {"deepspeed": "deepspeed/zero2.json"}
+    assert fix.nearest(assess(full))[0].config["deepspeed"] == "deepspeed/zero2.json"
+    assert "deepspeed" not in fix.nearest(assess(adapter))[0].config
+
+
 def test_fix_does_not_write_over_what_it_read(tmp_path):
     file = tmp_path / "config_qlora.yaml"
     shutil.copy(paths.configs() / file.name, file)

@@ -199,7 +199,8 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
     name = "zero3_offload_optimizer" if zero.offload_optimizer else "zero3" if zero.stage == 3 else "zero2"
     return {
         "trust-remote-code": {"trust_remote_code": None},
-        "deepspeed-alone": {"deepspeed": None},
+        # Not where it offloads, or keeps what a full fine-tune has nowhere else: that would be another training.
+        "deepspeed-alone": {} if zero.offload_optimizer or not config.get("adapter") else {"deepspeed": None},
         "deepspeed-file": {"deepspeed": None if plan.hardware.count == 1 else f"deepspeed/{name}.json"},
         "activation-checkpointing-block": {"deepspeed": f"deepspeed/{name}.json"},
         "pinned-memory": {"deepspeed": f"deepspeed/{name}.json"},

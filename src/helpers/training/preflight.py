@@ -28,8 +28,8 @@ LOST = 0.05
 NOT_COVERED = """
     fsdp_config rl reward_model process_reward_model pretraining_dataset streaming diffusion_lm ebft
     auto_find_batch_size gptq load_in_8bit qat fp8 quantize_moe_experts model_quantization_config relora
-    unfrozen_parameters lisa_step_interval peft_use_dora peft_layers_to_transform lora_rank_pattern lora_target_parameters
-    lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy torch_compile
+    unfrozen_parameters lisa_step_interval peft_use_dora peft_layers_to_transform lora_rank_pattern
+    lora_target_parameters lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy torch_compile
 """.split()  # noqa: SIM905
 PARALLEL = """
     tensor_parallel_size context_parallel_size sequence_parallel_degree dp_shard_size dp_replicate_size
@@ -223,8 +223,10 @@ def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
     if not config.get("deepspeed"):
         return found
     if hardware.count == 1:
-        fix = "remove deepspeed"
-        found.append(warning("deepspeed-alone", "deepspeed", "on one device DeepSpeed partitions nothing", fix))
+        message = "on one device DeepSpeed partitions nothing"
+        if s.method == "full":
+            message += "; but without it there are no fp32 master weights"
+        found.append(warning("deepspeed-alone", "deepspeed", message, "remove deepspeed"))
     if s.method == "qlora" and zero.stage == 3:
         message = (
             "ZeRO-3 divides 4-bit weights only after every GPU has loaded all of them, and then gathers each layer"
