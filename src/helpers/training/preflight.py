@@ -29,7 +29,8 @@ NOT_COVERED = """
     fsdp_config rl reward_model process_reward_model pretraining_dataset streaming diffusion_lm ebft
     auto_find_batch_size gptq load_in_8bit qat fp8 quantize_moe_experts model_quantization_config relora
     unfrozen_parameters lisa_step_interval peft_use_dora peft_layers_to_transform lora_rank_pattern
-    lora_target_parameters lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy torch_compile
+    lora_target_parameters lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy
+    torch_compile
 """.split()  # noqa: SIM905
 PARALLEL = """
     tensor_parallel_size context_parallel_size sequence_parallel_degree dp_shard_size dp_replicate_size
