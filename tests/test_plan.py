@@ -627,6 +627,16 @@ def test_a_key_whose_effect_is_not_computed_leaves_no_figure(changes, tmp_path):
     assert next(iter(changes)) in fixed.output
 
 
+def test_a_config_of_another_family_is_not_guessed_at(tmp_path):
+    """A mixture of experts was planned as if it were as small as one of them."""
+    sizes = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 256)
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    for family, bias in (("qwen3_moe", None), ("qwen3", None), ("llama", False), ("qwen2", True)):
+        (tmp_path / "config.json").write_text(json.dumps(sizes | {"model_type": family}))
+        found = models.find(str(tmp_path))
+        assert found is None if bias is None else found.qkv_bias == bias
+
+
 def test_a_batch_size_is_accumulated_as_axolotl_does():
     config = recipe.read_yaml(paths.configs() / "config_3b_qlora.yaml")
     asked = recipe.merge(config, {"micro_batch_size": 2, "batch_size": 32, "gradient_accumulation_steps": None})

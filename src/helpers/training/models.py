@@ -11,6 +11,9 @@ from helpers.training.recipe import read_yaml, table
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+#: What a config.json may be of: dense decoders whose heads are hidden / heads wide.
+COVERED = ("qwen2", "llama", "mistral")
+
 #: transformers' names in config.json, and those of a nano base (helpers.training.nano.Sizes), for ours.
 _NAMES = {
     "hidden_size": "hidden",
@@ -100,7 +103,8 @@ def names() -> list[str]:
 
 def find(base_model: str, sizes: str = "") -> Model | None:
     """The model that `base_model` names: a local folder's config.json, else `configs/models.yaml`; `sizes` is the YAML
-    of a nano base that is not made yet. None if nothing says what it is.
+    of a nano base that is not made yet. None if nothing says what it is, or it is of
+    another family.
 
     Raises:
         ElleError: one of these files is not what it should be.
@@ -108,8 +112,10 @@ def find(base_model: str, sizes: str = "") -> Model | None:
     if (config := local_file(base_model, "config.json")) is not None:
         content = jsonl.read_json(config)
         shape = _shape(content) if isinstance(content, dict) else {}
+        if isinstance(content, dict) and content.get("model_type", "qwen2") not in COVERED:
+            return None  # other families have heads of another width, experts, norms of their own
         try:
-            return Model(base_model, **shape)
+            return Model(base_model, qkv_bias=content.get("model_type", "qwen2") == "qwen2", **shape)
         except TypeError as error:
             raise ElleError("this config.json does not say a model's sizes", where=str(config)) from error
     listed = table("models")["models"]
