@@ -103,19 +103,18 @@ def names() -> list[str]:
 
 def find(base_model: str, sizes: str = "") -> Model | None:
     """The model that `base_model` names: a local folder's config.json, else `configs/models.yaml`; `sizes` is the YAML
-    of a nano base that is not made yet. None if nothing says what it is, or it is of
-    another family.
+    of a nano base that is not made yet. None if nothing says what it is, or it is of another family.
 
     Raises:
         ElleError: one of these files is not what it should be.
     """
     if (config := local_file(base_model, "config.json")) is not None:
-        content = jsonl.read_json(config)
-        shape = _shape(content) if isinstance(content, dict) else {}
-        if isinstance(content, dict) and content.get("model_type", "qwen2") not in COVERED:
+        read = jsonl.read_json(config)
+        content = read if isinstance(read, dict) else {}
+        if (family := content.get("model_type", "qwen2")) not in COVERED:
             return None  # other families have heads of another width, experts, norms of their own
         try:
-            return Model(base_model, qkv_bias=content.get("model_type", "qwen2") == "qwen2", **shape)
+            return Model(base_model, qkv_bias=family == "qwen2", **_shape(content))
         except TypeError as error:
             raise ElleError("this config.json does not say a model's sizes", where=str(config)) from error
     listed = table("models")["models"]
