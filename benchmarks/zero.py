@@ -434,7 +434,7 @@ def table(result: dict) -> str:
         apart = " | ".join(f"{one['apart'][kind]:.1g}" for kind in ("fp32", "bf16", "resumed", "saved"))
         lines.append(f"| {one['file']} | {loss['1']:.2f} → {loss[str(STEPS)]:.2f} | {apart} | {one['seconds']:.0f} |")
     columns = " | ".join(f"rank {number}" for number in range(result["ranks"]))
-    lines += ["", f"| file | bytes a parameter | planned | {columns} |"]
+    lines += ["", f"| file | bytes per parameter | planned | {columns} |"]
     lines.append("|---|---|---|" + "---|" * result["ranks"])
     size = result["parameters"]
     for one in result["files"]:

@@ -14,7 +14,8 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
     <!-- gpu versions -->                      what they were measured with
     <!-- gpu layers -->                        what a layer keeps and takes, by how it is trained
     <!-- gpu shares -->                        the shares of the peak that arithmetic reaches
-    <!-- tuned: config_3b_qlora -->            how many times as fast a tuned recipe is planned to be on one H200
+    <!-- tuned: config_3b_qlora on a100 -->    how many times as fast a tuned recipe is planned to be on one such GPU
+                                               (by default an H200)
     <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
                                                the parts are those of `helpers.report_markdown`)
 """
@@ -35,6 +36,7 @@ from helpers.errors import ElleError, unknown
 from helpers.training import hardware, memory, models, preflight, recipe, rows, speed
 
 PLACE = re.compile(r"<!-- (?P<what>(?:(?!-->).)+) -->(?:(?!<!--).)*<!-- end -->", re.DOTALL)
+TUNED = re.compile(r"tuned: (?P<name>\w+)(?: on (?P<gpu>\w+))?")
 FIGURE = re.compile(r"(?P<target>\S+)(?: on (?P<data>\S+))?(?: at (?P<price>[\d.]+))?: (?P<name>\w+)")
 
 #: The documented plans: profile, what it trains, the document's hours and dollars, and the set whose lengths are those
@@ -117,10 +119,10 @@ def answered(target: str, data: str | None = None, price: str | None = None) -> 
 UNTUNED = {"micro_batch_size": 2, "gradient_accumulation_steps": 4, "gradient_checkpointing": True}
 
 
-def tuned(name: str) -> str:
-    """How many times as fast a recipe is planned to be as it was UNTUNED, on one H200 (in the middle of both
+def tuned(name: str, gpu: str = "h200") -> str:
+    """How many times as fast a recipe is planned to be as it was UNTUNED, on one GPU (in the middle of both
     intervals)."""
-    now = preflight.plan(f"configs/{name}.yaml", gpu="h200", count=1, data="basic")
+    now = preflight.plan(f"configs/{name}.yaml", gpu=gpu, count=1, data="basic")
     hours = [sum(plan.budget.training_hours) for plan in (planning.varied(now, **UNTUNED), now)]
     return f"{hours[0] / hours[1]:.1f}"
 
@@ -170,7 +172,7 @@ def gpu() -> dict[str, str]:
     def measured(row: dict) -> dict[str, str]:
         return {
             "run": row["run"],
-            "recipe": row["recipe"],
+            "recipe of that day": row["recipe"],
             "micro × accumulation × tokens": f"{row['micro']} × {row['accumulation']} × {row['sequence']:,}",
             "GB before the first step": f"{row['states_gb']:.1f}",
             "GB after it": f"{row['after_step_gb']:.1f}",
@@ -178,7 +180,7 @@ def gpu() -> dict[str, str]:
                 f"{row[key]:.1f}" for key in ("peak_gb", "reserved_gb", "driver_gb")
             ),
             "steps timed": f"{len(row['step_s']) - 1}",
-            "seconds a step": f"{row['median_step_s']:.2f}",
+            "seconds per step": f"{row['median_step_s']:.2f}",
             "tokens/s": f"{row['row_tokens_per_s']:,}",
             "share of the peak": f"{_share(row):.0%}",
         }
@@ -194,7 +196,7 @@ def gpu() -> dict[str, str]:
 
 
 def _share(row: dict) -> float:
-    """Of the card's dense bf16 peak, at 6 FLOP a parameter and token whatever is done."""
+    """Of the card's dense bf16 peak, at 6 FLOP per parameter and token whatever is done."""
     machine, model = hardware.find(row["gpu"], row["gpus"]), models.find(row["model"])
     return 6 * model.parameters * row["row_tokens_per_s"] / (machine.tflops * 1e12 * row["gpus"])
 
@@ -207,6 +209,8 @@ def course() -> dict[str, str]:
 
 def figure(what: str) -> str:
     """Raises ElleError: not of the form that is explained above, or an unknown figure."""
+    if match := TUNED.fullmatch(what):
+        return tuned(match["name"], match["gpu"] or "h200")
     match = FIGURE.fullmatch(what)
     if match and match["target"] == "course":
         parts = course()
@@ -214,8 +218,6 @@ def figure(what: str) -> str:
             raise unknown("part", match["name"], parts, where="docs/")
         text = parts[match["name"]]
         return f"\n{text}\n" if "\n" in text else text
-    if match and match["target"] == "tuned":
-        return tuned(match["name"])
     if not match:
         raise ElleError(f"not a figure: {what!r}", where="docs/", fix="such as `beast on documents-cic: dollars`")
     if match["name"] not in FIGURES:
@@ -230,7 +232,7 @@ def judged(ours: dict, theirs: dict) -> str:
     if ours["dollars"]["high"] > ours["budget"]:
         return f"{allowed} does not hold: {over(ours)} over on our set"
     if theirs["dollars"]["high"] > theirs["budget"]:
-        return f"{allowed} {holds}, for our data is shorter: {over(theirs)} over on the documents'"
+        return f"{allowed} {holds}, because our data is shorter: {over(theirs)} over on the documents'"
     return f"{allowed} {holds}"
 
 

@@ -44,7 +44,25 @@ def test_memory_and_speed_are_near_what_gpus_said():
         assert (one.error is None) == ("memory_not_held" in one.row or one.level is None)
         assert one.level or "memory_not_held" in one.row
         assert one.speed is None or one.speed[1] / one.speed[0] <= 1.6 + 1e-6
-    assert len(rows.table(compared)) == len(ROWS)
+    listed = [line["run"] for line in rows.table(compared)]
+    assert len(set(listed)) == len(ROWS)
+    assert listed[0] == "Qwen2.5-7B, QLoRA r64, 1 x H200, 2 x 2048, accumulated 4 times, Liger (q7)"
+    assert "Qwen2.5-3B, full, ZeRO-3 in fp32, 1 x H200, 8 x 2048, Liger (f3z3)" in listed
+
+
+def test_the_summary_says_both_directions_and_what_is_set_aside():
+    def one(source: str, off: float, **more) -> rows.Compared:
+        return rows.Compared({"source": source} | more, {"torch": (10 * (1 + off), 10.0)}, (1.0, 1.6, 1.2))
+
+    said = rows.summary(
+        [one("measured", -0.02), one("measured", 0.01), one("x", 0.1), one("x", 0.9, memory_not_held="FSDP")]
+    )
+    assert said == (
+        "Planned memory is at most 2.0% too low and 1.0% too high on 2 rows measured here (median 1.5%), and at most "
+        "0.0% too low and 10.0% too high on 1 rows published (median 10.0%), with 1 more set aside, listed with the "
+        "reason. 4 of 4 speeds lie inside their interval, which is a factor of 1.6 wide."
+    )
+    assert rows.summary([]).startswith("0 of 0 speeds")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,24 @@ def compare_all(path: Path) -> list[Compared]:
     return [compare(row) for row in jsonl.read(path)]
 
 
+def title(row: dict) -> str:
+    """A row's name, for people: a published one's own, and for a measured one what was run, before its short name."""
+    liger = ", Liger" if row["liger"] else ""
+    if not row["source"].startswith(MEASURED):
+        return f"{row['run']}{liger}"
+    said = [row["model"]]
+    said.append("full" if row["adapter"] == "full" else f"{row['adapter']} r{row['rank']}".replace("lora", "LoRA"))
+    if row["zero"]:
+        fp32 = " in fp32" if (row.get("parameters") or {}).get("float32*") and row["adapter"] == "full" else ""
+        said.append(f"ZeRO-{row['zero']}{fp32}")
+    if row["lora_kernels"] is False:
+        said.append("without LoRA kernels")
+    said += [f"{row['gpus']} x {row['gpu'].upper()}", f"{row['micro']} x {row['sequence']}"]
+    if row["accumulation"] > 1:
+        said.append(f"accumulated {row['accumulation']} times")
+    return f"{', '.join(said)}{liger} ({row['run']})".replace("qLoRA", "QLoRA")
+
+
 def table(compared: list[Compared]) -> list[dict[str, str]]:
     """A row each, for people."""
     rows = []
@@ -127,7 +145,7 @@ def table(compared: list[Compared]) -> list[dict[str, str]]:
         low, high, rate = one.speed or (None, None, None)
         rows.append(
             {
-                "run": one.row["run"],
+                "run": title(one.row),
                 "GB planned": "" if predicted is None else f"{predicted:.1f}",
                 "GB measured": "" if measured is None else f"{measured:.1f} ({one.level})",
                 "off by": off,
@@ -139,12 +157,17 @@ def table(compared: list[Compared]) -> list[dict[str, str]]:
 
 
 def summary(compared: list[Compared]) -> str:
-    """How near the planner comes to all rows, in a sentence."""
+    """How near the planner comes to all rows, in two sentences."""
     said = []
     for name, ours in (("measured here", True), ("published", False)):
-        errors = [abs(one.error) for one in compared if one.ours is ours and one.error is not None]
+        errors = [one.error for one in compared if one.ours is ours and one.error is not None]
         if errors:
-            said.append(f"{max(errors):.1%} at most on {len(errors)} rows {name} (median {median(errors):.1%})")
+            low, high, middle = max(0.0, -min(errors)), max(0.0, *errors), median(map(abs, errors))
+            said.append(
+                f"at most {low:.1%} too low and {high:.1%} too high on {len(errors)} rows {name} (median {middle:.1%})"
+            )
+    aside = sum("memory_not_held" in one.row for one in compared)
+    left = f", with {aside} more set aside, listed with the reason" if aside else ""
     rates = [one.within for one in compared if one.within is not None]
-    inside = f"{sum(rates)} of {len(rates)} speeds lie inside their interval."
-    return f"Memory is off by {' and by '.join(said)}; {inside}" if said else inside
+    inside = f"{sum(rates)} of {len(rates)} speeds lie inside their interval, which is a factor of 1.6 wide."
+    return f"Planned memory is {', and '.join(said)}{left}. {inside}" if said else inside
