@@ -131,6 +131,7 @@ def layers() -> list[dict[str, str]]:
     """The planner's coefficients of a layer; in brackets with `lora_dropout`."""
     names = {
         "full": "full",
+        "upcast": "full, without DeepSpeed under sdpa (hidden states in fp32: 4ThL kept with recomputation)",
         "kernels": "LoRA and QLoRA by Axolotl's kernels",
         "qlora": "QLoRA without them",
         "lora": "LoRA without them",
