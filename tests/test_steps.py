@@ -208,7 +208,7 @@ def test_axolotl_takes_as_many_steps(axolotl, number):
 def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
     entry = recipe.table("recipes")["recipes"][name]
     config = recipe.read_yaml(paths.configs() / name)
-    lengths = recipe.table("recipes")["data"][entry["data"]]["lengths"]
+    lengths = recipe.table("recipes")["data"][entry["data"]]["tokens"]
     rows = [length for length, count in lengths.items() for _ in range(count)]
     held_out = steps.validation(config, len(rows), [])[0]
     random.Random(1).shuffle(rows)

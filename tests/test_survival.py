@@ -205,7 +205,10 @@ def test_a_full_disk_is_explained(tmp_path, prepare):
 
 
 def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
-    prepared = prepare(tmp_path / "train", recipe_file=changed(tmp_path / "bad.yaml", optimizer="no_such_optimizer"))
+    bad = changed(tmp_path / "bad.yaml", optimizer="no_such_optimizer")
+    with pytest.raises(ElleError, match="no optimizer is called"):  # known beforehand
+        prepare(tmp_path / "train", recipe_file=bad)
+    prepared = prepare(tmp_path / "train", recipe_file=bad, force=True)
     with pytest.raises(ElleError, match="no_such_optimizer") as caught:
         launch.follow(prepared, launch.start(prepared))
     assert caught.value.where.endswith("log.txt")
