@@ -655,6 +655,14 @@ def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
     assert plan.setup.micro * plan.setup.accumulation == micro * accumulation
 
 
+@pytest.mark.timeout(20)
+def test_a_step_of_absurdly_many_rows_is_judged_as_fast_as_another():
+    config = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | {"gradient_checkpointing": True}
+    plan = assess(config | {"micro_batch_size": 1, "gradient_accumulation_steps": 999_983}, data="basic")
+    assert plan.setup.accumulation == 999_983
+    assert assess(config | {"micro_batch_size": 65_536, "gradient_accumulation_steps": 10**6}).verdict == "does not fit"
+
+
 def test_fix_leaves_deepspeed_where_it_keeps_the_master_weights():
     full = recipe.read_yaml(paths.configs() / "config.yaml") | {"base_model": "Qwen/Qwen2.5-1.5B-Instruct"}
     adapter = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | {"deepspeed": "deepspeed/zero2.json"}

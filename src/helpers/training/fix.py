@@ -15,7 +15,7 @@ from helpers.training import recipe
 from helpers.training.hardware import NotCovered
 from helpers.training.memory import LIGER
 from helpers.training.models import LINEARS
-from helpers.training.preflight import Plan, assess, faster, sequence_for
+from helpers.training.preflight import MOST_ROWS, Plan, assess, faster, sequence_for
 from helpers.training.recipe import Finding
 
 MEMORY = ("gpu-memory", "host-memory", "weights-replicated")
@@ -87,7 +87,7 @@ def _number(config: dict, key: str) -> float:
 def _longer(config: dict, plan: Plan) -> dict:
     """Rows that hold the longest example, of as many tokens a micro batch, and as many rows a step."""
     length = sequence_for(max(plan.data.lengths))
-    most = max(1, plan.setup.micro * plan.setup.sequence // length)
+    most = min(max(1, plan.setup.micro * plan.setup.sequence // length), MOST_ROWS)
     rows = plan.setup.micro * plan.setup.accumulation
     micro = next(n for n in range(most, 0, -1) if rows % n == 0)
     return {"sequence_len": length, "micro_batch_size": micro, "gradient_accumulation_steps": rows // micro}

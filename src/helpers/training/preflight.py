@@ -38,6 +38,8 @@ PARALLEL = """
 PRECISION = ("fp16", "float16", "float32")
 #: A choice of batch and recomputation is offered if it saves this share of the training's time.
 IDLE = 0.1
+#: More rows than any card holds at once.
+MOST_ROWS = 4096
 _PLANNED = re.compile(r"^# planned for: gpu=(\S+) count=(\d{1,4}) disk=(\d{1,9}) data=(.*)$", re.MULTILINE)
 
 
@@ -315,7 +317,7 @@ def faster(config: dict, s: Setup, hardware: Hardware) -> dict:
     others = [
         replace(s, micro=micro, accumulation=rows // micro, checkpointing=recomputes)
         # With several GPUs none smaller: it would talk to the others more often.
-        for micro in range(rows, (s.micro if s.gpus > 1 else 1) - 1, -1)
+        for micro in range(min(rows, MOST_ROWS), (s.micro if s.gpus > 1 else 1) - 1, -1)
         if rows % micro == 0
         for recomputes in (True, False)
     ]
