@@ -34,8 +34,9 @@ import yaml
 from helpers import jsonl, machine, paths, report_markdown
 from helpers.briefings import dataset
 from helpers.errors import ElleError
+from helpers.process import interruptible
 from helpers.training import hardware, models, recipe, rows
-from helpers.training.launch import PACKAGES
+from helpers.training.launch import PACKAGES, environment
 
 PROBE = Path(__file__).with_name("gpu_probe.py")
 #: What a training by Axolotl imports beyond what PyTorch's own images hold.
@@ -127,14 +128,19 @@ def prepared(named: str, work: Path, number: int, options: argparse.Namespace, t
             "max_steps": options.steps,
             "output_dir": str(work / f"out-{number}"),
             "dataset_prepared_path": str(work / "prepared"),
-            "deepspeed": str(paths.located(config["deepspeed"]).resolve()) if zero else None,
+            "deepspeed": _found(config["deepspeed"]) if zero else None,
             **{"save_strategy": "no", "eval_strategy": "no", "val_set_size": 0, "logging_steps": 1},
             **dict.fromkeys(("save_steps", "eval_steps", "save_total_limit", "save_only_model", "test_datasets")),
         },
     )
     path = work / f"run-{number}.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(recipe.dump(config))
     return {"named": named, "config": config, "model": model, "zero": zero, "path": path, "changes": given}
+
+
+def _found(deepspeed: str | dict) -> str | dict:
+    """A DeepSpeed file by its whole path; a configuration within the recipe as it is."""
+    return str(paths.located(deepspeed).resolve()) if isinstance(deepspeed, str) else deepspeed
 
 
 def start(run: dict, after: subprocess.Popen | None, options: argparse.Namespace) -> subprocess.Popen:
@@ -144,7 +150,6 @@ def start(run: dict, after: subprocess.Popen | None, options: argparse.Namespace
         "PROBE_AFTER": str(after.pid) if after else "none",
         "PROBE_MICRO": "" if run["zero"] else options.micro,
         "PYTHONPATH": os.pathsep.join([str(path.parent), str(paths.root() / "src"), os.environ.get("PYTHONPATH", "")]),
-        "AXOLOTL_DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -155,7 +160,7 @@ def start(run: dict, after: subprocess.Popen | None, options: argparse.Namespace
         command[1:1] = launcher
     with path.with_suffix(".log").open("w") as log:
         return subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | variables, start_new_session=True
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment() | variables, start_new_session=True
         )
 
 
@@ -181,7 +186,7 @@ def follow(run: dict, process: subprocess.Popen, deadline: float) -> dict | None
 def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
     """A row: what was run, on what, and what was measured."""
     c, computer = run["config"], machine.inspect(paths.root())
-    versions = {name: version for name in VERSIONS if (version := _version(name))}
+    versions = machine.versions(VERSIONS)
     today = date.today().isoformat()
     setting = {
         "source": f"{rows.MEASURED}, {today}: Axolotl {versions.get('axolotl')}, torch {versions.get('torch')}",
@@ -202,7 +207,7 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
         "optimizer": c["optimizer"],
         "checkpointing": bool(c.get("gradient_checkpointing")),
         "liger": bool(c.get("liger_fused_linear_cross_entropy")),
-        "deepspeed": c.get("deepspeed") and paths.shown(Path(c["deepspeed"])),
+        "deepspeed": paths.shown(Path(named)) if isinstance(named := c.get("deepspeed"), str) else named,
         "zero": run["zero"],
         "lora_kernels": c.get("lora_mlp_kernel") is not False if c.get("adapter") else None,
         "changed": run["changes"],
@@ -211,18 +216,12 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
     return setting | found | {"row_tokens_per_s": round(tokens / found["median_step_s"])}
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def missing() -> list[str]:
     """What this machine lacks, or has in another version than the lock, of what a training imports."""
     text = (paths.root() / "requirements" / "lock.txt").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
-    return [f"{name}=={locked[name]}" for name in IMPORTED if _version(name) != locked[name]]
+    here = machine.versions(IMPORTED)
+    return [f"{name}=={locked[name]}" for name in IMPORTED if here.get(name) != locked[name]]
 
 
 def pack(out: Path, names: list[str]) -> None:
@@ -261,7 +260,7 @@ def main(arguments: list[str]) -> int:
         return 0
     deadline = time.monotonic() + 60 * options.minutes
     measured = []
-    with tempfile.TemporaryDirectory(prefix="elle-gpu-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="elle-gpu-") as folder:
         work = Path(folder)
         shutil.copy(PROBE, work)  # by itself: beside it stand files named as packages are
         if options.data is None:

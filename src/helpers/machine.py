@@ -4,6 +4,7 @@ The standard library only: `make pod` asks this before anything is installed. Un
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +75,15 @@ class Finding:
     level: Literal["ok", "warn", "error"]
     message: str
     fix: str = ""
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of these packages here; those not installed are left out."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def describe(gpus: list[Gpu]) -> str:

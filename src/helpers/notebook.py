@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -244,13 +243,7 @@ class Run:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run does; those not installed are left out."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | machine.versions(PACKAGES)
 
 
 def start(step: str, namespace: Mapping[str, Any]) -> Run:

@@ -4,7 +4,6 @@ What the intervals rest on: docs/planning.md. Units: GB = 1e9 bytes, hours of wa
 """
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -72,11 +71,9 @@ def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str
     """A counter of tokens, and what it is: the model's own tokenizer if it is on this machine (for Qwen2.5: any of the
     family, in the Hub's cache), else an estimate from the pieces of Qwen2's pre-tokenisation. nano: the tokenizer will
     be trained on the data itself, under that pre-tokenisation: a piece is a token."""
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    cache = os.environ.get("HF_HUB_CACHE") or Path(home) / "hub"
     files = [local_file(base_model, "tokenizer.json")]
     if "qwen2.5" in base_model.lower():
-        files += sorted(Path(cache).glob("models--Qwen--Qwen2.5-*/snapshots/*/tokenizer.json"))
+        files += sorted(paths.hub_cache().glob("models--Qwen--Qwen2.5-*/snapshots/*/tokenizer.json"))
     if found := next((file for file in files if file), None):
         try:
             from tokenizers import Tokenizer

@@ -181,7 +181,7 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
     if code in ("ignored-key", "unknown-key", "deprecated-key", "removed-key", "wrong-type", "wrong-value", "conflict"):
         return _key(config, finding)
     if code in ("unknown-optimizer", "unknown-scheduler"):
-        near = recipe.named(code.removeprefix("unknown-"), config[finding.where])
+        near = recipe.nearest_name(code.removeprefix("unknown-"), config[finding.where])
         return {finding.where: near} if near else {}
     if code in MEMORY:
         return _smaller(plan)

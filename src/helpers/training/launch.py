@@ -507,18 +507,12 @@ def _manifest(prepared: Prepared) -> dict:
     total, trained_on = tokens(history)
     saved = [path for path in prepared.weights.glob("*") if path.is_file()]
     seconds = sum(attempts)
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     kept = ("step", "seconds", "loss", "eval_loss", "digit_accuracy", "learning_rate", "grad_norm", "resumed_at")
     return {
         "recipe": paths.shown(prepared.plan.file),
         "config_sha256": jsonl.sha256(prepared.folder / "axolotl.yaml"),
         "inputs": prepared.inputs,
-        "versions": versions,
+        "versions": machine.versions(PACKAGES),
         "seed": prepared.config.get("seed"),
         "hardware": str(prepared.plan.hardware),
         "precision": prepared.precision,

@@ -14,7 +14,7 @@ from typing import Any
 
 from helpers.training.hardware import Hardware
 from helpers.training.models import LINEARS, Model, nf4_bytes
-from helpers.training.recipe import Finding, Zero, number
+from helpers.training.recipe import Finding, Zero, accumulation, number
 
 #: A plan holds if this much of the peak is left over: what the formulas do not know.
 MARGIN = 0.12
@@ -179,7 +179,7 @@ def setup(recipe: dict, model: Model, hardware: Hardware, zero: Zero) -> tuple[S
         checkpointing=bool(recipe.get("gradient_checkpointing")),
         offload_activations=bool(recipe.get("activation_offloading")),
         width=4 if hardware.is_cpu or zero.fp32 else 2,
-        accumulation=int(number(recipe, "gradient_accumulation_steps", 1, 1, 1e6, found)),
+        accumulation=accumulation(recipe, found),
         kernels=method != "full" and not hardware.is_cpu and lora_kernels(recipe),
         dropout=method != "full" and number(recipe, "lora_dropout", 0, 0, 1, found) > 0,
         targets=len(targets),

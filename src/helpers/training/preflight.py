@@ -347,7 +347,7 @@ def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, har
     text = ", ".join(f"{key}: {'unset' if value is None else value}".lower() for key, value in changes.items())
     message = f"the GPU is idle, {m.peak:.0f} of {hardware.memory_gb:.0f} GB used: with {text} the same batch takes "
     message += f"{memories.estimate(setup).peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less"
-    return [recipe.remark("gpu-idle", "micro_batch_size", message, text)]
+    return [remark("gpu-idle", "micro_batch_size", message, text)]
 
 
 def sequence_for(longest: int) -> int:
@@ -363,14 +363,6 @@ def _uncovered(config: dict, hardware: Hardware) -> list[str]:
     if not hardware.is_cpu:
         keys += [key for key in PRECISION if config.get(key)] + ["bf16"] * (config.get("bf16") is False)
     return keys
-
-
-def _accumulating(config: dict) -> dict:
-    """The recipe with `gradient_accumulation_steps` in place of `batch_size`, as Axolotl resolves it."""
-    size, micro = config.get("batch_size"), config.get("micro_batch_size") or 1
-    if not isinstance(size, int) or not isinstance(micro, int) or config.get("gradient_accumulation_steps"):
-        return config
-    return config | {"gradient_accumulation_steps": max(1, size // max(1, micro))}
 
 
 def assess(
@@ -397,8 +389,7 @@ def assess(
         found.append(warning("not-covered", key, message, "see docs/planning.md; the trainer may well run it"))
     if model is None or uncovered:
         return Plan(file, config, hardware, model, None, None, data, None, found, sizes, limit)
-    computed = _accumulating(config)
-    s, more = memories.setup(computed, model, hardware, zero)
+    s, more = memories.setup(config, model, hardware, zero)
     found += more
     m = memories.estimate(s)
     found += _zero_findings(config, s, hardware) + _memory_findings(s, m, hardware)
@@ -408,7 +399,7 @@ def assess(
         level = error if limit is not None else warning
         found.append(level("unknown-data", "datasets", message, "--data FILE, or a set of configs/recipes.yaml"))
     else:
-        b, more = budgets.estimate(computed, s, hardware, data)
+        b, more = budgets.estimate(config, s, hardware, data)
         found += more + _run_findings(config, s, b, data, hardware, limit)
         if not any(f.severity == "error" for f in found):
             found += _idle_findings(config, s, m, b, data, hardware)

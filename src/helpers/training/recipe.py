@@ -309,7 +309,7 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
     return found
 
 
-def named(kind: str, value: str) -> str | None:
+def nearest_name(kind: str, value: str) -> str | None:
     """The one optimizer or scheduler (`kind`) that `value` is one or two letters off, if there is one; of a short
     name a letter makes another algorithm (`adamw`, `adamc`)."""
     far = {name: distance(value, name) for name in _usable(kind) if abs(len(name) - len(value)) <= 2}
@@ -411,6 +411,15 @@ def number(recipe: dict, key: str, default: float, low: float, high: float, foun
         found.append(error("wrong-value", key, message, f"such as {default:g}"))
         return default
     return value
+
+
+def accumulation(recipe: dict, found: list[Finding]) -> int:
+    """Micro batches of an optimizer step: `gradient_accumulation_steps`, else what makes up `batch_size`, as Axolotl
+    resolves it."""
+    size = number(recipe, "batch_size", 0, 0, 1e9, [])
+    if size and not recipe.get("gradient_accumulation_steps"):
+        return max(1, int(size // number(recipe, "micro_batch_size", 1, 1, 2**16, [])))
+    return int(number(recipe, "gradient_accumulation_steps", 1, 1, 1e6, found))
 
 
 # DeepSpeed

@@ -25,6 +25,15 @@ def file() -> Path:
     return paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"
 
 
+def _ours(row: dict) -> bool:
+    return row["source"].startswith(MEASURED)
+
+
+def _in_fp32(row: dict) -> bool:
+    """Whether a full training under ZeRO was seen to hold its weights in 32 bits."""
+    return row["adapter"] == "full" and "float32*" in row.get("parameters", {})
+
+
 @dataclass(frozen=True)
 class Compared:
     """A row beside its prediction: `memory` by LEVELS' names, as (predicted, measured); `speed` as (lowest, highest,
@@ -42,7 +51,7 @@ class Compared:
 
     @property
     def ours(self) -> bool:
-        return self.row["source"].startswith(MEASURED)
+        return _ours(self.row)
 
     @property
     def error(self) -> float | None:
@@ -73,8 +82,8 @@ def as_recipe(row: dict) -> dict:
     if row["liger"]:
         config |= {"plugins": [memory.LIGER], "liger_fused_linear_cross_entropy": True}
     if row["zero"]:
-        bf16 = "auto" if (row.get("parameters") or {}).get("float32*") else True
-        config["deepspeed"] = {"zero_optimization": {"stage": row["zero"]}, "bf16": {"enabled": bf16}}
+        bf16 = {"enabled": "auto" if _in_fp32(row) else True}
+        config["deepspeed"] = {"zero_optimization": {"stage": row["zero"]}, "bf16": bf16}
     if row["adapter"] != "full":
         named = row.get("targets") or "all-linear"
         dropout = row.get("dropout")
@@ -121,13 +130,12 @@ def compare_all(path: Path) -> list[Compared]:
 def title(row: dict) -> str:
     """A row's name, for people: a published one's own, and for a measured one what was run, before its short name."""
     liger = ", Liger" if row["liger"] else ""
-    if not row["source"].startswith(MEASURED):
+    if not _ours(row):
         return f"{row['run']}{liger}"
     said = [row["model"]]
     said.append("full" if row["adapter"] == "full" else f"{row['adapter']} r{row['rank']}".replace("lora", "LoRA"))
     if row["zero"]:
-        fp32 = " in fp32" if (row.get("parameters") or {}).get("float32*") and row["adapter"] == "full" else ""
-        said.append(f"ZeRO-{row['zero']}{fp32}")
+        said.append(f"ZeRO-{row['zero']}{' in fp32' if _in_fp32(row) else ''}")
     if row["lora_kernels"] is False:
         said.append("without LoRA kernels")
     said += [f"{row['gpus']} x {row['gpu'].upper()}", f"{row['micro']} x {row['sequence']}"]

@@ -40,11 +40,15 @@ def micro_step(s: Setup, hardware: Hardware, tokens: float, *, forward: bool = F
     # adapter has few), 2 for recomputation.
     passes = 1 if forward else 3 if s.checkpointing else 2
     flop = 2 if forward else (6 if s.method == "full" else 4) + 2 * s.checkpointing
-    low, high = SHARES[hardware.generation, "full" if s.method == "full" else "lora"]
+    low, high = _shares(s, hardware)
     slower = FP32 if s.zero.fp32 else 1.0
     arithmetic = tuple(slower * flop * size * tokens / (share * peak) for share in (high, low))
     host = tuple(_host(s, end) * passes * s.model.layers / 1e3 for end in (0, 1))
     return max(arithmetic[0], host[0]), max(arithmetic[1], host[1])
+
+
+def _shares(s: Setup, hardware: Hardware) -> tuple[float, float]:
+    return SHARES[hardware.generation, "full" if s.method == "full" else "lora"]
 
 
 def _host(s: Setup, end: int) -> float:
@@ -65,7 +69,7 @@ def rests_on(s: Setup, hardware: Hardware) -> str:
     """The assumption in one sentence."""
     if hardware.is_cpu:
         return f"{CPU[0]:.0%} to {CPU[1]:.0%} of {hardware.tflops:g} TFLOP/s, 6 FLOP a parameter and token"
-    low, high = SHARES[hardware.generation, "full" if s.method == "full" else "lora"]
+    low, high = _shares(s, hardware)
     host = [_host(s, end) for end in (0, 1)]
     return (
         f"the slower of arithmetic, {low:.0%} to {high:.0%} of {hardware.tflops:g} TFLOP/s, "

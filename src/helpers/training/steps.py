@@ -7,7 +7,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from helpers.training.recipe import Finding, error, number, warning
+from helpers.training.recipe import Finding, accumulation, error, number, warning
 
 #: Attention for which Axolotl packs a whole micro batch into one row (enums.py, ATTN_IMPLS_SUPPORTING_PACKING).
 ONE_ROW = {
@@ -160,22 +160,22 @@ def run(
     rows = sum(lengths.values()) - held_out
     if rows <= 0:
         return Run(0, 0, 0, 0.0, 0)
-    accumulation = _whole(recipe, "gradient_accumulation_steps", 1, found)
+    accumulated = accumulation(recipe, found)
     epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
     packed, drop = bool(recipe.get("sample_packing")), recipe.get("dataloader_drop_last")
     packing = _Batches(recipe, tuple(sorted(lengths.items())), held_out, sequence)
     if packed:
         made = packing.filled(micro, found)[0]
-        steps = math.floor(max(1, made // (accumulation * gpus)) * epochs) - (math.ceil(epochs) if drop else 0)
+        steps = math.floor(max(1, made // (accumulated * gpus)) * epochs) - (math.ceil(epochs) if drop else 0)
         batches, share = made // gpus, gpus / max(1, made)
     else:
-        steps = math.ceil(rows * epochs / (micro * accumulation * gpus))
+        steps = math.ceil(rows * epochs / (micro * accumulated * gpus))
         batches, share = _loaded(rows, micro, gpus, bool(drop)), micro * gpus / rows
-    own = max(1, math.ceil(batches / accumulation))  # the trainer's own steps in an epoch
+    own = max(1, math.ceil(batches / accumulated))  # the trainer's own steps in an epoch
     asked = int(number(recipe, "max_steps", 0, -1, 1e9, found))
     steps = math.ceil(own * epochs) if asked == -1 else asked or max(0, steps)
     full, rest = divmod(steps if batches else 0, own)
-    last = min(rest * accumulation, batches)
+    last = min(rest * accumulated, batches)
     seen = full * min(1.0, batches * share) + min(1.0, last * share)
 
     wide = _whole(recipe, "eval_batch_size", micro, found)
