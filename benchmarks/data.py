@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.briefings import cic_writer, dataset, scenario, world, writer
-from helpers.briefings.metrics import render
+from elle.briefings import cic_writer, dataset, scenario, world, writer
+from elle.briefings.metrics import render
 
 _PEAK = """
 import resource, sys
-from helpers.briefings import dataset
+from elle.briefings import dataset
 dataset.build(sys.argv[1], int(sys.argv[2]), 1, sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

@@ -16,12 +16,12 @@ if hasattr(os, "sched_setaffinity"):
 
 import jsonschema
 import numpy as np
+from hostile import change_digit
 
-from helpers.briefings import cic_writer, dataset, writer
-from helpers.briefings.metrics import parse
-from helpers.briefings.schema import Briefing, CicBriefing, json_schema
-from helpers.evaluation.hostile import change_digit
-from helpers.evaluation.records import judge
+from elle.briefings import cic_writer, dataset, writer
+from elle.briefings.metrics import parse
+from elle.briefings.schema import Briefing, CicBriefing, json_schema
+from elle.evaluation.verdict import judge
 
 
 def cases(kind: str, count: int, seed: int = 0) -> list[tuple[str, str, str]]:

@@ -29,14 +29,17 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
+import gpu_rows
 import yaml
 
-from helpers import jsonl, machine, paths, report_markdown
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.process import interruptible
-from helpers.training import hardware, models, recipe, rows
-from helpers.training.launch import PACKAGES, environment
+from elle.base import machine, paths, storage, yaml_files
+from elle.base.errors import ElleError
+from elle.base.process import interruptible
+from elle.base.tables import markdown
+from elle.briefings import dataset
+from elle.plan import hardware, models, recipe
+from elle.plan.recipe import environment
+from elle.training.launch import PACKAGES
 
 PROBE = Path(__file__).with_name("gpu_probe.py")
 #: What a training by Axolotl imports beyond what PyTorch's own images hold.
@@ -95,14 +98,14 @@ def make_base(model: models.Model, folder: Path, tokenizer: Path) -> None:
         with (folder / name).open("wb") as file:
             file.write(struct.pack("<Q", len(head)) + head)
             file.truncate(8 + len(head) + end)
-    jsonl.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+    storage.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
 
 
 def make_tokenizer(train: Path, folder: Path) -> Path:
     """A tokenizer of the data: which tokens fill a row decides neither memory nor speed."""
-    from helpers.training import nano
+    from elle.training import nano
 
-    texts = (turn["value"] for row in jsonl.read(train) for turn in row["conversations"])
+    texts = (turn["value"] for row in storage.read(train) for turn in row["conversations"])
     nano.train_tokenizer(texts, 1024).save_pretrained(folder)
     return folder
 
@@ -111,7 +114,7 @@ def prepared(named: str, work: Path, number: int, options: argparse.Namespace, t
     """What is to be run: the recipe's own content with the changes asked for, in a file of its own."""
     file, *changes = named.split(",")
     given = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes)}
-    config = recipe.merge(recipe.read_yaml(paths.located(file), "recipe"), given)
+    config = recipe.merge(yaml_files.read_yaml(paths.located(file), "recipe"), given)
     model = models.find(str(config.get("base_model")))
     if model is None:
         raise ElleError("nothing says how large this base is", where=file, fix="add it to configs/models.yaml")
@@ -134,7 +137,7 @@ def prepared(named: str, work: Path, number: int, options: argparse.Namespace, t
         },
     )
     path = work / f"run-{number}.yaml"
-    path.write_text(recipe.dump(config))
+    path.write_text(yaml_files.dump(config))
     return {"named": named, "config": config, "model": model, "zero": zero, "path": path, "changes": given}
 
 
@@ -180,7 +183,7 @@ def follow(run: dict, process: subprocess.Popen, deadline: float) -> dict | None
         if time.monotonic() > deadline or (began and time.monotonic() - began > CAP):
             break
     end(process)
-    return jsonl.read_json(out) if out.exists() else None
+    return storage.read_json(out) if out.exists() else None
 
 
 def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
@@ -189,7 +192,7 @@ def row(run: dict, found: dict, options: argparse.Namespace) -> dict:
     versions = machine.versions(VERSIONS)
     today = date.today().isoformat()
     setting = {
-        "source": f"{rows.MEASURED}, {today}: Axolotl {versions.get('axolotl')}, torch {versions.get('torch')}",
+        "source": f"{gpu_rows.MEASURED}, {today}: Axolotl {versions.get('axolotl')}, torch {versions.get('torch')}",
         "run": run["named"],
         "date": today,
         "gpu": hardware.here(computer, hardware.DISK_GB).name,
@@ -244,13 +247,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--micro", default="", help="micro batches to measure beside the recipe's own")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--out", type=Path, default=Path("gpu-rows.jsonl"))
-    parser.add_argument("--compare", nargs="?", const=rows.file(), type=Path, help="rows beside the plan, and end")
+    parser.add_argument("--compare", nargs="?", const=gpu_rows.file(), type=Path, help="rows beside the plan, and end")
     parser.add_argument("--missing", action="store_true", help="what this machine lacks, and end")
     parser.add_argument("--pack", type=Path, help="pack the packages named in place of recipes, and end")
     options = parser.parse_args(arguments)
     if options.compare:
-        compared = rows.compare_all(options.compare)
-        print(report_markdown.table(rows.table(compared)), rows.summary(compared), sep="\n\n")
+        compared = gpu_rows.compare_all(options.compare)
+        print(markdown(gpu_rows.table(compared)), gpu_rows.summary(compared), sep="\n\n")
         return 0
     if options.missing:
         print("\n".join(missing()))

@@ -8,8 +8,8 @@ import sys
 import time
 
 CODE = """
-from helpers.training import preflight
-from helpers.training.recipe import table
+from elle.plan import preflight
+from elle.base.yaml_files import table
 plans = [preflight.plan(f"configs/{name}") for name in table("recipes")["recipes"]]
 if FULL:
     plans = preflight.ask_trainer(plans)

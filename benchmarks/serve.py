@@ -20,11 +20,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import jsonl, paths, plots
-from helpers.briefings import dataset
-from helpers.serving import deploy, server
-from helpers.serving.answers import schema_of
-from helpers.serving.client import ask
+from elle.base import paths, storage
+from elle.briefings import dataset
+from elle.serving import deployments, server
+from elle.serving.answers import schema_of
+from elle.serving.client import ask
+from helpers import plots
 
 MAX_TOKENS, AT_ONCE, RATIO = 320, 16, 3.0
 #: vLLM's benchmark, several times in one process, without its `vllm` command, which fails in the CPU build.
@@ -114,7 +115,7 @@ def bench(
         sys.exit(f"error: vLLM's benchmark failed\n{done.stderr[-2000:]}")
     points = []
     for level, held in asked:
-        result = jsonl.read_json(folder / f"{level}-{held}.json")
+        result = storage.read_json(folder / f"{level}-{held}.json")
         points.append(
             {
                 "concurrency": level,
@@ -137,15 +138,15 @@ def main() -> int:
     parser.add_argument("--concurrencies", default="1,4,16,32")
     parser.add_argument("--picture", type=Path, help="where to draw vLLM's own benchmark")
     arguments = parser.parse_args()
-    model = arguments.model or deploy.newest()
-    weights, _ = deploy.resolve(model)
+    model = arguments.model or deployments.newest()
+    weights, _ = deployments.resolve(model)
     levels = [int(text) for text in arguments.concurrencies.split(",")]
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:
         rows = rows_of(model, arguments.count, Path(folder) / "data")
         schema, count = schema_of(rows), len(rows)
         other = Transformers(weights, rows)
         prompts = Path(folder) / "prompts.json"
-        jsonl.write_json(prompts, [{"conversations": [{"value": text}, {"value": ""}]} for text in other.prompts])
+        storage.write_json(prompts, [{"conversations": [{"value": text}, {"value": ""}]} for text in other.prompts])
         questions = [(row["id"], dataset.messages(row)) for row in rows]
         rates: dict[str, list[float]] = {}
         with server.start_server(weights, Path(folder) / "server") as found:
@@ -180,7 +181,7 @@ def main() -> int:
         times = f"{point['p50']:.2f} | {point['p95']:.2f}"
         print(f"| {point['concurrency']} | {kind} | {point['tokens_per_second']:,.0f} | {tokens} | {times} |")
     if arguments.picture:
-        plots.load(points).savefig(arguments.picture, dpi=110)
+        plots.serving.load(points).savefig(arguments.picture, dpi=110)
     return int(vllm < RATIO * one)
 
 

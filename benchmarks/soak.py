@@ -31,13 +31,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import soak_pod
+from hostile import ENDLESS, change_digit, damage, endless
 
-from helpers import jsonl, paths
-from helpers.briefings import dataset
-from helpers.evaluation.hostile import ENDLESS, change_digit, damage, endless
-from helpers.evaluation.parsing import MAX_BYTES
-from helpers.evaluation.records import Record, judge
-from helpers.process import descendants
+from elle.base import paths, storage
+from elle.base.process import descendants
+from elle.briefings import dataset
+from elle.evaluation.parsing import MAX_BYTES
+from elle.evaluation.verdict import Record, judge
 
 #: Rows of each kind that outputs are made from.
 ROWS = 1000
@@ -148,10 +148,10 @@ def growth(sizes: tuple[int, int] = (250_000, 990_000)) -> list[dict]:
 
 def serve(count: int, model: str | None) -> dict:
     """`count` briefings asked for at concurrency 32 under constraint; the server is killed once on the way."""
-    from helpers.serving import deploy, server
-    from helpers.serving.answers import Verdicts, collect, schema_of
+    from elle.serving import deployments, server
+    from elle.serving.answers import Verdicts, collect, schema_of
 
-    weights, _ = deploy.resolve(model or deploy.newest())
+    weights, _ = deployments.resolve(model or deployments.newest())
     asked = [dataset.row("basic", 77, index) for index in range(count)]
     verdicts, killed, latency = Verdicts(), threading.Event(), []
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:
@@ -195,7 +195,7 @@ def serve(count: int, model: str | None) -> dict:
         "back_after": round(second[0].startup_seconds, 1),
         "seconds": round(batch.seconds, 1),
         "latency": latency,
-        "model": deploy.models.find(str(weights)).parameters,
+        "model": deployments.models.find(str(weights)).parameters,
     }
 
 
@@ -278,7 +278,7 @@ def main() -> int:
     folder = paths.root() / "docs"
     found = {"machine": platform.machine()}
     if arguments.only:
-        found = jsonl.read_json(folder / "soak.json")
+        found = storage.read_json(folder / "soak.json")
     parts = {
         "renting": lambda: soak_pod.pods(arguments.rentals, arguments.seed),
         "server": lambda: serve(arguments.requests, arguments.model),
@@ -291,8 +291,8 @@ def main() -> int:
         found[name]["took"] = round(time.perf_counter() - began)
     text = page(found)
     print(text)
-    jsonl.write_json(folder / "soak.json", found)
-    jsonl.write_text(folder / "soak.md", text)
+    storage.write_json(folder / "soak.json", found)
+    storage.write_text(folder / "soak.md", text)
     served = found.get("server", {"lost": 0, "not_briefing": 0})
     faults = any(each["faults"] for each in found.get("evaluator", {"trials": {}})["trials"].values())
     left = found.get("renting", {"bad": []})["bad"]

@@ -20,7 +20,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers import jsonl, paths
+from elle.base import paths, storage
 
 sys.path.insert(0, str(paths.root() / "tests"))
 
@@ -58,7 +58,8 @@ def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from huggingface_hub import constants
 
-    from helpers import cli, patience
+    from elle.base import patience
+    from helpers import cli
 
     constants.HF_HUB_OFFLINE = False  # read when it was imported, before these variables
     patience.FIRST_WAIT = 0.05
@@ -71,7 +72,7 @@ class Elle:
 
     def __init__(self, variables: dict[str, str], out: Path):
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["helpers.cli", "helpers.deploy", "httpx", "huggingface_hub.hf_api"])
+        self.context.set_forkserver_preload(["helpers.cli", "renting", "httpx", "huggingface_hub.hf_api"])
         self.variables, self.out = variables, out
 
     def start(self, *arguments: str):
@@ -229,20 +230,20 @@ def _lost(hub: Hub, run: str, data: Path, said: dict | None, ended_by_us: bool) 
 
 def pods(count: int, seed: int) -> dict:
     """`count` runs; what was left, lost or unexplained in all of them."""
-    from helpers.briefings import dataset
-    from helpers.evaluation.audit import audit
+    from elle.briefings import dataset
+    from elle.evaluation.audit import audit
 
     pick = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="elle-soak-"))
     data = folder / "data"
     dataset.build("basic", 60, 7, data)
     audit(data)
-    before = {path.name: jsonl.sha256(path) for path in data.iterdir()}
+    before = {path.name: storage.sha256(path) for path in data.iterdir()}
     seeds = [pick.random() for _ in range(count)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(lambda number: once(number, random.Random(seeds[number]), folder, data), range(count)))
     bad = [each for each in results if each["left"] or each["lost"] or each["hung"] or not each["explained"]]
-    unchanged = before == {path.name: jsonl.sha256(path) for path in data.iterdir()}
+    unchanged = before == {path.name: storage.sha256(path) for path in data.iterdir()}
     table: dict[str, Counter] = {}
     for each in results:
         table.setdefault(each["fault"], Counter())[each["state"]] += 1

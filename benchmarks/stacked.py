@@ -5,10 +5,11 @@ RUN_ID`. Writes `docs/stacked.json` from the run's manifest, and `docs/stacked.m
 import sys
 from collections.abc import Mapping
 
-from helpers import jsonl, paths, stacking
-from helpers.briefings.cic_figures import DERIVED
-from helpers.errors import ElleError
-from helpers.report_markdown import table
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.base.tables import markdown
+from elle.briefings.cic_figures import DERIVED
+from experiments import stacking
 
 STEP = "06_stack_on_math"
 KEPT = ("sums", "assessments", "questions", "replay", "seeds")
@@ -33,7 +34,7 @@ Seeds {", ".join(map(str, results["seeds"]))}; stage 1 on {given["sums"]:,} sums
 questions of either kind, for every model and seed, answered greedily. No subtraction of a test was in a training row of
 either stage. Trainings took {seconds:,.0f} s in all, start-ups included.
 
-{table(stacking.table(results))}
+{markdown(stacking.table(results))}
 
 Shares in per cent with 95 % intervals: Wilson's, over the questions of all seeds; and of the mean across seeds,
 Student's t, which holds the spread between trainings. `sums`: of stage 1, the result is right; `form`: it is worked out
@@ -42,7 +43,7 @@ and F are right.
 
 ## The documents' statements
 
-{table(stacking.trials(results))}
+{markdown(stacking.trials(results))}
 
 McNemar's exact test on the same questions, all seeds together; differences in percentage points. *No worse* holds if it
 is worse by less than five points for sure, *better* if the interval lies above zero. Several statements are tried, and
@@ -50,7 +51,7 @@ p is not corrected for that.
 
 ## Each computed figure
 
-{table(each)}
+{markdown(each)}
 
 Nano is not 72B: 0.9 million parameters that have seen nothing but sums have little to carry over, and little room for
 two things at once; and an adapter cannot learn words whose embeddings no training has touched, of which 72B has none.
@@ -61,7 +62,7 @@ def main(run_id: str) -> None:
     path = paths.runs() / run_id / "manifests" / f"{STEP}.json"
     if not path.exists():
         raise ElleError("notebook 06 has not run in this run", where=paths.shown(path), fix="elle run stacked-nano")
-    manifest = jsonl.read_json(path)
+    manifest = storage.read_json(path)
     found = {
         "run": run_id,
         "date": manifest["started"][:10],
@@ -71,8 +72,8 @@ def main(run_id: str) -> None:
         "results": manifest["metrics"],
     }
     docs = paths.root() / "docs"
-    jsonl.write_json(docs / "stacked.json", found)
-    print(f"written: {paths.shown(jsonl.write_text(docs / 'stacked.md', page(found)))}")
+    storage.write_json(docs / "stacked.json", found)
+    print(f"written: {paths.shown(storage.write_text(docs / 'stacked.md', page(found)))}")
 
 
 if __name__ == "__main__":

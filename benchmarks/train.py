@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 import yaml
 
-from helpers import paths
-from helpers.briefings import dataset
-from helpers.training import history, launch, nano
-from helpers.training.recipe import read_yaml
+from elle.base import paths
+from elle.base.yaml_files import read_yaml
+from elle.briefings import dataset
+from elle.training import history, launch, nano
 
 
 def plain(folder: str, base: str, steps: int, bf16: bool) -> dict:

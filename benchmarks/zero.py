@@ -5,7 +5,7 @@ python benchmarks/zero.py [deepspeed/zero3.json ...] [--ranks 2] [--optimizer ad
 A nano Qwen2 of random weights is trained by transformers' Trainer: in one process without DeepSpeed, and on several
 ranks with each file as it stands (in fp32: but for its bf16), on the same rows in the same order. Held against each
 other: the losses; a run resumed from its checkpoint and the unbroken one; the logits of the trained model and of what
-it saved; the bytes that each rank holds and the planner's terms (helpers.training.memory). Exit code 0 only if all
+it saved; the bytes that each rank holds and the planner's terms (elle.plan.memory). Exit code 0 only if all
 agree within LIMITS. Ranks are GPUs where there are enough, else processes on the CPU (gloo). The first time, DeepSpeed
 compiles its CPU operators.
 """
@@ -23,10 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from helpers import jsonl, machine, paths
-from helpers.errors import ElleError
-from helpers.process import Job
-from helpers.training import memory, models, recipe
+from elle.base import machine, paths, storage
+from elle.base.errors import ElleError
+from elle.base.process import Job
+from elle.plan import memory, models, recipe
 
 SIZES = {
     "vocab_size": 512,
@@ -115,7 +115,7 @@ def train(job: dict, case: dict, cpu: bool) -> None:
                 again = saved(input_ids=tokens).logits.float().cpu().numpy()
             result["saved"] = float(np.abs(again - logits).max())
     unset_hf_deepspeed_config()
-    jsonl.write_json(out / f"rank{rank}.json", result | {"seconds": time.perf_counter() - began})
+    storage.write_json(out / f"rank{rank}.json", result | {"seconds": time.perf_counter() - began})
     if file:
         trainer.deepspeed.destroy()
     AcceleratorState._reset_state()  # the next case brings a DeepSpeed configuration of its own
@@ -225,7 +225,7 @@ def launch(folder: Path, name: str, job: dict, ranks: int) -> dict[str, list[dic
     Raises:
         ElleError: a rank failed, or it took longer than TIMEOUT.
     """
-    described = jsonl.write_json(folder / f"{name}.json", job)
+    described = storage.write_json(folder / f"{name}.json", job)
     variables = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
     if job["cpu"]:
         variables |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -249,7 +249,7 @@ def launch(folder: Path, name: str, job: dict, ranks: int) -> dict[str, list[dic
         raise ElleError(f"training fails: {said[-1] if said else running.reason()}", where=name, fix=fix)
     out = Path(job["out"])
     return {
-        case["name"]: [jsonl.read_json(out / case["name"] / f"rank{n}.json") for n in range(ranks)]
+        case["name"]: [storage.read_json(out / case["name"] / f"rank{n}.json") for n in range(ranks)]
         for case in job["cases"]
     }
 
@@ -283,7 +283,7 @@ def check(files: list[str], ranks: int, optimizer: str) -> dict:
         cases = []
         for file in files:
             stem, located = file.replace("/", "_"), str(paths.located(file).resolve())
-            open_file = jsonl.write_json(folder / f"{stem}-fp32.json", open_precision(recipe.read_deepspeed(file)))
+            open_file = storage.write_json(folder / f"{stem}-fp32.json", open_precision(recipe.read_deepspeed(file)))
             checkpoint = str(folder / "out" / f"{stem}-bf16" / "checkpoints" / f"checkpoint-{SAVED}")
             cases += [
                 {"name": f"{stem}-bf16", "file": located, "bf16": True, "save": True},
@@ -468,7 +468,7 @@ def main() -> int:
         return 1
     result["faults"] = faults(result)
     if given.json:
-        jsonl.write_json(given.json, result)
+        storage.write_json(given.json, result)
     print(table(result))
     print("\n" + ("\n".join(result["faults"]) or "All agree."))
     return 1 if result["faults"] else 0

@@ -17,7 +17,7 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
     <!-- tuned: config_3b_qlora on a100 -->    how many times as fast a tuned recipe is planned to be on one such GPU
                                                (by default an H200)
     <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
-                                               the parts are those of `helpers.report_markdown`)
+                                               the parts are those of `report_parts`)
 """
 
 import contextlib
@@ -31,9 +31,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import cli, costs, jsonl, paths, planning, profile, report_markdown
-from helpers.errors import ElleError, unknown
-from helpers.training import hardware, memory, models, preflight, recipe, rows, speed
+import report_parts
+
+from elle.base import paths, storage, yaml_files
+from elle.base.errors import ElleError, unknown
+from elle.base.tables import markdown
+from elle.plan import hardware, memory, models, preflight, speed
+from helpers import cli, economics, plots
+from helpers.runs import planning, profile
+
+sys.path.append(str(paths.root() / "benchmarks"))
+import gpu_rows
 
 PLACE = re.compile(r"<!-- (?P<what>(?:(?!-->).)+) -->(?:(?!<!--).)*<!-- end -->", re.DOTALL)
 TUNED = re.compile(r"tuned: (?P<name>\w+)(?: on (?P<gpu>\w+))?")
@@ -152,7 +160,7 @@ def shares() -> list[dict[str, str]]:
         low, high = speed.SHARES[generation, method]
         return f"{100 * low:g}–{100 * high:g} %"
 
-    listed = recipe.table("gpus")["gpus"].values()
+    listed = yaml_files.table("gpus")["gpus"].values()
     return [
         {
             "generation": generation.capitalize(),
@@ -166,8 +174,8 @@ def shares() -> list[dict[str, str]]:
 
 @functools.cache
 def gpu() -> dict[str, str]:
-    """What real GPUs said (`helpers.training.rows`), by place."""
-    compared = rows.compare_all(rows.file())
+    """What real GPUs said (`gpu_rows`), by place."""
+    compared = gpu_rows.compare_all(gpu_rows.file())
     ours = [one.row for one in compared if one.ours]
 
     def measured(row: dict) -> dict[str, str]:
@@ -187,12 +195,12 @@ def gpu() -> dict[str, str]:
         }
 
     return {
-        "gpu layers": report_markdown.table(layers()),
-        "gpu shares": report_markdown.table(shares()),
-        "gpu rows": report_markdown.table(rows.table(compared)),
-        "gpu summary": rows.summary(compared),
-        "gpu measured": report_markdown.table([measured(row) for row in ours]),
-        "gpu versions": "; ".join(sorted({row["source"].removeprefix(f"{rows.MEASURED}, ") for row in ours})),
+        "gpu layers": markdown(layers()),
+        "gpu shares": markdown(shares()),
+        "gpu rows": markdown(gpu_rows.table(compared)),
+        "gpu summary": gpu_rows.summary(compared),
+        "gpu measured": markdown([measured(row) for row in ours]),
+        "gpu versions": "; ".join(sorted({row["source"].removeprefix(f"{gpu_rows.MEASURED}, ") for row in ours})),
     }
 
 
@@ -205,7 +213,7 @@ def _share(row: dict) -> float:
 @functools.cache
 def course() -> dict[str, str]:
     """The parts of the published run's report."""
-    return report_markdown.parts(jsonl.read_json(paths.published()))
+    return report_parts.parts(storage.read_json(paths.published()))
 
 
 def figure(what: str) -> str:
@@ -286,15 +294,17 @@ def pages() -> list[Path]:
 
 def picture() -> tuple[Path, str]:
     """The picture of docs/costs.md, and the digest of the figures that it is to show."""
-    told = costs.text(costs.compare())
+    told = economics.text(economics.compare())
     return paths.root() / "docs" / "images" / "costs.png", hashlib.sha256(told.encode()).hexdigest()
 
 
 def draw(path: Path, digest: str) -> None:
-    from helpers import plots
+    pass
 
-    figure = plots.break_even(costs.options(), "What a month of briefings costs (1,500 tokens in, 700 out; Qwen2.5-7B)")
-    with jsonl.atomic(path, "wb") as file:
+    figure = plots.planning.break_even(
+        economics.options(), "What a month of briefings costs (1,500 tokens in, 700 out; Qwen2.5-7B)"
+    )
+    with storage.atomic(path, "wb") as file:
         figure.savefig(file, format="png", dpi=90, bbox_inches="tight", metadata={"Description": digest})
 
 
@@ -313,7 +323,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             print(f"{paths.shown(page)}: its figures are not those that are computed now; run `make docs`")
         else:
-            draw(*picture()) if page.suffix == ".png" else jsonl.write_text(page, filled(page))
+            draw(*picture()) if page.suffix == ".png" else storage.write_text(page, filled(page))
             print(f"{paths.shown(page)}: refreshed")
     return int(bool(found) and "--check" in arguments)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from lab import Lab  # tests/, which the Makefile puts on the path
 from PIL import Image
 
-from helpers import paths
-from helpers.errors import ElleError, unknown
+from elle.base import paths
+from elle.base.errors import ElleError, unknown
 
 IMAGES = paths.root() / "docs" / "images"
 SIZE = (1400, 900)  # pixels

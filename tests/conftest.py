@@ -8,8 +8,8 @@ import qwen_tokens
 from contract import Server
 from contract.hub import Hub
 
-from helpers.briefings import dataset
-from helpers.training import launch, nano
+from elle.briefings import dataset
+from elle.training import launch, nano
 
 # In the background of a script SIGINT is ignored, and so it would be in every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import nbformat
 from watching import fetched, free_port, tool
 
-from helpers import paths
-from helpers.process import Job
+from elle.base import paths
+from elle.base.process import Job
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

@@ -24,7 +24,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from helpers.training.models import LINEARS, Model
+from elle.plan.models import LINEARS, Model
 
 RANK = 64
 

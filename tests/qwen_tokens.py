@@ -18,9 +18,10 @@ from unittest import mock
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from helpers.briefings import dataset, stacking
-from helpers.errors import ElleError
-from helpers.training import budget
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.plan import budget
+from experiments.stacking import curriculum
 
 RANKS, MERGES = 151_643, 151_387
 #: What follows the ranks, in the order of the ids.
@@ -41,8 +42,8 @@ SPLIT = (
 SETS = {
     "basic": (lambda folder: dataset.build("basic", 3000, 42, folder), 10),
     "cic": (lambda folder: dataset.build("cic", 10_000, 42, folder), 20),
-    "sums": (lambda folder: stacking.build("sums", 20_000, 1, 1, folder), 10),
-    "worked": (lambda folder: stacking.build("worked", 1000, 1, 1, folder), 10),
+    "sums": (lambda folder: curriculum.build("sums", 20_000, 1, 1, folder), 10),
+    "worked": (lambda folder: curriculum.build("worked", 1000, 1, 1, folder), 10),
 }
 
 

@@ -3,8 +3,8 @@
 import pytest
 from contract import Response, Route, Server
 
-from helpers.app import App
-from helpers.errors import ElleError
+from elle.base.errors import ElleError
+from renting.app import App
 
 QUESTION = {"messages": [{"role": "user", "content": "political 40"}], "max_tokens": 9}
 

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from helpers.briefings import dataset
-from helpers.briefings.metrics import parse
-from helpers.errors import ElleError
-from helpers.evaluation import bounds, fabrication, words
-from helpers.evaluation.calibration import calibration, ece, pairs_of
-from helpers.evaluation.cost import Price, per_hour, summary
-from helpers.evaluation.faithfulness import Checker
-from helpers.evaluation.statistics import bootstrap
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.briefings.metrics import parse
+from elle.evaluation import bounds, fabrication, words
+from elle.evaluation.calibration import calibration, ece, pairs_of
+from elle.evaluation.cost import Price, per_hour, summary
+from elle.evaluation.faithfulness import Checker
+from elle.evaluation.statistics import bootstrap
 
 PROMPT = (
     "NATIONS: UKR 74%, USA 20%, mean 47%\nSIGNALS: articles 1234, tone -3.1, alerts 4\nCATEGORIES: political 40 ↑, "

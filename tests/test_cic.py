@@ -14,13 +14,13 @@ from scipy.linalg import block_diag, solve_discrete_lyapunov
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from helpers.cic import causality, confidence, consensus, criticality, fixed_points, functional, systems
-from helpers.cic import information as info
-from helpers.cic import seed_formulas as seed
-from helpers.cic.compression import ncd
-from helpers.cic.confidence import epistemic_bound as bound
-from helpers.cic.information import minimum_information_bipartition as bipartition
-from helpers.cic.information import total_correlation_gaussian as gaussian_tc
+from cic import causality, confidence, consensus, criticality, fixed_points, functional, systems
+from cic import information as info
+from cic import seed_formulas as seed
+from cic.compression import ncd
+from cic.confidence import epistemic_bound as bound
+from cic.information import minimum_information_bipartition as bipartition
+from cic.information import total_correlation_gaussian as gaussian_tc
 
 few = settings(max_examples=40, deadline=None)
 strict = pytest.mark.filterwarnings("error")
@@ -638,7 +638,7 @@ def test_bad_input_is_named(measures, inputs):
 
 
 def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formulas_stand_apart():
-    allowed = {"numpy", "scipy", "helpers", *sys.stdlib_module_names}
+    allowed = {"numpy", "scipy", "cic", *sys.stdlib_module_names}
     folder = Path(info.__file__).parent
     for path in sorted(folder.rglob("*.py")):
         imported = {
@@ -653,6 +653,6 @@ def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formula
             )
         }
         assert {name.split(".")[0] for name in imported} <= allowed, path
-        assert all(name.startswith("helpers.cic") for name in imported if name.startswith("helpers")), path
+        assert all(name.startswith("cic") for name in imported if name.startswith("helpers")), path
         if path.name != "documents.py":  # the trial of the documents' own figures
             assert not any("seed_formulas" in name for name in imported), path

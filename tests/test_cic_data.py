@@ -18,17 +18,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from helpers import cli, jsonl
-from helpers.briefings import cic_writer, dataset, metrics, world, writer
-from helpers.briefings.cic_figures import ANALOGUES, decayed
-from helpers.briefings.convert import convert
-from helpers.briefings.metrics import Metrics, parse, render
-from helpers.briefings.schema import CATEGORIES, CicBriefing, json_schema
-from helpers.cic import analogues, causality, confidence, criticality, functional, information
-from helpers.errors import ElleError
-from helpers.evaluation import arithmetic
-from helpers.evaluation.faithfulness import Checker, numbers, triples
-from helpers.evaluation.records import judge
+from cic import analogues, causality, confidence, criticality, functional, information
+from elle.base import storage
+from elle.base.errors import ElleError
+from elle.briefings import cic_writer, dataset, metrics, world, writer
+from elle.briefings.cic_figures import ANALOGUES, decayed
+from elle.briefings.convert import convert
+from elle.briefings.metrics import Metrics, parse, render
+from elle.briefings.schema import CATEGORIES, CicBriefing, json_schema
+from elle.evaluation import arithmetic
+from elle.evaluation.faithfulness import Checker, numbers, triples
+from elle.evaluation.verdict import judge
+from helpers import cli
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -49,9 +50,9 @@ def targets() -> list[tuple[Metrics, dict[str, str]]]:
 
 @pytest.mark.parametrize(("kind", "count", "shown"), [("basic", 3000, 1), ("cic", 10_000, 6)])
 def test_the_committed_sample_and_hashes_are_what_the_command_makes(kind, count, shown, tmp_path):
-    committed = jsonl.read_json(DATA / "manifests" / f"{kind}-{count}-42.json")
+    committed = storage.read_json(DATA / "manifests" / f"{kind}-{count}-42.json")
     assert dataset.build(kind, count, 42, tmp_path) == committed
-    sample = list(jsonl.read(DATA / "samples" / f"{kind}-42.jsonl"))
+    sample = list(storage.read(DATA / "samples" / f"{kind}-42.jsonl"))
     assert sample == [dataset.row(kind, 42, index) for index in range(100)]
     assert sample[shown]["conversations"][1]["value"] in (DATA / "README.md").read_text()  # the card shows a real one
 
@@ -409,7 +410,7 @@ def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
 
 def test_parts_of_another_set_are_not_taken_over(tmp_path, monkeypatch):
     parts = tmp_path / "parts"
-    jsonl.write_json(parts / "asked.json", {"kind": "basic", "count": 40, "seed": 1, "version": 1})
+    storage.write_json(parts / "asked.json", {"kind": "basic", "count": 40, "seed": 1, "version": 1})
     (parts / "000000.jsonl").write_text("of another set\n")
     assert dataset.build("basic", 40, 2, tmp_path)["splits"]["train"]["rows"] == 36
 
@@ -485,9 +486,9 @@ def test_a_disk_that_fills_up_at_the_end_leaves_the_parts_alone(tmp_path):
 
 
 def test_the_audit_passes_a_good_set_and_writes_its_card(tmp_path):
-    audits = pytest.importorskip("helpers.evaluation.audit")
+    audits = pytest.importorskip("elle.evaluation.audit")
     pytest.importorskip("datasketch")
-    from helpers.training.nano import pieces
+    from elle.training.nano import pieces
 
     dataset.build("cic", 2048, 3, tmp_path)
     assert audits.verdict(tmp_path) is None
@@ -506,11 +507,11 @@ def test_the_audit_passes_a_good_set_and_writes_its_card(tmp_path):
 
 def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
     pytest.importorskip("datasketch")
-    from helpers.evaluation import audit as audits
+    from elle.evaluation import audit as audits
 
     dataset.build("cic", 60, 3, tmp_path)
     train = tmp_path / "train.jsonl"
-    rows = list(jsonl.read(train))
+    rows = list(storage.read(train))
     leaked = dataset.read_split(tmp_path, "test")[0]
     spoiled = json.loads(json.dumps(rows[1]))
     answer = json.loads(spoiled["conversations"][2]["value"])
@@ -518,7 +519,7 @@ def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
     spoiled["conversations"][2]["value"] = json.dumps(answer, ensure_ascii=False)
     unreadable = json.loads(json.dumps(rows[2]))
     unreadable["conversations"][1]["value"] = "What is up?"
-    jsonl.write(train, [leaked, spoiled, unreadable, *rows[3:]])
+    storage.write(train, [leaked, spoiled, unreadable, *rows[3:]])
     found = audits.audit(tmp_path)
     text = "\n".join(found["faults"])
     for part in (
@@ -555,7 +556,7 @@ def record(number: int) -> dict:
 def test_a_users_records_become_a_set(tmp_path):
     rows = [record(number) for number in range(40)]
     rows += [rows[0]] * 3  # the same figures again: they stay in one split
-    jsonl.write(tmp_path / "mine.jsonl", rows)
+    storage.write(tmp_path / "mine.jsonl", rows)
     arguments = ["data", "convert", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "set"), "--json"]
     ran = CliRunner().invoke(cli.cli, arguments)
     assert ran.exit_code == 0, ran.output
@@ -609,7 +610,7 @@ def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path,
 @pytest.mark.parametrize("form", dataset.FORMATS)
 def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
     mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
-    jsonl.write(mine, [record(number) for number in range(100)])
+    storage.write(mine, [record(number) for number in range(100)])
     limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
     ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert ran.returncode == 1

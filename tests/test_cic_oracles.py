@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.cic import criticality, information
+from cic import criticality, information
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 3, 2), (3, 2, 2, 2)])

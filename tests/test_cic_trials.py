@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from scipy.special import ellipk
 
+from cic import analogues, claims, information, systems
+from cic.trials import answers, documents, traces, transitions
+from elle.base.errors import ElleError
 from helpers import cli
-from helpers.cic import analogues, claims, information, systems
-from helpers.cic.trials import answers, documents, traces, transitions
-from helpers.errors import ElleError
 
 # --- value clustering against the majority vote, and the cluster's confidence ---
 

@@ -14,10 +14,10 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from helpers.briefings.dataset import row
-from helpers.errors import ElleError
-from helpers.evaluation.compare import BOOTSTRAP, MCNEMAR, compare, holm, ratios, yes_or_no
-from helpers.evaluation.scorecard import METRICS, score
+from elle.base.errors import ElleError
+from elle.briefings.dataset import row
+from elle.evaluation.compare import BOOTSTRAP, MCNEMAR, compare, holm, ratios, yes_or_no
+from elle.evaluation.scorecard import METRICS, score
 
 ROWS = [row("basic", 3, index) for index in range(30)]
 RIGHT = {each["id"]: each["conversations"][2]["value"] for each in ROWS}

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import cli, costs, jsonl, paths, plots
-from helpers.costs import AlwaysOn, Assumptions, PerBriefing, Serverless
-from helpers.errors import ElleError
-from helpers.training import hardware
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.plan import hardware
+from helpers import cli, economics, plots
+from helpers.economics import AlwaysOn, Assumptions, PerBriefing, Serverless
 
-MONTH = costs.HOURS * 3600
+MONTH = economics.HOURS * 3600
 #: A 24 GB card and an H100 with the speeds that the estimates below take: tokens a second alone, and when full.
 CARD = Serverless(0.00019, 700 / 47, 700 / 400, cold_start=35, idle=60)
 H100 = Serverless(0.00116, 700 / 140, 700 / 3500, cold_start=35, idle=60)
@@ -32,7 +33,7 @@ def _list_prices(monkeypatch):
 
 def test_list_prices_of_a_briefing():
     prices = {
-        name: costs.api(Assumptions(), name) for name in ("claude-3-haiku", "claude-3.5-haiku", "claude-haiku-4.5")
+        name: economics.api(Assumptions(), name) for name in ("claude-3-haiku", "claude-3.5-haiku", "claude-haiku-4.5")
     }
     assert prices == pytest.approx(
         {"claude-3-haiku": 0.00125, "claude-3.5-haiku": 0.0040, "claude-haiku-4.5": 0.0050}, rel=1e-12
@@ -40,7 +41,7 @@ def test_list_prices_of_a_briefing():
 
 
 def test_an_h100_that_is_always_on_breaks_even_at_half_a_million_a_month():
-    (machine,) = (option for option in costs.options() if option.kind == "always on")
+    (machine,) = (option for option in economics.options() if option.kind == "always on")
     low, high = machine.break_even(0.0050)
     assert (low, high) == pytest.approx((3.49 * 730 / 0.005, 3.99 * 730 / 0.005), rel=1e-12)
     assert 505_000 < low < high < 585_000
@@ -55,9 +56,9 @@ def test_serverless_alone_and_full():
 
 def test_the_speeds_computed_contain_the_estimates():
     for gpu, full in (("a10", 400), ("h100", 3500)):
-        fast, slow = costs.seconds(Assumptions(), gpu, 1)["full"]
+        fast, slow = economics.seconds(Assumptions(), gpu, 1)["full"]
         assert fast < 700 / full < slow
-    fast, slow = costs.seconds(Assumptions(), "h100", 1)["alone"]
+    fast, slow = economics.seconds(Assumptions(), "h100", 1)["alone"]
     assert fast < 700 / 140 < slow
     # By hand: 7,615,616,512 weights of 2 bytes at 3,350 GB/s for each of 700 tokens, and 2 FLOP a weight and token.
     cache = 57_344 * (1500 + 350)
@@ -121,8 +122,8 @@ def test_the_awake_time_is_that_of_simulated_requests():
 
 
 def test_a_training_is_paid_off_by_the_month():
-    trained = costs.options(Assumptions(training=600, months=6))
-    for with_, without in zip(trained, costs.options(), strict=True):
+    trained = economics.options(Assumptions(training=600, months=6))
+    for with_, without in zip(trained, economics.options(), strict=True):
         dearer = 0 if with_.kind == "api" else 100
         assert float(with_.low.monthly(1000)) == pytest.approx(float(without.low.monthly(1000)) + dearer)
 
@@ -153,46 +154,46 @@ def test_an_assumption_that_cannot_be_is_refused(values, said):
 
 
 def test_every_assumption_changes_something():
-    base = json.dumps(costs.compare()["options"])
+    base = json.dumps(economics.compare()["options"])
     changed = {
         "tokens_in": 100.0, "tokens_out": 100.0, "model": "qwen2.5-14b", "gpu": "h200", "gpus": 2, "price": 1.0,
         "alone": 10.0, "full": 100.0, "utilisation": 0.5, "cold_start": 5.0, "idle": 5.0, "together": 20,
         "training": 50.0,
     }  # fmt: skip
     for name, value in changed.items():
-        assert json.dumps(costs.compare(replace(Assumptions(), **{name: value}))["options"]) != base, name
-    assert set(costs.compare()["assumptions"]) == {*changed, "months"}
+        assert json.dumps(economics.compare(replace(Assumptions(), **{name: value}))["options"]) != base, name
+    assert set(economics.compare()["assumptions"]) == {*changed, "months"}
 
 
 def test_the_page_lists_every_assumption_and_its_default():
     listed = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (paths.root() / "docs" / "costs.md").read_text(), re.MULTILINE)
     assert {name: Assumptions.given({name: value}) for name, value in listed} == dict.fromkeys(
-        costs.compare()["assumptions"], Assumptions()
+        economics.compare()["assumptions"], Assumptions()
     )
 
 
 def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():
-    found = costs.compare(Assumptions(model="qwen2.5-72b"))
+    found = economics.compare(Assumptions(model="qwen2.5-72b"))
     names = [row["option"] for row in found["options"] if row["kind"] != "api"]
     assert names == ["always on: 2 x H100 SXM", "serverless: 2 x H100"]
     assert all(
         end is None for row in found["options"][-2:] for ends in row["break_even"].values() for end in ends.values()
     )
-    assert "never" in costs.text(found)
+    assert "never" in economics.text(found)
 
 
 def test_what_the_page_says_is_so():
     """docs/costs.md's prose; it must be read again when this changes."""
 
     def found(**values) -> dict:
-        return {row["option"]: row for row in costs.compare(Assumptions(**values))["options"]}
+        return {row["option"]: row for row in economics.compare(Assumptions(**values))["options"]}
 
     haiku, newest = "Claude Haiku 4.5", "Claude Haiku 5.5"
     rows = found()
     prices = [row["dollars_a_briefing"]["1000"]["low"] for row in rows.values() if row["kind"] == "api"]
     alone = [row["isolated"]["low"] for row in rows.values() if row["kind"] == "serverless"]
     assert min(alone) > max(prices)  # "cost more on serverless GPUs than by any of these APIs"
-    assert costs.compare()["documents"]["haiku"] >= 100 * max(prices)
+    assert economics.compare()["documents"]["haiku"] >= 100 * max(prices)
     even = rows["always on: 1 x H100 SXM"]["break_even"]
     assert 500_000 < even[haiku]["low"] < even[haiku]["high"] < 600_000
     assert 3.5e6 < even[newest]["low"] < even[newest]["high"] < 4.5e6
@@ -208,13 +209,15 @@ def test_what_the_page_says_is_so():
 def test_tokens_of_a_run():
     folder = paths.runs() / "r"
     line = {"output": "{}", "completion_tokens": 50, "seconds": 1.0}
-    jsonl.write(folder / "outputs" / "tuned.jsonl", [line | {"id": str(n), "prompt_tokens": 100 + n} for n in range(3)])
-    assert costs.measured("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
+    storage.write(
+        folder / "outputs" / "tuned.jsonl", [line | {"id": str(n), "prompt_tokens": 100 + n} for n in range(3)]
+    )
+    assert economics.measured("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
     said = CliRunner().invoke(cli.cli, ["costs", "--run", "r", "-p", "tokens_out", "60", "--json"])
     assumed = json.loads(said.output)["assumptions"]
     assert (assumed["tokens_in"], assumed["tokens_out"]) == (101.0, 60.0)
     with pytest.raises(ElleError):
-        costs.measured("none")
+        economics.measured("none")
 
 
 def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
@@ -224,15 +227,15 @@ def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
     assert "list prices" in said
     planned = json.loads(CliRunner().invoke(cli.cli, ["plan", "starter", "--json"]).stdout)["dollars"]["high"]
     assert f"training: {planned:.3g} dollars" in said
-    found = costs.compare()
-    documents = {row["the documents"]: row for row in costs.claim_rows(found)}
+    found = economics.compare()
+    documents = {row["the documents"]: row for row in economics.claim_rows(found)}
     assert documents["a briefing by Haiku"]["said"] == "0.5"
     assert documents["break-even, briefings"]["here"].startswith("510,000 to 583,000 a month")
 
 
 def test_the_picture_marks_where_an_option_begins_to_pay():
-    options = costs.options()
-    (axes,) = plots.break_even(options, "t").axes
+    options = economics.options()
+    (axes,) = plots.planning.break_even(options, "t").axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     marked = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")
     expected = sorted(

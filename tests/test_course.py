@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from helpers import jsonl, paths, profile
+from elle.base import paths, storage
+from helpers.runs import profile
 
 ROOT = paths.root()
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
@@ -51,7 +52,7 @@ def spaced(text: str) -> str:
 @pytest.fixture(scope="module")
 def course_text() -> str:
     """The notebooks and the pages but the glossary, in small letters, words parted by one space."""
-    sources = ["".join(cell["source"]) for path in NOTEBOOKS for cell in jsonl.read_json(path)["cells"]]
+    sources = ["".join(cell["source"]) for path in NOTEBOOKS for cell in storage.read_json(path)["cells"]]
     texts = [path.read_text(encoding="utf-8") for path in PAGES if path.stem != "glossary"]
     return spaced("\n".join(sources + texts))
 
@@ -64,7 +65,7 @@ def test_each_term_occurs_in_the_course(term, course_text):
 # Troubleshooting
 
 #: The programs' own words: Python's adjacent literals joined, what an f-string fills in left out.
-SOURCES = [*sorted((ROOT / "src" / "helpers").rglob("*.py")), ROOT / "requirements" / "setup.sh"]
+SOURCES = [*sorted((ROOT / "src").rglob("*.py")), ROOT / "requirements" / "setup.sh"]
 
 
 def literals() -> str:
@@ -122,7 +123,7 @@ def test_the_teachers_page_covers_every_notebook():
 def test_the_notebooks_take_no_longer_than_the_teacher_is_told():
     if not paths.published().exists():
         pytest.skip("no run is published yet: `make notebooks`")
-    took = jsonl.read_json(paths.published())["step_seconds"]
+    took = storage.read_json(paths.published())["step_seconds"]
     said = re.findall(r"/(\w+)\.ipynb\) \| (\d+) \|", page("teaching"))
     assert [step for step, minutes in said if took.get(step, 0) > 60 * int(minutes)] == []
 

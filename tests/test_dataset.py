@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.briefings import dataset, metrics, scenario, writer
-from helpers.briefings.schema import CATEGORIES, Briefing, json_schema
-from helpers.errors import ElleError
+from elle.base.errors import ElleError
+from elle.briefings import dataset, metrics, scenario, writer
+from elle.briefings.schema import CATEGORIES, Briefing, json_schema
 
 risks = st.integers(0, 100)
 optional_counts = st.none() | st.integers(0, 999)

@@ -7,11 +7,12 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from helpers import cli, jsonl, paths
-from helpers.errors import ElleError
-from helpers.serving import deploy
-from helpers.serving.deploy import Deployment
-from helpers.training import hardware, models
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.plan import hardware, models
+from elle.serving import deployments
+from elle.serving.deployments import Deployment
+from helpers import cli
 
 FILE = "configs/vllm_deploy.json"
 H200 = hardware.find("h200", 8)
@@ -24,12 +25,12 @@ def written(path, **changes):
 
 
 def adapter(folder, rank=64, base="x"):
-    jsonl.write_json(folder / "adapter_config.json", {"r": rank, "base_model_name_or_path": str(base)})
+    storage.write_json(folder / "adapter_config.json", {"r": rank, "base_model_name_or_path": str(base)})
     return folder
 
 
 def base(folder):
-    jsonl.write_json(
+    storage.write_json(
         folder / "config.json",
         {
             "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -58,7 +59,7 @@ def base(folder):
 def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
     file = written(tmp_path / "d.json", **changes)
     with pytest.raises(ElleError) as caught:
-        deploy.load(file)
+        deployments.load(file)
     assert what in str(caught.value)
     assert fix in caught.value.fix
     assert caught.value.where == str(file)
@@ -66,16 +67,16 @@ def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
 
 def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ElleError, match="no such file"):
-        deploy.load(tmp_path / "none.json")
+        deployments.load(tmp_path / "none.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ElleError, match="no JSON object"):
-        deploy.load(tmp_path / "list.json")
+        deployments.load(tmp_path / "list.json")
 
 
 @pytest.mark.parametrize(("rank", "reserved"), [(1, 1), (2, 8), (16, 16), (17, 32), (64, 64), (128, 128), (300, 320)])
 def test_an_adapters_rank_sets_the_room_for_it(tmp_path, rank, reserved):
     place = adapter(tmp_path, rank)
-    assert deploy.lora_rank(Deployment(model_id="x", enable_lora=True, adapters={"a": str(place)})) == reserved
+    assert deployments.lora_rank(Deployment(model_id="x", enable_lora=True, adapters={"a": str(place)})) == reserved
 
 
 def test_a_rank_that_cannot_be_is_refused(tmp_path):
@@ -91,9 +92,9 @@ def test_a_rank_that_cannot_be_is_refused(tmp_path):
         ({"adapters": {"a": str(adapter(tmp_path / "b", 600))}}, "rank 600", "merge it"),
     ):
         with pytest.raises(ElleError, match=what) as caught:
-            deploy.lora_rank(Deployment(**both | changes))
+            deployments.lora_rank(Deployment(**both | changes))
         assert fix in caught.value.fix
-    assert deploy.lora_rank(Deployment(**both | {"adapters": {"a": "some/one"}, "max_lora_rank": 128})) == 128
+    assert deployments.lora_rank(Deployment(**both | {"adapters": {"a": "some/one"}, "max_lora_rank": 128})) == 128
 
 
 def test_the_allowed_ranks_are_vllms_own():
@@ -105,17 +106,17 @@ def test_the_allowed_ranks_are_vllms_own():
     if not found:
         pytest.skip("the CPU server's environment is missing: run `make setup`")
     listed = re.search(r"MaxLoRARanks = Literal(\[[^]]+\])", found[0].read_text())
-    assert tuple(ast.literal_eval(listed[1])) == deploy.RANKS
+    assert tuple(ast.literal_eval(listed[1])) == deployments.RANKS
 
 
 def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
     """2,048, as documented, is less than the documents' own CIC examples have."""
-    found = deploy.load(FILE)
-    deploy.check(found)
+    found = deployments.load(FILE)
+    deployments.check(found)
     with pytest.raises(ElleError, match="3,012 tokens together, and max_model_len is 2,048") as caught:
-        deploy.check(found.model_copy(update={"max_model_len": 2048}))
+        deployments.check(found.model_copy(update={"max_model_len": 2048}))
     assert caught.value.fix == "set it to 3,072 or more"
-    deploy.check(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
+    deployments.check(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
 
 
 @pytest.mark.parametrize(
@@ -134,12 +135,12 @@ def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
 def test_a_model_that_does_not_fit_is_refused_with_what_would(model, gpu, gpus, fits):
     deployment = Deployment(model_id=model, gpu=gpu, gpus=gpus, max_model_len=4096)
     if fits:
-        found = deploy.check(deployment)
+        found = deployments.check(deployment)
         assert found.weights + found.adapters + found.working + found.cache == pytest.approx(found.usable)
         assert found.sequences >= 1
         return
     with pytest.raises(ElleError, match="does not fit") as caught:
-        deploy.check(deployment)
+        deployments.check(deployment)
     assert "what would fit: " in caught.value.fix
     assert "an hour" in caught.value.fix
 
@@ -147,11 +148,11 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(model, gpu, gpus, 
 def test_memory_is_counted_as_published():
     """Qwen2.5-72B: 80 layers, 8 key-value heads of 128, bf16: 327,680 bytes a token; 145.4 GB of weights."""
     deployment = Deployment(model_id="Qwen/Qwen2.5-72B", gpu="h200", gpus=4)
-    found = deploy.check(deployment)
+    found = deployments.check(deployment)
     assert 4 * found.weights == pytest.approx(145.4, abs=0.1)
     assert found.tokens == pytest.approx(1e9 * found.cache / (327_680 / 4), rel=1e-4)
     assert found.usable == pytest.approx(0.9 * 150.75)
-    with_lora = deploy.check(deployment.model_copy(update={"enable_lora": True, "max_lora_rank": 64}))
+    with_lora = deployments.check(deployment.model_copy(update={"enable_lora": True, "max_lora_rank": 64}))
     assert with_lora.adapters == pytest.approx(2e-9 * models.find("Qwen/Qwen2.5-72B").lora(64))
 
 
@@ -162,11 +163,11 @@ def test_what_cannot_be_spread_or_held_is_named():
         ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less"),
     ):
         with pytest.raises(ElleError, match=what):
-            deploy.check(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
+            deployments.check(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
     with pytest.raises(ElleError, match="key-value cache holds") as caught:
-        deploy.check(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
+        deployments.check(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
     assert "max_model_len of at most" in caught.value.fix
-    assert deploy.check(Deployment(model_id="some/unknown-model", gpu="h100")) is None
+    assert deployments.check(Deployment(model_id="some/unknown-model", gpu="h100")) is None
 
 
 # What is served here
@@ -176,51 +177,54 @@ def test_a_model_is_found_by_folder_by_run_and_by_adapter(tmp_path):
     run = paths.runs() / "r"
     weights, lora = base(run / "train" / "n" / "weights"), adapter(run / "train" / "q" / "weights")
     metrics = {"weights": "train/n/weights", "adapter": "train/q/weights/merged"}
-    jsonl.write_json(run / "manifests" / "05_train.json", {"metrics": metrics})
-    assert deploy.resolve(weights) == (weights.resolve(), {})
-    assert deploy.resolve("r") == (weights.resolve(), {"adapter": lora.resolve()})
+    storage.write_json(run / "manifests" / "05_train.json", {"metrics": metrics})
+    assert deployments.resolve(weights) == (weights.resolve(), {})
+    assert deployments.resolve("r") == (weights.resolve(), {"adapter": lora.resolve()})
     on_top = adapter(tmp_path / "lora", 8, weights)
-    assert deploy.resolve(on_top) == (weights.resolve(), {"": on_top.resolve()})
+    assert deployments.resolve(on_top) == (weights.resolve(), {"": on_top.resolve()})
     for name, what in (("r2", "no such model folder, or run"), (tmp_path, r"no config\.json")):
         with pytest.raises(ElleError, match=what):
-            deploy.resolve(name)
+            deployments.resolve(name)
     with pytest.raises(ElleError, match="which model it is for"):
-        deploy.resolve(adapter(tmp_path / "lost", 8, ""))
+        deployments.resolve(adapter(tmp_path / "lost", 8, ""))
 
 
 def test_an_adapter_is_served_under_the_models_name_and_its_base_beside_it(tmp_path):
     """A run whose recipe is QLoRA has no whole model: its weights could not be served."""
     on_top = adapter(tmp_path / "lora", 20, base(tmp_path / "base"))
-    found = deploy.here(Deployment(model_id=str(on_top)))
+    found = deployments.here(Deployment(model_id=str(on_top)))
     assert (found.served_name, found.model_id) == ("elle-base", str((tmp_path / "base").resolve()))
     assert found.adapters == {"elle": str(on_top.resolve())}
-    assert deploy.render_command(found)[-2:] == ["--lora-modules", json.dumps({"name": "elle", "path": str(on_top)})]
-    assert "32" in deploy.render_command(found)
+    assert deployments.render_command(found)[-2:] == [
+        "--lora-modules",
+        json.dumps({"name": "elle", "path": str(on_top)}),
+    ]
+    assert "32" in deployments.render_command(found)
 
 
 def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypatch):
     shape = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
     shape |= {"intermediate_size": 29568, "vocab_size": 152064}
-    jsonl.write_json(tmp_path / "config.json", shape)
-    monkeypatch.setattr(deploy, "_here", lambda: H200)
-    assert deploy.here(Deployment(model_id=str(tmp_path))).gpus == 2
-    assert deploy.here(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
-    monkeypatch.setattr(deploy, "_here", lambda: hardware.find("h100", 1))
+    storage.write_json(tmp_path / "config.json", shape)
+    monkeypatch.setattr(deployments, "_here", lambda: H200)
+    assert deployments.here(Deployment(model_id=str(tmp_path))).gpus == 2
+    assert deployments.here(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
+    monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h100", 1))
     with pytest.raises(ElleError, match="does not fit 1 x H100") as caught:
-        deploy.here(Deployment(model_id=str(tmp_path)))
+        deployments.here(Deployment(model_id=str(tmp_path)))
     assert "2 x A100" in caught.value.fix
-    monkeypatch.setattr(deploy, "_here", lambda: hardware.find("cpu"))
+    monkeypatch.setattr(deployments, "_here", lambda: hardware.find("cpu"))
     with pytest.raises(ElleError, match="of memory on a CPU"):
-        deploy.here(Deployment(model_id=str(tmp_path)))
+        deployments.here(Deployment(model_id=str(tmp_path)))
 
 
 # What it is rendered to
 
 
 def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path):
-    deployment = deploy.load(FILE)
-    deployment = deploy.with_adapters(deployment, [f"a={adapter(tmp_path)}", "b=us/er"])
-    command, worker = deploy.render_command(deployment), deploy.render_worker(deployment)
+    deployment = deployments.load(FILE)
+    deployment = deployments.with_adapters(deployment, [f"a={adapter(tmp_path)}", "b=us/er"])
+    command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
     pairs = dict(itertools.pairwise(command))
     assert pairs["--model"] == worker["MODEL_NAME"] == "Qwen/Qwen2.5-3B-Instruct"
     assert pairs["--served-model-name"] == worker["OPENAI_SERVED_MODEL_NAME_OVERRIDE"] == "elle"
@@ -232,15 +236,15 @@ def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path)
     assert [json.loads(text)["name"] for text in modules] == ["a", "b"]
     assert shlex.split(worker["VLLM_EXTRA_ARGS"]) == ["--lora-modules", *modules]
     assert all(isinstance(value, str) for value in worker.values())
-    assert deploy.render_endpoint(deployment) == {
+    assert deployments.render_endpoint(deployment) == {
         "gpu": {"id": "NVIDIA H100 80GB HBM3", "count": 1},
         "workers": {"min": 0, "max": 3, "idleTimeout": 60},
         "scaling": {"type": "QUEUE_DELAY", "queueDelay": 2},
     }
     with pytest.raises(ElleError, match="unknown RunPod GPU 'a10'"):
-        deploy.render_endpoint(deployment.model_copy(update={"gpu": "a10"}))
+        deployments.render_endpoint(deployment.model_copy(update={"gpu": "a10"}))
     with pytest.raises(ElleError, match="is no adapter"):
-        deploy.with_adapters(deployment, ["a"])
+        deployments.with_adapters(deployment, ["a"])
 
 
 def elle(*arguments):

@@ -1,4 +1,4 @@
-"""Set-up: the locks, what must agree with them, the scripts, and what `helpers.machine` makes of a machine."""
+"""Set-up: the locks, what must agree with them, the scripts, and what `elle.base.machine` makes of a machine."""
 
 import json
 import os
@@ -14,9 +14,11 @@ import click
 import pytest
 import yaml
 
-from helpers import costs, machine
-from helpers.errors import ElleError
-from helpers.machine import Gpu, Machine
+from elle.base import machine
+from elle.base.errors import ElleError
+from elle.base.machine import Gpu, Machine
+from helpers import economics
+from helpers.runs import parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 # The packages that the project was asked for by name.
@@ -183,7 +185,7 @@ def test_pod_is_checked_before_anything_is_installed(checkout):
     assert not (checkout / ".venv").exists()
 
 
-# --- helpers.machine
+# --- elle.base.machine
 
 
 @pytest.fixture
@@ -384,14 +386,15 @@ def is_placeholder(word: str) -> bool:
 def check_elle(words: list[str], whole: bool) -> None:
     """The verb, its options and what they are given exist, as the command itself reads them; whole: it is a command to
     type, with all that it needs, and not only named."""
-    from helpers import cli, pipeline, profile
+    from helpers import cli
+    from helpers.runs import pipeline, profile
 
     command, left = cli.cli, list(words)
     while hasattr(command, "commands"):
         if not left or is_placeholder(left[0]):
             return
-        assert left[0] in command.commands, words
-        command, left = command.commands[left[0]], left[1:]
+        assert left[0] in command.list_commands(click.Context(command)), words
+        command, left = command.get_command(click.Context(command), left[0]), left[1:]
     options = {option for each in command.params for option in each.opts} | {"--help"}
     for word in left:
         assert not re.match(r"--?[a-z]", word) or word in options, f"{word} of {words}"
@@ -407,26 +410,26 @@ def check_elle(words: list[str], whole: bool) -> None:
         steps = pipeline.select(chosen, [part for part in (given["only"] or "").split(",") if part])
         pipeline.plan(chosen, steps, dict(given["parameters"]))
     if command.name == "costs":
-        costs.Assumptions.given(dict(given["changes"]))
+        economics.Assumptions.given(dict(given["changes"]))
     recipe = given.get("target") if command.name in ("plan", "up") else given.get("recipe")
     assert recipe is None or recipe in profile.names() or (ROOT / recipe).is_file(), words
 
 
 def check_papermill(words: list[str]) -> None:
     """The notebook exists, and declares the parameters."""
-    from helpers import notebook
+    pass
 
     found = [word for word in words if word.startswith("notebooks/")]
     books = [ROOT / word for word in found if not is_placeholder(word)] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     for name in [words[at + 1] for at, word in enumerate(words) if word == "-p"]:
-        assert any(name in notebook.parameters(book) for book in books), f"{name} of {words}"
+        assert any(name in parameters.parameters(book) for book in books), f"{name} of {words}"
 
 
 def check_python(words: list[str]) -> None:
     """The script or module of this project exists, and knows the options."""
     name = words[1] if words[0] == "-m" else words[0]
     script = ROOT / "src" / f"{name.replace('.', '/')}.py" if words[0] == "-m" else ROOT / name
-    if name.startswith(("helpers", "benchmarks", "docs")):
+    if name.startswith(("cic", "elle", "helpers", "renting", "experiments", "benchmarks", "docs")):
         text = script.read_text(encoding="utf-8")
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{option} of {words}"
@@ -435,7 +438,7 @@ def check_python(words: list[str]) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_docs_exists(page):
     """Make targets; verbs, options, profiles, recipes and parameters of `elle`; parameters of notebooks; scripts."""
-    from helpers import notebook
+    pass
 
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -450,7 +453,7 @@ def test_every_command_in_the_docs_exists(page):
         for words in called("python", line):
             check_python(words)
     for name, value in re.findall(r"`-p (\w+) ([^`]+)`", text):
-        known = (name in notebook.parameters(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
+        known = (name in parameters.parameters(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
         assert is_placeholder(name) or any(known), name
         assert is_placeholder(value) or "/" not in value or (ROOT / value).exists(), value
 
@@ -474,7 +477,7 @@ def test_a_command_that_does_not_exist_is_found(line, fault):
         check_elle(words, whole=True)
     assert not called("elle", "tmux new -s elle")
     with pytest.raises(AssertionError, match="--pods"):
-        check_python(["-m", "helpers.machine", "--pods"])
+        check_python(["-m", "elle.base.machine", "--pods"])
     with pytest.raises(AssertionError, match="recipes"):
         check_papermill(shlex.split("notebooks/05_train.ipynb out.ipynb -p recipes x"))
 

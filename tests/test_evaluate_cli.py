@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner
 from test_serving import completion, fake  # noqa: F401
 
-from helpers import cli, jsonl
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.evaluation.answers import read_outputs, read_rows
-from helpers.evaluation.scorecard import METRICS
-from helpers.serving.answers import Endpoint, collect, fingerprint, schema_of, usage
-from helpers.serving.client import Batch
+from elle.base import storage
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation.inputs import read_outputs, read_rows
+from elle.evaluation.scorecard import METRICS
+from elle.serving.answers import Endpoint, collect, fingerprint, schema_of, usage
+from elle.serving.client import Batch
+from helpers import cli
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def covered(card: dict) -> tuple[int, int]:
 
 
 def write(path, outputs):
-    jsonl.write(path, ({"id": name, "output": text} for name, text in outputs.items()))
+    storage.write(path, ({"id": name, "output": text} for name, text in outputs.items()))
     return path
 
 
@@ -166,7 +167,7 @@ def test_a_server_is_asked_and_the_answers_are_kept(tmp_path, data, rows, fake):
     card = json.loads(elle(*ask, "--price", 3.6).stdout)
     assert card["metrics"]["all_right"]["value"] == 1
     assert read_outputs(file) == right(rows)
-    assert [row["id"] for row in jsonl.read(file)] == [row["id"] for row in rows]
+    assert [row["id"] for row in storage.read(file)] == [row["id"] for row in rows]
     assert (card["usage"]["asked"], card["usage"]["kept"], card["answers"]) == (25, 0, str(file))
     assert card["usage"]["dollars_a_briefing"] == pytest.approx(card["usage"]["seconds"] / 1000 / 25, rel=0.01)
     assert card["requests"]["completion_tokens"] == {"value": 2.0, "n": 25, "low": 2.0, "high": 2.0}
@@ -194,12 +195,12 @@ def test_failed_requests_are_asked_again_and_others_not(tmp_path, data, rows, fa
     done = elle(*ask)
     assert "3 of 25 requests have no answer; the first: HTTP 400: out of luck" in str(done.exception)
     assert covered(json.loads(done.stdout)) == (25, 22)
-    assert {row["id"] for row in jsonl.read(file) if row["output"] is None} == unlucky
+    assert {row["id"] for row in storage.read(file) if row["output"] is None} == unlucky
     oracle.asked.clear()
     oracle.broken = lambda name: False
     assert covered(json.loads(elle(*ask).stdout)) == (25, 25)
     assert set(oracle.asked) == unlucky
-    assert len(list(jsonl.read(file))) == 25
+    assert len(list(storage.read(file))) == 25
 
 
 def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(tmp_path, data, rows, fake):
@@ -225,7 +226,7 @@ def test_another_question_is_not_taken_for_answered(tmp_path, data, rows, fake, 
         changed = [json.loads(json.dumps(row)) for row in rows]
         for row in changed:
             row["conversations"][1]["value"] = row["conversations"][1]["value"].replace("alerts ", "alerts 1")
-        jsonl.write(tmp_path / "changed.jsonl", changed)
+        storage.write(tmp_path / "changed.jsonl", changed)
         change = ("--data", tmp_path / "changed.jsonl")
     before = file.read_bytes()
     done = elle(*ask, *change)

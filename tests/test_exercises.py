@@ -5,15 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import course, exercises, notebook, paths
-from helpers.briefings import dataset, metrics
-from helpers.errors import ElleError
-from helpers.training import preflight
+from elle.base import paths
+from elle.base.errors import ElleError
+from elle.briefings import dataset, metrics
+from elle.plan import preflight
+from helpers.course import exercises, overview
+from helpers.runs import parameters
 
 HISTORY = [{"step": 90, "loss": 0.6}] + [
     {"step": step, "eval_loss": loss} for step, loss in [(100, 0.79), (200, 0.45), (250, 0.22), (300, 0.14)]
 ]
-PARAMETERS = list(notebook.parameters(notebook.file_of("05_train")))
+PARAMETERS = list(parameters.parameters(parameters.file_of("05_train")))
 EXPERIMENT = SimpleNamespace(
     recipes={"sums": "configs/nano_math.yaml", "high": "configs/nano_stack.yaml"}, assessments=1000
 )
@@ -139,31 +141,31 @@ def test_a_hint_does_not_hold_the_answer(written):
 
 
 def test_the_course_is_its_notebooks_and_each_says_its_question_and_time():
-    assert [station.step for station in course.STATIONS] == sorted(p.stem for p in paths.notebooks().glob("*.ipynb"))
-    numbers = [station.number for station in course.STATIONS]
-    for station in course.STATIONS:
+    assert [station.step for station in overview.STATIONS] == sorted(p.stem for p in paths.notebooks().glob("*.ipynb"))
+    numbers = [station.number for station in overview.STATIONS]
+    for station in overview.STATIONS:
         assert station.question.endswith("?")
         assert re.search(r"second|minute", station.laptop)
         assert set(station.needs) <= set(station.reads) <= set(numbers[: numbers.index(station.number)])
 
 
 def test_the_map_shows_how_far_a_run_has_come(tmp_path):
-    assert course.states(tmp_path)["07"] == "waits"
+    assert overview.states(tmp_path)["07"] == "waits"
     manifest = tmp_path / "manifests" / "05_train.json"
     manifest.parent.mkdir()
     manifest.write_text("{}")
-    standing = course.states(tmp_path)
+    standing = overview.states(tmp_path)
     assert (standing["00"], standing["03"], standing["05"], standing["07"]) == ("here", "ready", "done", "ready")
-    assert [row["in this run"] for row in course.table(tmp_path)] == list(standing.values())
+    assert [row["in this run"] for row in overview.table(tmp_path)] == list(standing.values())
 
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch, tmp_path):
-    from helpers import machine
+    from elle.base import machine
 
     monkeypatch.setenv("ELLE_SERVER_PYTHON", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("RUNPOD_API_KEY", "rpa_SECRET")
     small = machine.Machine("a processor", 2, 4.0, 0.5, gpu_note="nvidia-smi is not installed here")
-    rows = {row["what"]: row for row in course.equipment(small)}
+    rows = {row["what"]: row for row in overview.equipment(small)}
     assert rows["server"]["found"] == "missing"
     assert "make setup" in rows["server"]["to do"]
     assert "close what you can" in rows["memory"]["to do"]

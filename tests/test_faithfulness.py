@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.briefings import scenario, writer
-from helpers.briefings.metrics import Metrics, derived_figures, printed_figures
-from helpers.evaluation.faithfulness import _SPELLINGS, Checker, numbers, texts_of, triples
+from elle.briefings import scenario, writer
+from elle.briefings.metrics import Metrics, derived_figures, printed_figures
+from elle.evaluation.faithfulness import _SPELLINGS, Checker, numbers, texts_of, triples
 
 METRICS = Metrics(
     nations=(("UKR", 74), ("YEM", 62), ("USA", 20)),

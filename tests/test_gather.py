@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import plots_evaluation as plots
-from helpers.briefings import dataset
-from helpers.briefings.metrics import parse
-from helpers.errors import ElleError
-from helpers.evaluation import browser, tables
-from helpers.evaluation.compare import compare
-from helpers.evaluation.gather import NATION, UNBOUND, _binned, errors_by, table
-from helpers.evaluation.scorecard import METRICS, score
-from helpers.evaluation.statistics import wilson
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.briefings.metrics import parse
+from elle.evaluation import tables
+from elle.evaluation.compare import compare
+from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by, table
+from elle.evaluation.scorecard import METRICS, score
+from elle.evaluation.statistics import wilson
+from helpers import plots
+from helpers.course import browser
 
 ROWS = {kind: [dataset.row(kind, 8, index) for index in range(40)] for kind in dataset.KINDS}
 
@@ -187,7 +188,7 @@ def texts(figure) -> str:
 def test_the_figure_of_errors_names_units_groups_and_n():
     judged = records("cic", flawed("cic"))
     found = errors_by(judged)
-    said = texts(plots.errors(found))
+    said = texts(plots.evaluation.errors(found))
     for text in ("wrong numbers", "wrong briefings", "nations", "characters", "95 % interval", "PLASMA"):
         assert text in said
     for name in ("phase", "nations", "length"):
@@ -195,7 +196,7 @@ def test_the_figure_of_errors_names_units_groups_and_n():
             assert label in said
             assert f"n = {share.n}" in said
     assert f"{found['metric'].groups[UNBOUND].n} numbers stand by no metric" in said
-    assert "length" not in texts(plots.errors({"nations": found["nations"]}))
+    assert "length" not in texts(plots.evaluation.errors({"nations": found["nations"]}))
 
 
 def test_models_side_by_side():
@@ -203,7 +204,7 @@ def test_models_side_by_side():
         "right": score(ROWS["basic"], right("basic")),
         "none": score(ROWS["basic"], dict.fromkeys(right("basic"), "")),
     }
-    figure = plots.figures({name: card.metrics for name, card in cards.items()}, list(METRICS))
+    figure = plots.evaluation.figures({name: card.metrics for name, card in cards.items()}, list(METRICS))
     said = texts(figure)
     assert "undefined" in said
     assert "numeric_precision" in said
@@ -215,7 +216,7 @@ def test_models_side_by_side():
 def test_differences_as_figure_and_as_text():
     good, bad = score(ROWS["basic"], right("basic")), score(ROWS["basic"], flawed("basic"))
     found = compare(bad, good)
-    said = texts(plots.differences(found, "old", "new"))
+    said = texts(plots.evaluation.differences(found, "old", "new"))
     assert "new against old, 40 briefings" in said
     assert f"p = {found.metrics['json_strict'].p_holm:.2g}" in said
     text = tables.differences(found, "old", "new")
@@ -227,14 +228,21 @@ def test_differences_as_figure_and_as_text():
 def test_reliability_bins_by_equal_mass():
     rng = np.random.default_rng(0)
     stated = rng.random(200)
-    figure = plots.reliability(stated, rng.random(200) < stated, bins=5)
+    figure = plots.evaluation.reliability(stated, rng.random(200) < stated, bins=5)
     left = figure.axes[0]
     points = [line for line in left.lines if line.get_marker() == "o"]
     assert len(points) == 5
     assert all(abs(line.get_xdata()[0] - line.get_ydata()[0]) < 0.25 for line in points)
     assert "n = 200" in texts(figure)
     with pytest.raises(ValueError, match="one entry"):
-        plots.reliability([0.5], [])
+        plots.evaluation.reliability([0.5], [])
     assert (
-        len([line for line in plots.reliability([0.9] * 9, [True] * 9).axes[0].lines if line.get_marker() == "o"]) == 1
+        len(
+            [
+                line
+                for line in plots.evaluation.reliability([0.9] * 9, [True] * 9).axes[0].lines
+                if line.get_marker() == "o"
+            ]
+        )
+        == 1
     )

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from helpers import paths
-from helpers.training import models
+from elle.base import paths
+from elle.plan import models
 
 PROGRAM = paths.root() / "benchmarks" / "gpu.py"
 TINY = {

@@ -4,11 +4,13 @@ import importlib.util
 import re
 import shutil
 
+import gpu_rows
 import pytest
 
-from helpers import paths, pipeline, planning, profile
-from helpers.errors import ElleError
-from helpers.training import budget, fix, hardware, preflight, rows
+from elle.base import paths
+from elle.base.errors import ElleError
+from elle.plan import budget, fix, hardware, preflight
+from helpers.runs import pipeline, planning, profile
 
 spec = importlib.util.spec_from_file_location("refresh", paths.root() / "docs" / "refresh.py")
 refresh = importlib.util.module_from_spec(spec)
@@ -173,7 +175,7 @@ def test_a_profiles_number_of_examples_is_not_that_of_other_data():
 
 def test_what_the_pages_say_of_gpus_is_what_their_rows_say():
     """ "2.8 times as long", "9 % of the peak", and the recipes that use most of a card are planned to be faster."""
-    ours = {one.row["run"]: one for one in rows.compare_all(rows.file()) if one.ours}
+    ours = {one.row["run"]: one for one in gpu_rows.compare_all(gpu_rows.file()) if one.ours}
     assert len(ours) == 7
     assert round(ours["f3z3"].row["median_step_s"] / ours["f3z2"].row["median_step_s"], 1) == 2.8
     assert f"{refresh._share(ours['q3'].row):.0%}" == "9%"

@@ -11,13 +11,14 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from helpers import cli, jsonl, paths
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.evaluation.answers import read_rows
-from helpers.evaluation.scorecard import METRICS
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation.inputs import read_rows
+from elle.evaluation.scorecard import METRICS
+from helpers import cli
 
-TASKS = paths.root() / "src" / "helpers" / "evaluation" / "harness"
+TASKS = paths.root() / "examples" / "lm_eval"
 
 
 def spoilt(place: int, text: str) -> str:
@@ -38,7 +39,7 @@ def sets(tmp_path_factory):
         dataset.build(kind, 500, 11, folder)
         rows = dataset.read_split(folder, "test")
         outputs = {row["id"]: spoilt(n, row["conversations"][2]["value"]) for n, row in enumerate(rows)}
-        jsonl.write(folder / "outputs.jsonl", ({"id": name, "output": text} for name, text in outputs.items()))
+        storage.write(folder / "outputs.jsonl", ({"id": name, "output": text} for name, text in outputs.items()))
         found[kind] = folder, outputs, folder / "outputs.jsonl"
     return found
 
@@ -106,7 +107,7 @@ def test_the_harness_and_our_command_agree_exactly(sets):
 def test_what_is_undefined_stays_so(sets):
     folder, outputs, _ = sets["basic"]
     file = folder / "empty.jsonl"
-    jsonl.write(file, ({"id": name, "output": "sorry"} for name in outputs))
+    storage.write(file, ({"id": name, "output": "sorry"} for name in outputs))
     found, _ = evaluated(dict.fromkeys(outputs, "sorry"), {"basic": str(folder)})
     assert figures(found, "basic") == own(folder, file)
     assert figures(found, "basic")["numeric_precision"] is None

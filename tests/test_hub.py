@@ -23,11 +23,12 @@ from huggingface_hub.utils import _http, are_progress_bars_disabled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import cli, patience
-from helpers.briefings import dataset
-from helpers.briefings import hub as publishing
-from helpers.errors import ElleError
-from helpers.evaluation.audit import audit, verdict
+from elle import hub as publishing
+from elle.base import patience
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation.audit import audit, verdict
+from helpers import cli
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

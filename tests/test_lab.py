@@ -7,7 +7,7 @@ import pytest
 from lab import Lab
 from PIL import Image
 
-from helpers import profile
+from helpers.runs import profile
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 HERE = "notebooks/00_start_here.ipynb"

@@ -14,10 +14,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from helpers import cli, machine, paths, plots_training
-from helpers.errors import ElleError
-from helpers.training import checkpoints, diagnosis, hardware, health, history, launch
-from helpers.training.recipe import read_yaml
+from elle.base import machine, paths
+from elle.base.errors import ElleError
+from elle.base.yaml_files import read_yaml
+from elle.plan import hardware
+from elle.training import checkpoints, diagnosis, health, history, launch
+from helpers import cli, plots
 
 SMOKE = read_yaml(paths.configs() / "smoke.yaml")
 
@@ -143,7 +145,7 @@ def test_further_reasons_refuse_too(tmp_path, prepare):
 
 
 def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, small_base, monkeypatch):
-    from helpers.evaluation import audit
+    from elle.evaluation import audit
 
     monkeypatch.setattr(audit, "verdict", lambda folder: ["3 wrong figures"])
     arguments = ["train", "configs/smoke.yaml", "--data", str(small_data), "--base", str(small_base)]
@@ -403,14 +405,14 @@ def test_lost_examples_uncopied_figures_and_a_slowing_machine_are_flagged():
 def test_the_figures_hold_what_is_known():
     rows = run_of()
     rows += [rows[-1] | {"step": 100, "saved": True, "resumed_at": 50}]
-    figure = plots_training.training(rows)
+    figure = plots.training.training(rows)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["Loss", "Learning rate", "Gradient norm, before clipping", "Speed, without evaluation"]
     labels = " ".join(figure.axes[0].get_legend_handles_labels()[1])
     for part in ("training", "validation", "checkpoint", "copying learned (60)", "went on after a break"):
         assert part in labels
-    assert plots_training.training(rows[:1]).axes
-    assert plots_training.loss_curve(rows, 60).axes
+    assert plots.training.training(rows[:1]).axes
+    assert plots.training.loss_curve(rows, 60).axes
 
 
 # Checkpoints
@@ -476,8 +478,8 @@ def test_deepspeeds_checkpoints_are_judged_by_their_own_states(tmp_path):
 LOGS = {
     "gpu-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity "
     "of 79.11 GiB of which 1.02 GiB is free.",
-    "loss": "helpers.errors.ElleError: the loss is not a finite number at step 3: nan",
-    "rows-lost": "helpers.errors.ElleError: 12.5% of the data would not be trained on: 25 of 200 examples",
+    "loss": "elle.base.errors.ElleError: the loss is not a finite number at step 3: nan",
+    "rows-lost": "elle.base.errors.ElleError: 12.5% of the data would not be trained on: 25 of 200 examples",
     "disk": "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left on device "
     "(os error 28)",
     "gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url "
@@ -520,6 +522,6 @@ def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one()
 
 
 def test_the_plugin_says_what_is_searched_for():
-    source = (paths.root() / "src" / "helpers" / "training" / "plugin.py").read_text()
+    source = (paths.root() / "src" / "elle" / "training" / "plugin.py").read_text()
     assert "{NOT_FINITE}" in source
     assert "{ROWS_LOST}" in source

@@ -4,20 +4,21 @@ to the real modules."""
 import statistics
 from dataclasses import replace
 
+import gpu_rows
 import pytest
 
-from helpers import jsonl, paths
-from helpers.training import memory, models, rows, speed
-from helpers.training.memory import KEPT, LAYER, Setup
-from helpers.training.recipe import Zero
+from elle.base import paths, storage
+from elle.plan import memory, models, speed
+from elle.plan.memory import KEPT, LAYER, Setup
+from elle.plan.recipe import Zero
 
-ROWS = list(jsonl.read(paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"))
+ROWS = list(storage.read(paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"))
 H200 = [row for row in ROWS if row["source"].startswith("measured")]
 
 
 def faults() -> list[str]:
     """What is further off than it may be: one sentence each."""
-    compared = [rows.compare(row) for row in ROWS]
+    compared = [gpu_rows.compare(row) for row in ROWS]
     said = []
     for one in (one for one in compared if one.row in H200):
         for level, (predicted, measured) in one.memory.items():
@@ -38,23 +39,23 @@ def faults() -> list[str]:
 def test_memory_and_speed_are_near_what_gpus_said():
     assert faults() == []
     assert len(H200) == 7
-    compared = [rows.compare(row) for row in ROWS]
+    compared = [gpu_rows.compare(row) for row in ROWS]
     assert sum(one.error is not None for one in compared) >= 25
     for one in compared:  # a row that holds nothing says why
         assert (one.error is None) == ("memory_not_held" in one.row or one.level is None)
         assert one.level or "memory_not_held" in one.row
         assert one.speed is None or one.speed[1] / one.speed[0] <= 1.6 + 1e-6
-    listed = [line["run"] for line in rows.table(compared)]
+    listed = [line["run"] for line in gpu_rows.table(compared)]
     assert len(set(listed)) == len(ROWS)
     assert listed[0] == "Qwen2.5-7B, QLoRA r64, 1 x H200, 2 x 2048, accumulated 4 times, Liger (q7)"
     assert "Qwen2.5-3B, full, ZeRO-3 in fp32, 1 x H200, 8 x 2048, Liger (f3z3)" in listed
 
 
 def test_the_summary_says_both_directions_and_what_is_set_aside():
-    def one(source: str, off: float, **more) -> rows.Compared:
-        return rows.Compared({"source": source} | more, {"torch": (10 * (1 + off), 10.0)}, (1.0, 1.6, 1.2))
+    def one(source: str, off: float, **more) -> gpu_rows.Compared:
+        return gpu_rows.Compared({"source": source} | more, {"torch": (10 * (1 + off), 10.0)}, (1.0, 1.6, 1.2))
 
-    said = rows.summary(
+    said = gpu_rows.summary(
         [one("measured", -0.02), one("measured", 0.01), one("x", 0.1), one("x", 0.9, memory_not_held="FSDP")]
     )
     assert said == (
@@ -62,7 +63,7 @@ def test_the_summary_says_both_directions_and_what_is_set_aside():
         "0.0% too low and 10.0% too high on 1 rows published (median 10.0%), with 1 more set aside, listed with the "
         "reason. 4 of 4 speeds lie inside their interval, which is a factor of 1.6 wide."
     )
-    assert rows.summary([]).startswith("0 of 0 speeds")
+    assert gpu_rows.summary([]).startswith("0 of 0 speeds")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ STATES = memory._states
 
 @pytest.mark.parametrize("row", H200, ids=lambda row: row["run"])
 def test_each_state_is_what_was_measured(row):
-    s, _ = rows.setup(row)
+    s, _ = gpu_rows.setup(row)
     states = {name: size / 1e9 for name, size in STATES(s).items()}
     trained = {dtype: count for dtype, count in row["parameters"].items() if dtype.endswith("*")}
     assert sum(trained.values()) == s.trained

@@ -10,13 +10,13 @@ import yaml
 from contract import Response, Route, Server
 from watching import FOLDER, Prometheus, fetched, free_port, listed, tool, types
 
-from helpers.briefings import dataset
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation.parsing import parse_output
+from elle.evaluation.verdict import judge
+from elle.serving.client import Answer
+from elle.serving.exporter import OUTCOMES, VERDICTS, Exporter, verdict
 from helpers.cli import cli
-from helpers.errors import ElleError
-from helpers.evaluation.parsing import parse_output
-from helpers.evaluation.records import judge
-from helpers.serving.client import Answer
-from helpers.serving.metrics import OUTCOMES, VERDICTS, Exporter, verdict
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 

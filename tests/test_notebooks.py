@@ -8,8 +8,10 @@ import shutil
 import nbformat
 import pytest
 
-from helpers import notebook, paths, profile
-from helpers.errors import ElleError
+from elle.base import paths
+from elle.base.errors import ElleError
+from helpers import runs
+from helpers.runs import manifest, parameters, profile
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 SOLUTIONS = sorted((paths.notebooks() / "solutions").glob("*.ipynb"))
@@ -20,15 +22,15 @@ by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_a_valid_notebook_whose_cells_parse(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
-    for cell in notebook.code_cells(path):
-        ast.parse(notebook.source(cell))
+    for cell in parameters.code_cells(path):
+        ast.parse(parameters.source(cell))
 
 
 @by_name
 def test_its_parameters_are_plain_lines_with_help(path):
-    parameters = notebook.parameters(path)
-    assert "run_id" in parameters
-    for parameter in parameters.values():
+    declared = parameters.parameters(path)
+    assert "run_id" in declared
+    for parameter in declared.values():
         assert parameter.help, parameter.name
         assert parameter.convert(parameter.default, "") == parameter.default
 
@@ -38,7 +40,7 @@ def test_papermill_reads_the_same_parameters(path):
     import papermill
 
     seen = papermill.inspect_notebook(str(path))
-    ours = notebook.parameters(path)
+    ours = parameters.parameters(path)
     assert {name: ast.literal_eval(facts["default"]) for name, facts in seen.items()} == {
         name: parameter.default for name, parameter in ours.items()
     }
@@ -60,7 +62,7 @@ def test_it_has_the_shape_of_a_lesson(path):
         assert part in text, part
     assert re.search(r"\| time, cost \|", text)
     code = [cell.source for cell in book.cells if cell.cell_type == "code"]
-    assert f'notebook.start("{path.stem}", globals())' in "\n".join(code[:2])
+    assert f'runs.start("{path.stem}", globals())' in "\n".join(code[:2])
     assert re.search(r"^answer = None  # .+\nexercises\.\w+\(answer", code[-2])  # of the batch: asked, not answered
     assert "run.finish(" in code[-1]
     assert "run.check(" in code[-1]
@@ -69,7 +71,7 @@ def test_it_has_the_shape_of_a_lesson(path):
 @by_name
 def test_no_cell_uses_what_an_exercise_overwrites(path):
     """The exercise of 04 set `answer` to None, which was the plan's."""
-    code = [notebook.source(cell) for cell in notebook.code_cells(path)]
+    code = [parameters.source(cell) for cell in parameters.code_cells(path)]
     (asked,) = [place for place, text in enumerate(code) if text.startswith("answer = None")]
     for text in code[asked + 1 :]:
         names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and node.id == "answer"]
@@ -79,7 +81,7 @@ def test_no_cell_uses_what_an_exercise_overwrites(path):
 
 @by_name
 def test_it_starts_no_process_of_its_own_and_has_one_code_path(path):
-    code = "\n".join(notebook.source(cell) for cell in notebook.code_cells(path))
+    code = "\n".join(parameters.source(cell) for cell in parameters.code_cells(path))
     assert not re.search(r"^\s*[!%]", code, re.MULTILINE)
     assert "subprocess" not in code
     assert "smoke" not in code
@@ -111,8 +113,8 @@ def test_what_is_committed_is_small_and_clean(path):
 def test_its_outputs_are_those_of_its_code(path):
     """`make notebooks` refreshes them all."""
     stamp = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("elle", {}).get("stamp")
-    assert stamp == notebook.stamp(path), "stale or missing outputs: run `make notebooks`"
-    assert any(cell["outputs"] for cell in notebook.code_cells(path))
+    assert stamp == parameters.stamp(path), "stale or missing outputs: run `make notebooks`"
+    assert any(cell["outputs"] for cell in parameters.code_cells(path))
 
 
 def test_every_notebook_has_a_solution():
@@ -122,13 +124,13 @@ def test_every_notebook_has_a_solution():
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_the_solution_works(path):
     namespace: dict = {}
-    for cell in notebook.code_cells(path):
-        exec(compile(notebook.source(cell), str(path), "exec"), namespace)
+    for cell in parameters.code_cells(path):
+        exec(compile(parameters.source(cell), str(path), "exec"), namespace)
     assert namespace["reply"]  # the check of the notebook's own exercise takes it
 
 
 def test_every_profile_names_notebooks_and_parameters_that_exist():
-    from helpers import pipeline
+    from helpers.runs import pipeline
 
     assert {"nano", "smoke"} <= set(profile.names())
     for name in profile.names():
@@ -145,12 +147,12 @@ def test_a_parameter_line_of_another_form_is_refused(tmp_path):
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
         return tmp_path / "x.ipynb"
 
-    assert notebook.parameters(written('a: int = -3  # help\nb: str = "x#y"  # more'))["a"].default == -3
+    assert parameters.parameters(written('a: int = -3  # help\nb: str = "x#y"  # more'))["a"].default == -3
     for text in ("a = 3", "a: int = 1 + x", "a: list = []", "import os", "a.b: int = 3"):
         with pytest.raises(ElleError, match="not a parameter"):
-            notebook.parameters(written(text))
+            parameters.parameters(written(text))
     with pytest.raises(ElleError, match="unknown notebook"):
-        notebook.parameters(tmp_path / "y.ipynb")
+        parameters.parameters(tmp_path / "y.ipynb")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_a_parameter_line_of_another_form_is_refused(tmp_path):
     ],
 )  # fmt: skip
 def test_a_value_is_read_as_its_parameters_type(type_, value, expected):
-    assert notebook.Parameter("p", type_, None, "").convert(value, "") == expected
+    assert parameters.Parameter("p", type_, None, "").convert(value, "") == expected
 
 
 @pytest.mark.parametrize(
@@ -170,26 +172,26 @@ def test_a_value_is_read_as_its_parameters_type(type_, value, expected):
 )
 def test_a_value_of_another_type_is_refused(type_, value):
     with pytest.raises(ElleError, match=f"p is a {type_}"):
-        notebook.Parameter("p", type_, None, "").convert(value, "")
+        parameters.Parameter("p", type_, None, "").convert(value, "")
 
 
 def test_a_number_for_a_text_is_told_how_papermill_takes_it():
     """`papermill … -p seeds 7` gives the notebook a number."""
     with pytest.raises(ElleError, match="-r seeds 7"):
-        notebook.Parameter("seeds", "str", "1", "").convert(7, "")
+        parameters.Parameter("seeds", "str", "1", "").convert(7, "")
 
 
 def test_an_injected_parameter_that_does_not_exist_is_refused():
     namespace = {"run_id": "x", "In": ["", 'run_id: str = "lab"  # …', '# Parameters\nrun_id = "x"\nrunid = "y"\n']}
     with pytest.raises(ElleError, match="unknown parameter 'runid'") as caught:
-        notebook.start("00_start_here", namespace)
+        runs.start("00_start_here", namespace)
     assert "run_id" in caught.value.fix
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden", "a b"])
 def test_a_run_id_is_a_plain_name(run_id):
     with pytest.raises(ElleError, match="plain name"):
-        notebook.start("00_start_here", {"run_id": run_id})
+        runs.start("00_start_here", {"run_id": run_id})
 
 
 # A step and its manifest
@@ -197,12 +199,12 @@ def test_a_run_id_is_a_plain_name(run_id):
 
 def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys):
     given = {"run_id": "r"}
-    earlier = notebook.start("00_start_here", given)
+    earlier = runs.start("00_start_here", given)
     with pytest.raises(ElleError, match="continues from 05_train") as caught:
         earlier.need("05_train")
     assert "05_train.ipynb first" in caught.value.fix
     earlier.finish(figure=1)
-    run = notebook.start("10_report_card", given)
+    run = runs.start("10_report_card", given)
     assert run.need("00_start_here") == {"figure": 1}
     run.uses("configs/nano.yaml")
     artifact = run.path("made.txt")
@@ -213,21 +215,21 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
     run.finish()
 
     def current():
-        return notebook.is_current("10_report_card", run.folder, given)
+        return manifest.is_current("10_report_card", run.folder, given)
 
     assert current()
-    assert not notebook.is_current("10_report_card", run.folder, {"run_id": "other"})
+    assert not manifest.is_current("10_report_card", run.folder, {"run_id": "other"})
     artifact.write_text("y")  # the same length, another content
     assert not current()
     artifact.write_text("x")
     assert current()
     earlier.finish(figure=2)
     assert not current()
-    manifest = json.loads(run.path("manifests", "10_report_card.json").read_text())
-    assert set(manifest["inputs"]) == {"00_start_here", "configs/nano.yaml"}
-    assert {"versions", "seconds", "parameters", "code", "device"} <= set(manifest)
+    written = json.loads(run.path("manifests", "10_report_card.json").read_text())
+    assert set(written["inputs"]) == {"00_start_here", "configs/nano.yaml"}
+    assert {"versions", "seconds", "parameters", "code", "device"} <= set(written)
 
-    notebook.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
+    runs.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
     assert not current()
     assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out
 
@@ -235,15 +237,15 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
 def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():
     """A resumed run trained anew and kept the report's notebook of the model before."""
     given = {"run_id": "r"}
-    first = notebook.start("00_start_here", given)
+    first = runs.start("00_start_here", given)
     first.finish(figure=1)
-    run = notebook.start("10_report_card", given)
+    run = runs.start("10_report_card", given)
     run.sums_up()
     run.finish()
-    assert notebook.is_current("10_report_card", run.folder, given)
+    assert manifest.is_current("10_report_card", run.folder, given)
     first.finish(figure=2)
-    assert not notebook.is_current("10_report_card", run.folder, given)
+    assert not manifest.is_current("10_report_card", run.folder, given)
     first.finish(figure=1)
     added = run.path("manifests", "07_evaluate.json")
     shutil.copy(run.path("manifests", "00_start_here.json"), added)
-    assert not notebook.is_current("10_report_card", run.folder, given)
+    assert not manifest.is_current("10_report_card", run.folder, given)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.briefings.schema import Briefing
-from helpers.evaluation.parsing import MAX_BYTES, MAX_DEPTH, parse_output, schema_valid
+from elle.briefings.schema import Briefing
+from elle.evaluation.parsing import MAX_BYTES, MAX_DEPTH, parse_output, schema_valid
 
 GOOD = {name: f"{name} 1" for name in Briefing.model_fields}
 TEXT = json.dumps(GOOD)

@@ -14,14 +14,18 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import report_parts
 from click.testing import CliRunner
 from lab import Lab
 
-from helpers import cli, notebook, paths, pipeline, profile, report, report_markdown
-from helpers.cic import claims
-from helpers.errors import ElleError
-from helpers.evaluation.scorecard import METRICS
-from helpers.training.history import read_events
+from cic import claims
+from elle.base import paths
+from elle.base.errors import ElleError
+from elle.evaluation.scorecard import METRICS
+from elle.training.history import read_events
+from helpers import cli
+from helpers.course import show
+from helpers.runs import parameters, pipeline, profile, report
 
 
 def elle(*arguments, **variables):
@@ -79,7 +83,9 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 def test_elle_answers_quickly_and_without_the_heavy_libraries():
-    code = "import sys, helpers.cli, helpers.profile; print([m for m in ('torch', 'datasets') if m in sys.modules])"
+    code = (
+        "import sys, helpers.cli, helpers.runs.profile; print([m for m in ('torch', 'datasets') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -108,7 +114,7 @@ def one_notebook(tmp_path, monkeypatch):
 
 def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook):
     one_notebook(
-        "from helpers.errors import ElleError",
+        "from elle.base.errors import ElleError",
         "raise ElleError('the well is dry', where='the garden', fix='dig deeper')",
     )
     with pytest.raises(ElleError, match="notebook 00_one failed in cell") as caught:
@@ -120,10 +126,10 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     assert "the well is dry" in (executed / "00_one.partial.html").read_text()
     # Put right, it leaves a notebook and its page, and nothing half-finished.
     one_notebook(
-        "from helpers import jsonl, paths",
+        "from elle.base import paths, storage",
         'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
         'manifest |= {"device": "", "started": "", "seconds": 1}',
-        'jsonl.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
+        'storage.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
         'print("water at", 7 * 6, "feet")',
     )
     pipeline.run("one", run_id="r", say=lambda _: None)
@@ -150,11 +156,11 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
 def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with pipeline._watched(tmp_path / "status"):
-        Path(os.environ[notebook.STATUS]).write_text("step 3 of 6")
+        Path(os.environ[show.STATUS]).write_text("step 3 of 6")
         time.sleep(1.5)
     assert "step 3 of 6" in capsys.readouterr().err
     assert not (tmp_path / "status").exists()
-    assert notebook.STATUS not in os.environ
+    assert show.STATUS not in os.environ
 
 
 # The command
@@ -271,12 +277,12 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "notebooks", lambda: own)
     monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
-    before = {path.stem: notebook.stamp(path) for path in own.glob("*.ipynb")}
+    before = {path.stem: parameters.stamp(path) for path in own.glob("*.ipynb")}
     assert pipeline.publish("whole") == profile.load("smoke").notebooks
     for path in own.glob("*.ipynb"):
         book = json.loads(path.read_text())
         assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
-        assert notebook.stamp(path) == before[path.stem]
+        assert parameters.stamp(path) == before[path.stem]
         assert "papermill" not in json.dumps([cell["metadata"] for cell in book["cells"]] + [book["metadata"]])
         assert str(folder) not in path.read_text()
         assert any(cell.get("outputs") for cell in book["cells"])
@@ -284,8 +290,8 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
         pipeline.publish("whale")
     figures = json.loads((tmp_path / "course.json").read_text())
     assert figures["json_strict"] == json.loads((folder / "report.json").read_text())["json_strict"]
-    parts = report_markdown.parts(figures)
-    assert parts["figures"].count("\n") == len(report_markdown.CHOSEN) + 1
+    parts = report_parts.parts(figures)
+    assert parts["figures"].count("\n") == len(report_parts.CHOSEN) + 1
     assert f"| {figures['serving']['points'][0]['tokens_per_second']:,.0f} |" in parts["load"]
     assert "whole" in caught.value.fix
 
@@ -345,7 +351,7 @@ def papermill(step: str, output: Path, runs: Path, *options: str) -> subprocess.
     """`papermill notebooks/<step>.ipynb …`, as somebody without `elle` would call it."""
     program = Path(sys.executable).with_name("papermill")
     return subprocess.run(
-        [program, notebook.file_of(step), output / f"{step}.ipynb", *options],
+        [program, parameters.file_of(step), output / f"{step}.ipynb", *options],
         env=os.environ | {"ELLE_RUNS": str(runs)},
         cwd=paths.root(),
         check=False,
@@ -364,8 +370,8 @@ def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
         folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
     )
     chosen = profile.load("smoke")
-    for step, parameters in pipeline.plan(chosen, chosen.notebooks, {}).items():
-        values = parameters | {"run_id": "plain"}
+    for step, given in pipeline.plan(chosen, chosen.notebooks, {}).items():
+        values = given | {"run_id": "plain"}
         # -r: text that looks like a number stays text.
         options = [
             part for name, value in values.items() for part in ("-r" if type(value) is str else "-p", name, str(value))

@@ -16,15 +16,18 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import cli, jsonl, paths, profile
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.training import budget, fix, hardware, memory, models, preflight, recipe, speed
-from helpers.training.memory import Setup
-from helpers.training.recipe import Zero
+from elle.base import paths, storage, yaml_files
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.plan import budget, fix, hardware, memory, models, preflight, recipe, speed
+from elle.plan.memory import Setup
+from elle.plan.recipe import Zero
+from helpers import cli
+from helpers.runs import profile
+from renting import prices
 
 DOCUMENTED = Path(__file__).parent / "fixtures" / "documented"
-RECIPES = recipe.table("recipes")["recipes"]
+RECIPES = yaml_files.table("recipes")["recipes"]
 # The spec's table: published sizes of Qwen2.5, as PyTorch counts them.
 PARAMETERS = {
     "0.5B": 494_032_768,
@@ -102,7 +105,7 @@ def test_every_base_of_the_documents_is_known_and_int4_is_for_serving_only():
     assert models.find("aphoticshaman/nemotron-70b-math-v1").parameters == 70_553_706_496
     assert models.find("aphoticshaman/qwen-72b-math-nf4").quantized == "nf4"
     assert models.find("someone/else") is None
-    config = recipe.read_yaml(paths.configs() / "config_72b_math_nf4_qlora.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_math_nf4_qlora.yaml")
     plan = assess(config | {"base_model": "aphoticshaman/qwen-72b-math-int4"}, count=2)
     assert not plan.ok
     assert "served, not trained" in next(f for f in plan.findings if f.code == "inference-only").message
@@ -170,7 +173,7 @@ def test_zero_terms_are_those_of_deepspeeds_own_estimators():
 
 @pytest.mark.real
 def test_pieces_are_those_of_qwen2():
-    from helpers.training.nano import pieces
+    from elle.training.nano import pieces
 
     count, _ = budget._tokenizer("nothing/here", nano=True)
     for text in ("UKR 74%, it's ↑ -3.097\n\n  indent_ed (DPRK)  \r\n", "Überfälle 2026: ¿qué?", "", " \n \n"):
@@ -246,7 +249,9 @@ def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
     known = qwen_tokens.ranks()
     assert sum(len(token) > 1 for token in known) == qwen_tokens.MERGES
     theirs = tiktoken.Encoding("qwen", pat_str=qwen_tokens.SPLIT, mergeable_ranks=known, special_tokens={})
-    rows = [row for kind in dataset.KINDS for row in jsonl.read(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")]
+    rows = [
+        row for kind in dataset.KINDS for row in storage.read(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")
+    ]
     for text in [
         *(turn["value"] for row in rows for turn in row["conversations"]),
         "Überfälle ═════ 2,971\r\n\n 東京 🙂",
@@ -272,7 +277,7 @@ def test_faulty_data_is_named_with_its_line(tmp_path):
 
 def test_hours_are_steps_by_speed():
     for name in ("config", "config_72b_qlora", "config_72b_8xh200"):
-        config = recipe.read_yaml(paths.configs() / f"{name}.yaml")
+        config = yaml_files.read_yaml(paths.configs() / f"{name}.yaml")
         config = recipe.merge(config, {"val_set_size": None, "eval_strategy": "no", "eval_steps": None})
         b = (plan := assess(config | {"eval_on_start": False}, count=2)).budget
         tokens = b.steps * plan.setup.micro * plan.setup.accumulation * 2 * plan.setup.sequence
@@ -283,13 +288,15 @@ def test_hours_are_steps_by_speed():
 def test_throughput_is_that_of_the_published_anchors():
     """7B in full on 2 H200, and 72B by QLoRA on one A100 (275 is published too: 8 % below what is planned at least)."""
     for name, gpu, count, published in (("config", "h200", 2, 18_728), ("config_72b_qlora", "a100", 1, 364)):
-        low, high = assess(recipe.read_yaml(DOCUMENTED / f"{name}.yaml"), gpu=gpu, count=count).budget.tokens_per_second
+        low, high = assess(
+            yaml_files.read_yaml(DOCUMENTED / f"{name}.yaml"), gpu=gpu, count=count
+        ).budget.tokens_per_second
         assert low <= published <= high <= 1.6 * low * (1 + 1e-6)
 
 
 def test_loading_and_saving_take_what_was_stated():
     """72B in full on 8: 0.75 h. Not counted there: the save at the last step, and the evaluation before the first."""
-    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
     steps = preflight.plan("configs/config_72b_8xh200.yaml", data="documents-cic").budget.steps
     config |= {"save_steps": steps, "save_strategy": "steps", "save_only_model": True, "eval_on_start": False}
     b = assess(config, count=8, data="documents-cic").budget
@@ -318,7 +325,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
         {"id": "NVIDIA H100 80GB HBM3", "secure": True, "community": False, "price": {"secure": 2, "community": 0.1}},
         {"id": "another", "secure": True, "price": {"secure": 1}},
     ]
-    assert hardware.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
+    assert prices.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
     found = hardware.find("h200", 8)
     assert hardware.hourly(found) == (25.6, 32.8)
     assert found.priced.startswith("a test, 20")
@@ -326,7 +333,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
     assert hardware.find("a100").price == (1.39, 1.79)
     for answer in ({}, {"gpus": []}, [], {"gpus": "x"}):
         with pytest.raises(ElleError, match="no price"):
-            hardware.reprice(answer, "a test")
+            prices.reprice(answer, "a test")
 
 
 # What it finds, by itself, in the documents' originals: one test for each fault
@@ -383,7 +390,7 @@ def test_ignored_keys_are_named(name, key):
 
 @pytest.mark.parametrize("value", [None, False])
 def test_a_key_that_asks_for_nothing_is_a_remark(value, tmp_path):
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"push_to_hub": value, "liger_rope": value}
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"push_to_hub": value, "liger_rope": value}
     plan = assess(recipe.merge(config, {"plugins": None}) | {"push_to_hub": value}, count=2, data="basic")
     ignored = [f for f in plan.findings if f.code == "ignored-key" and f.where in ("push_to_hub", "liger_rope")]
     assert [f.severity for f in ignored] == ["info"] * 2
@@ -408,7 +415,7 @@ def test_a_key_that_asks_for_nothing_is_a_remark(value, tmp_path):
     ],
 )
 def test_a_name_that_only_the_builder_refuses_is_found(changes, code, said, fixed):
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | changes
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml") | changes
     plan = assess(config, count=2, data="basic")
     (finding,) = (f for f in plan.findings if f.code == code)
     assert finding.severity == "error"
@@ -429,7 +436,7 @@ def test_every_name_that_the_builder_takes_passes():
 
 
 def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
-    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml")
     config |= {"load_best_model_at_end": True, "save_only_model": True}
     plan = assess(config, count=2, data="basic")
     assert "conflict" in codes(plan, "error")
@@ -447,7 +454,7 @@ def test_the_activation_checkpointing_block_has_no_effect():
 
 
 def test_eight_bit_adam_with_optimizer_offload_is_swapped():
-    config = recipe.read_yaml(DOCUMENTED / "config_72b.yaml")
+    config = yaml_files.read_yaml(DOCUMENTED / "config_72b.yaml")
     swapped = assess(config | {"optimizer": "adamw_bnb_8bit"}, count=4)
     assert "optimizer-swapped" in codes(swapped)
     assert swapped.memory.host_total == assess(config, count=4).memory.host_total  # 32 bits all the same
@@ -477,7 +484,7 @@ def test_a_broken_budget_is_named():
 
 
 def test_further_traps_are_named():
-    config = recipe.read_yaml(paths.configs() / "config_72b_qlora.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml")
     plan = assess(config | {"deepspeed": "deepspeed/zero3.json"}, count=2)
     assert "qlora-zero3" in codes(plan, "warning")
     assert "zero3-fp32" not in codes(assess(config | {"deepspeed": in_16_bits("auto")}, count=2))  # divided later
@@ -504,7 +511,7 @@ def test_zero3_whose_bf16_is_left_to_the_trainer_is_fp32():
     assert "zero3-fp32" in codes(original("config_72b"), "error")
     assert original("config_72b").setup.zero.fp32
     assert "zero3-fp32" not in codes(preflight.plan("configs/config_72b_8xh200.yaml"))
-    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
     for file in (in_16_bits("auto"), in_16_bits(None), in_16_bits(False)):
         assert "zero3-fp32" in codes(assess(config | {"deepspeed": file}, count=8), "error")
     for file in (in_16_bits(True), in_16_bits(True, "fp16"), in_16_bits(True, "bfloat16"), in_16_bits("auto", stage=2)):
@@ -515,14 +522,14 @@ def test_zero3_whose_bf16_is_left_to_the_trainer_is_fp32():
 
 
 def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path):
-    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
     plan, _ = fix.nearest(assess(config | {"deepspeed": in_16_bits("auto")}, count=8))
     assert plan.config["deepspeed"] == "deepspeed/zero3.json"
     own = tmp_path / "own.json"
     own.write_text(json.dumps(in_16_bits("auto", sub_group_size=12345)))
     plan, changes = fix.nearest(assess(config | {"deepspeed": str(own)}, count=8))
     assert plan.config["deepspeed"] == in_16_bits(True, sub_group_size=12345)
-    written = recipe.read_yaml(fix.write(plan, changes, tmp_path / "out.yaml"))
+    written = yaml_files.read_yaml(fix.write(plan, changes, tmp_path / "out.yaml"))
     assert assess(written, count=8).ok
 
 
@@ -538,7 +545,7 @@ def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path):
 )
 def test_an_attention_that_would_have_to_be_fetched_is_named(setting, named, repository, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml")
     assert "attention-kernel" not in codes(assess(config, count=2))
     config = recipe.merge(config, {"attn_implementation": None}) | {setting: named}
     plan = assess(config, count=2)
@@ -574,7 +581,7 @@ def test_the_hubs_kernels_are_those_that_transformers_falls_back_to():
 )
 def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(change, where, tmp_path):
     path = tmp_path / "mine.yaml"
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | change | {"learning_rte": 1}
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml") | change | {"learning_rte": 1}
     path.write_text(yaml.safe_dump(config))
     done = elle(path, "--gpu", "h200", "--data", "basic", "--json")
     answer = json.loads(done.stdout)
@@ -595,7 +602,7 @@ def test_a_gpu_or_a_value_beside_what_is_covered():
     done = elle("configs/config.yaml", "--gpu", "H20")
     assert done.exit_code == 2
     assert "not covered: " in done.output
-    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml")
     assert assess(config | {"tensor_parallel_size": 1, "load_in_8bit": False, "rl": None}, count=2).verdict == "fits"
 
 
@@ -610,9 +617,9 @@ def test_a_gpu_or_a_value_beside_what_is_covered():
     ],
 )
 def test_a_key_whose_effect_is_not_computed_leaves_no_figure(changes, tmp_path):
-    config = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | changes
+    config = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | changes
     file = tmp_path / "config_qlora.yaml"
-    file.write_text(recipe.dump(config))
+    file.write_text(yaml_files.dump(config))
     done = elle(file, "--data", "basic", "--json")
     answer = json.loads(done.stdout)
     assert (done.exit_code, answer["verdict"], answer["peak_gb"], answer["hours"]["low"]) == (
@@ -638,7 +645,7 @@ def test_a_config_of_another_family_is_not_guessed_at(tmp_path):
 
 
 def test_a_batch_size_is_accumulated_as_axolotl_does():
-    config = recipe.read_yaml(paths.configs() / "config_3b_qlora.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_3b_qlora.yaml")
     asked = recipe.merge(config, {"micro_batch_size": 2, "batch_size": 32, "gradient_accumulation_steps": None})
     plan = assess(asked)
     assert (plan.setup.micro, plan.setup.accumulation) == (2, 16)
@@ -648,7 +655,7 @@ def test_a_batch_size_is_accumulated_as_axolotl_does():
 
 @pytest.mark.parametrize(("micro", "accumulation"), [(7, 1), (5, 1), (7, 2), (6, 3)])
 def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
-    config = recipe.read_yaml(paths.configs() / "config_qlora.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml")
     config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
     plan, changes = fix.nearest(assess(config, gpu="a10", data="basic"))
     assert changes
@@ -657,15 +664,15 @@ def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
 
 @pytest.mark.timeout(20)
 def test_a_step_of_absurdly_many_rows_is_judged_as_fast_as_another():
-    config = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | {"gradient_checkpointing": True}
+    config = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | {"gradient_checkpointing": True}
     plan = assess(config | {"micro_batch_size": 1, "gradient_accumulation_steps": 999_983}, data="basic")
     assert plan.setup.accumulation == 999_983
     assert assess(config | {"micro_batch_size": 65_536, "gradient_accumulation_steps": 10**6}).verdict == "does not fit"
 
 
 def test_fix_leaves_deepspeed_where_it_keeps_the_master_weights():
-    full = recipe.read_yaml(paths.configs() / "config.yaml") | {"base_model": "Qwen/Qwen2.5-1.5B-Instruct"}
-    adapter = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | {"deepspeed": "deepspeed/zero2.json"}
+    full = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"base_model": "Qwen/Qwen2.5-1.5B-Instruct"}
+    adapter = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | {"deepspeed": "deepspeed/zero2.json"}
     assert fix.nearest(assess(full))[0].config["deepspeed"] == "deepspeed/zero2.json"
     assert "deepspeed" not in fix.nearest(assess(adapter))[0].config
 
@@ -684,7 +691,7 @@ def test_names_of_gpus_in_any_case():
 
 
 def test_activations_that_are_offloaded_are_not_taken_for_an_idle_gpu():
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"activation_offloading": True}
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"activation_offloading": True}
     assert preflight.faster(config, assess(config, count=2).setup, hardware.find("h200", 2)) == {}
 
 
@@ -705,21 +712,21 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
     assert min(less) > 0
     out = tmp_path / "filled.yaml"
     assert elle(DOCUMENTED / "config_qlora.yaml", "--data", "documents-basic", "--fix", out).exit_code == 0
-    assert {key: recipe.read_yaml(out).get(key) for key in changes} == changes
+    assert {key: yaml_files.read_yaml(out).get(key) for key in changes} == changes
     assert "gpu-idle" not in codes(preflight.plan(out))
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(RECIPES)),
-    st.sampled_from(sorted(set(recipe.table("gpus")["gpus"]) - {"cpu"})),
+    st.sampled_from(sorted(set(yaml_files.table("gpus")["gpus"]) - {"cpu"})),
     st.sampled_from([1, 2, 8]),
     st.integers(1, 12),
     st.integers(1, 12),
     st.booleans(),
 )
 def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, micro, accumulation, checkpointing):
-    config = recipe.read_yaml(paths.configs() / name)
+    config = yaml_files.read_yaml(paths.configs() / name)
     config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
     config |= {"gradient_checkpointing": checkpointing}
     machine = hardware.find(gpu, count)
@@ -746,12 +753,12 @@ def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, m
     ],
 )
 def test_a_full_fine_tune_by_itself_keeps_embedding_head_and_norms_in_fp32(changes, upcast):
-    config = recipe.merge(recipe.read_yaml(paths.configs() / "config.yaml"), changes)
+    config = recipe.merge(yaml_files.read_yaml(paths.configs() / "config.yaml"), changes)
     assert assess(config).setup.upcast is upcast
 
 
 def test_zero3_in_fp32_costs_twice_the_weights_and_nearly_three_times_the_time():
-    config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
     wide, plain = (assess(config | {"deepspeed": in_16_bits(value)}, count=8) for value in ("auto", True))
     parts, others = wide.memory.components, plain.memory.components
     for name in ("weights", "activations", "layer", "gathered"):
@@ -776,7 +783,7 @@ KERNELS = [
 
 @pytest.mark.parametrize(("changes", "on"), KERNELS)
 def test_axolotls_lora_kernels_are_on_unless_something_speaks_against_them(changes, on):
-    assert memory.lora_kernels(recipe.read_yaml(paths.configs() / "config_qlora.yaml") | changes) is on
+    assert memory.lora_kernels(yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | changes) is on
 
 
 @pytest.mark.real
@@ -784,7 +791,7 @@ def test_axolotl_itself_switches_them_on_and_off_so():
     from axolotl.utils.schemas.validation import lora_kernels_auto_enable
 
     for changes, on in KERNELS:
-        config = recipe.read_yaml(paths.configs() / "config_qlora.yaml") | changes
+        config = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | changes
         assert lora_kernels_auto_enable(config.get) is on
 
 
@@ -802,7 +809,7 @@ def test_every_recipe_passes_and_its_header_says_what_it_costs(name, monkeypatch
 
 
 def test_every_recipe_is_listed():
-    named = [path.name for path in paths.configs().glob("*.yaml") if "base_model" in recipe.read_yaml(path)]
+    named = [path.name for path in paths.configs().glob("*.yaml") if "base_model" in yaml_files.read_yaml(path)]
     assert sorted(named) == sorted(RECIPES)
     for path in DOCUMENTED.glob("*.yaml"):
         assert path.name in RECIPES
@@ -880,11 +887,11 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
 def test_planning_imports_nothing_heavy():
     code = """
 import sys
-from helpers.training import fix, preflight
-from helpers.training.recipe import table
+from elle.plan import fix, preflight
+from elle.base.yaml_files import table
 for name in table("recipes")["recipes"]:
     preflight.plan(f"configs/{name}").to_json()
-heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "helpers.briefings"} & set(sys.modules)
+heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules)
 print(heavy or "light")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root(), check=True)
@@ -905,7 +912,7 @@ def test_what_fix_writes_passes(name, tmp_path):
     assert (again.hardware.name, again.hardware.count) == (entry["gpu"], entry["count"])
     changes = json.loads(done.stdout)["changes"]
     assert all("->" in change and change.endswith(")") for change in changes)
-    before, after = recipe.read_yaml(DOCUMENTED / f"{name}.yaml"), recipe.read_yaml(out)
+    before, after = yaml_files.read_yaml(DOCUMENTED / f"{name}.yaml"), yaml_files.read_yaml(out)
     changed = {key for key in before.keys() | after.keys() if before.get(key, "-") != after.get(key, "-")}
     assert changed == {re.split(r"[:[]", change)[0] for change in changes}
     assert after["base_model"] == before["base_model"]
@@ -958,13 +965,13 @@ def test_axolotl_and_deepspeed_accept_the_recipes_and_what_fix_writes_and_reject
         fixed.append(fix.write(plan, changes, tmp_path / path.name))
     for path in (paths.root() / "deepspeed").glob("*.json"):  # those that no recipe names, too
         recipes.append(tmp_path / f"{path.stem}.yaml")
-        config = recipe.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
+        config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
         config |= {"deepspeed": str(path), "optimizer": "adamw_torch_fused"}
         recipes[-1].write_text(yaml.safe_dump(config))
     bad = tmp_path / "bad.json"
     bad.write_text('{"zero_optimization": {"stage": 2, "bucket": 1}}')
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(yaml.safe_dump(recipe.read_yaml(recipes[0]) | {"deepspeed": str(bad)}))
+    wrong.write_text(yaml.safe_dump(yaml_files.read_yaml(recipes[0]) | {"deepspeed": str(bad)}))
     good = {*recipes, *fixed}
     plans = [preflight.plan(path, gpu="h200") for path in (*recipes, *fixed, *originals, wrong)]
     for plan in preflight.ask_trainer(plans):
@@ -980,8 +987,8 @@ def test_axolotl_and_deepspeed_accept_the_recipes_and_what_fix_writes_and_reject
 def test_a_text_that_looks_like_a_number_stays_one_when_it_is_written(tmp_path):
     """`0E0` was written without quotation marks, and read as 0.0."""
     config = {"hub_model_id": "0E0", "base_model": "1e-5", "output_dir": ".5", "learning_rate": 1e-5, "seed": 42}
-    (tmp_path / "x.yaml").write_text(recipe.dump(config))
-    assert recipe.read_yaml(tmp_path / "x.yaml") == config
+    (tmp_path / "x.yaml").write_text(yaml_files.dump(config))
+    assert yaml_files.read_yaml(tmp_path / "x.yaml") == config
 
 
 # Anything thrown at it
@@ -1040,7 +1047,7 @@ def judged(plan: preflight.Plan) -> None:
     st.sampled_from([None, 0.0, 50.0]),
 )
 def test_any_recipe_ends_in_findings(name, changed, missing, count, data, limit):
-    config = recipe.read_yaml(paths.configs() / name) | changed
+    config = yaml_files.read_yaml(paths.configs() / name) | changed
     config = {key: value for key, value in config.items() if key not in missing}
     judged(assess(config, count=count, data=data, limit=limit))
 
@@ -1048,7 +1055,7 @@ def test_any_recipe_ends_in_findings(name, changed, missing, count, data, limit)
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["zero_optimization", "activation_checkpointing", "bf16"]), values), values)
 def test_any_deepspeed_file_ends_in_findings(content, section):
-    config = recipe.read_yaml(paths.configs() / "config.yaml")
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml")
     names = ("stage", "offload_optimizer", "offload_param", "x")
     for inner in (content.get("zero_optimization"), dict.fromkeys(names, section)):
         judged(assess(config | {"deepspeed": content | {"zero_optimization": inner}}, count=2))
@@ -1071,5 +1078,5 @@ def test_any_file_ends_in_findings_or_an_error(tmp_path, content):
         judged(preflight.plan(path, gpu="h200", data="basic"))
     bad = tmp_path / "any.json"
     bad.write_bytes(content)
-    config = recipe.read_yaml(paths.configs() / "config.yaml") | {"deepspeed": str(bad)}
+    config = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"deepspeed": str(bad)}
     judged(assess(config, count=2))

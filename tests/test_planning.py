@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from helpers import notebook, planning, plots, report
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.training import fix, preflight
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.plan import fix, preflight
+from helpers import plots, runs
+from helpers.course import show
+from helpers.runs import manifest, parameters, planning, report
 
 STEP = "04_plan_the_run"
 NONE = {"recipe_next": "", "base": "", "gpu": "", "gpus": 0, "disk": 0, "price": 0.0, "budget": 0.0}
 
 
-def started(**given) -> notebook.Run:
-    defaults = {name: parameter.default for name, parameter in notebook.parameters(notebook.file_of(STEP)).items()}
-    return notebook.start(STEP, defaults | given)
+def started(**given) -> runs.Run:
+    defaults = {name: parameter.default for name, parameter in parameters.parameters(parameters.file_of(STEP)).items()}
+    return runs.start(STEP, defaults | given)
 
 
 def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
@@ -25,9 +27,7 @@ def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
     assert (plan.verdict, plan.data.examples) == ("fits", 361)  # of twenty, eighteen are trained on
     assert plan.sizes == "configs/nano_base.yaml"
 
-    data = notebook.start(
-        "03_generate_data", {"run_id": "lab", "kind": "basic", "count": 400, "seed": 7, "push_to": ""}
-    )
+    data = runs.start("03_generate_data", {"run_id": "lab", "kind": "basic", "count": 400, "seed": 7, "push_to": ""})
     dataset.build("basic", 400, 7, data.path("data"))
     data.finish(kind="basic")
     run = started(count=400)
@@ -36,9 +36,9 @@ def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
     assert "train.jsonl" in plan.data.source
     assert {"03_generate_data", "configs/nano.yaml", "configs/gpus.yaml"} <= set(run.inputs)
     run.finish(plan={})
-    assert notebook.is_current(STEP, run.folder, run.parameters)
+    assert manifest.is_current(STEP, run.folder, run.parameters)
     data.finish(kind="another")
-    assert not notebook.is_current(STEP, run.folder, run.parameters)
+    assert not manifest.is_current(STEP, run.folder, run.parameters)
 
 
 def test_a_run_is_planned_with_its_own_hardware_price_and_base(tmp_path):
@@ -117,18 +117,18 @@ def test_the_pictures_hold_what_is_known_of_plans():
     plan = preflight.plan("configs/config.yaml", data="basic")
     unknown = preflight.assess(Path("x"), {"base_model": "no/such"}, plan.hardware, None)
     for plans in ({"one": plan, "two": unknown}, {"two": unknown}):
-        bars = plots.memory_bars(plans, "title").axes[0]
+        bars = plots.planning.memory_bars(plans, "title").axes[0]
         assert [label.get_text() for label in bars.get_yticklabels()] == [name for name in plans if name == "one"]
-        assert plots.cost_intervals(plans, "title", budget=50).axes[0].get_title(loc="left") == "title"
-    bars = plots.memory_bars({"one": plan}, "title").axes[0]
+        assert plots.planning.cost_intervals(plans, "title", budget=50).axes[0].get_title(loc="left") == "title"
+    bars = plots.planning.memory_bars({"one": plan}, "title").axes[0]
     assert max(patch.get_x() + patch.get_width() for patch in bars.patches) == pytest.approx(plan.memory.peak, rel=0.01)
 
 
 def test_rows_of_text_are_shown_whole():
-    text = notebook.show_text([{"a": "<b>" * 40, "b": "$1 to $2"}]).data
+    text = show.text([{"a": "<b>" * 40, "b": "$1 to $2"}]).data
     assert "&lt;b&gt;" * 40 in text
     assert "ignore" in text
-    assert notebook.show_text([]).data == "none"
+    assert show.text([]).data == "none"
 
 
 def test_the_report_holds_the_plan_beside_what_was_measured(tmp_path):

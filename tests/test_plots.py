@@ -2,11 +2,9 @@
 without seeing them, legible on a dark page and at 900 pixels."""
 
 import functools
-import importlib
 import inspect
 import io
 import itertools
-import pkgutil
 import re
 
 import matplotlib.pyplot as plt
@@ -22,33 +20,32 @@ from test_gather import ROWS, flawed, right
 from test_launch import run_of
 from test_stacking import scores_of
 
-import helpers
-from helpers import costs, plots, plots_cic, plots_data, plots_evaluation, plots_stacking, plots_training
-from helpers.briefings import dataset, world
-from helpers.cic.trials import answers, documents, traces, transitions
-from helpers.evaluation import audit, gather
-from helpers.evaluation.compare import compare
-from helpers.evaluation.scorecard import METRICS, score
-from helpers.stacking import ARMS, STAGE_1
-from helpers.training import preflight
+from cic.trials import answers, documents, traces, transitions
+from elle.briefings import dataset, world
+from elle.evaluation import audit, gather
+from elle.evaluation.compare import compare
+from elle.evaluation.scorecard import METRICS, score
+from elle.plan import preflight
+from experiments.stacking import ARMS, STAGE_1, pictures
+from helpers import economics, plots
 
 #: Public, and draws nothing by itself.
 PARTS = {
-    "plots.styled",
-    "plots.new_axes",
-    "plots.name_rows",
-    "plots.note",
-    "plots.log_ticks",
-    "plots.amount",
-    "plots.dot_rows",
+    "style.styled",
+    "style.new_axes",
+    "style.name_rows",
+    "style.note",
+    "style.log_ticks",
+    "style.amount",
+    "style.dot_rows",
 }
 #: Figure → why an axis of it has no label.
 UNLABELLED = {
-    "plots.course_map": "a map: its places have no coordinates",
-    "plots_cic.lattices": "sites of a lattice: they have no numbers",
+    "course.course_map": "a map: its places have no coordinates",
+    "cic.lattices": "sites of a lattice: they have no numbers",
 }
 #: Figure → why things in its legend may differ by colour alone.
-BY_COLOUR = {"plots_cic.phase_map": "each area bears the letter that its name begins with"}
+BY_COLOUR = {"cic.phase_map": "each area bears the letter that its name begins with"}
 #: What an axis counts or measures in.
 UNIT = re.compile(
     r"%|\$|\b(nats|bits|seconds|milliseconds|hours|dollars|GB|tokens|steps?|months?|observations|requests|examples|"
@@ -75,8 +72,8 @@ PURE = {
     "scenario": "an index",
 }  # fmt: skip
 COLOURS = {
-    "#000000", "#ffffff", "#bbbbbb", *(colour.lower() for colour in plots.PALETTE),
-    *(to_hex(colour) for colour in plots_data.BANDS.values()),
+    "#000000", "#ffffff", "#bbbbbb", *(colour.lower() for colour in plots.style.PALETTE),
+    *(to_hex(colour) for colour in plots.data.BANDS.values()),
 }  # fmt: skip
 
 
@@ -163,7 +160,7 @@ def faults(figure: Figure, name: str = "") -> list[str]:
         if min(box.x0, box.y0) < canvas.x0 or box.x1 > canvas.x1 or box.y1 > canvas.y1
     ]  # fmt: skip
     found += [f"on one another: {a[0]}, {b[0]}" for a, b in itertools.combinations(boxes, 2) if overlap(a[1], b[1])]
-    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < plots.SMALL]
+    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < plots.style.SMALL]
     pale = [text for text in shown if lightness(text.get_color()) > 50 and to_hex(text.get_color()) != "#ffffff"]
     found += [f"pale: {text.get_text()}" for text in pale]
     for part in (figure, *figure.axes):
@@ -203,7 +200,7 @@ def load():
         4: (930, 0.65, 0.87, 0.025, 0.004),
         16: (2420, 0.9, 1.2, None, None),
     }
-    return plots.load([
+    return plots.serving.load([
         {"concurrency": at, "constrained": held, **dict(zip(keys, values, strict=True))}
         for at, values in measured.items() for held in (False, True)
     ])  # fmt: skip
@@ -217,7 +214,7 @@ def plans():
 
 
 def course_map():
-    return plots.course_map([
+    return plots.course.course_map([
         ("00", "where you are: machine, profile, runs", "here", []), ("01", "the measures", "done", []),
         ("02", "the ledger of claims", "ready", []), ("03", "the data", "done", []),
         ("04", "the plan: memory, hours, dollars", "waits", ["03"]), ("05", "a trained model", "ready", ["03"]),
@@ -230,18 +227,18 @@ def course_map():
 def integration_curve():
     coupling = np.linspace(0, 0.9, 10)
     exact = {"total correlation": coupling**2 * 5, "cheapest cut": coupling**2}
-    return plots_cic.integration_curve(coupling, {name: 1.02 * values for name, values in exact.items()}, exact)
+    return plots.cic.integration_curve(coupling, {name: 1.02 * values for name, values in exact.items()}, exact)
 
 
 def coarse_graining():
     states = np.array([[1 / 3, 1 / 3, 1 / 3, 0]] * 3 + [[0, 0, 0, 1]])
-    return plots_cic.coarse_graining(states, np.eye(2), 0.811, 1.0)
+    return plots.cic.coarse_graining(states, np.eye(2), 0.811, 1.0)
 
 
 def decay():
     months = np.linspace(0, 24, 97)
     curves = {"0.85, to 0": 0.85, "0.85, to a base rate": 0.8, "1.00, capped": 0.95}
-    return plots_cic.decay(months, {name: start * np.exp(-months / 10) for name, start in curves.items()}, 0.95)
+    return plots.cic.decay(months, {name: start * np.exp(-months / 10) for name, start in curves.items()}, 0.95)
 
 
 @functools.cache
@@ -260,13 +257,13 @@ def answered():
 
 
 def phi_on_trial():
-    return plots_cic.phi_on_trial(documents.generator_trial(300), documents.coupling_trial(20))
+    return plots.cic.phi_on_trial(documents.generator_trial(300), documents.coupling_trial(20))
 
 
 def histories():
     worlds = world.simulate(world.generator(42, 0))
     shown = {name: world.first(worlds, name) for name in ("calm", "shift", "turmoil")}
-    return plots_data.histories(worlds, world.measure(worlds), shown)
+    return plots.data.histories(worlds, world.measure(worlds), shown)
 
 
 def drawn_metrics():
@@ -275,7 +272,7 @@ def drawn_metrics():
 
 def audited(folder):
     dataset.build("basic", 60, 7, folder)
-    return plots_data.audit(audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"))
+    return plots.data.audit(audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"))
 
 
 @functools.cache
@@ -296,12 +293,12 @@ def history():
 
 
 def errors():
-    return plots_evaluation.errors(gather.errors_by(cards()["tuned"].records))
+    return plots.evaluation.errors(gather.errors_by(cards()["tuned"].records))
 
 
 def reliability():
     stated = np.random.default_rng(0).random(200)
-    return plots_evaluation.reliability(stated, stated > 0.5)
+    return plots.evaluation.reliability(stated, stated > 0.5)
 
 
 def series(panels=3):
@@ -309,44 +306,44 @@ def series(panels=3):
 
 
 FIGURES = {
-    "plots.load": load,
-    "plots.memory_bars": lambda: plots.memory_bars(plans(), "What fills the memory"),
-    "plots.cost_intervals": lambda: plots.cost_intervals(plans(), "10,000 examples", budget=50),
-    "plots.break_even": lambda: plots.break_even(costs.options(), "What a month of briefings costs"),
-    "plots.steps": lambda: plots.steps({"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}),
-    "plots.course_map": course_map,
-    "plots_cic.coupled_series": lambda: plots_cic.coupled_series(
+    "serving.load": load,
+    "planning.memory_bars": lambda: plots.planning.memory_bars(plans(), "What fills the memory"),
+    "planning.cost_intervals": lambda: plots.planning.cost_intervals(plans(), "10,000 examples", budget=50),
+    "planning.break_even": lambda: plots.planning.break_even(economics.options(), "What a month of briefings costs"),
+    "planning.steps": lambda: plots.planning.steps({"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}),
+    "course.course_map": course_map,
+    "cic.coupled_series": lambda: plots.cic.coupled_series(
         dict(zip(("c = 0", "c = 0.4", "c = 0.9"), series(), strict=True)), unit="value"
     ),
-    "plots_cic.integration_curve": integration_curve,
-    "plots_cic.lattices": lambda: plots_cic.lattices(ising().snapshots[::8], ising().temperatures[::8]),
-    "plots_cic.ising_curves": lambda: plots_cic.ising_curves(ising()),
-    "plots_cic.coarse_graining": coarse_graining,
-    "plots_cic.decay": decay,
-    "plots_cic.phase_map": lambda: plots_cic.phase_map(np.random.default_rng(0).random((100, 2))),
-    "plots_cic.phi_on_trial": phi_on_trial,
-    "plots_cic.uipt_on_trial": lambda: plots_cic.uipt_on_trial(ising(), fold()),
-    "plots_cic.fold_examples": lambda: plots_cic.fold_examples(fold()),
-    "plots_cic.answers_on_trial": lambda: plots_cic.answers_on_trial(answered()),
-    "plots_cic.traces_on_trial": lambda: plots_cic.traces_on_trial(traces.traces_trial(texts=4, draws=20)),
-    "plots_cic.confidence_on_trial": lambda: plots_cic.confidence_on_trial(answered()),
-    "plots_cic.mu_sweep": lambda: plots_cic.mu_sweep(documents.self_reference_sweep()),
-    "plots_data.histories": histories,
-    "plots_data.phase_plane": lambda: plots_data.phase_plane(drawn_metrics()),
-    "plots_data.risk_map": lambda: plots_data.risk_map(drawn_metrics()),
-    "plots_data.audit": audited,
-    "plots_evaluation.figures": lambda: plots_evaluation.figures(
+    "cic.integration_curve": integration_curve,
+    "cic.lattices": lambda: plots.cic.lattices(ising().snapshots[::8], ising().temperatures[::8]),
+    "cic.ising_curves": lambda: plots.cic.ising_curves(ising()),
+    "cic.coarse_graining": coarse_graining,
+    "cic.decay": decay,
+    "cic.phase_map": lambda: plots.cic.phase_map(np.random.default_rng(0).random((100, 2))),
+    "cic.phi_on_trial": phi_on_trial,
+    "cic.uipt_on_trial": lambda: plots.cic.uipt_on_trial(ising(), fold()),
+    "cic.fold_examples": lambda: plots.cic.fold_examples(fold()),
+    "cic.answers_on_trial": lambda: plots.cic.answers_on_trial(answered()),
+    "cic.traces_on_trial": lambda: plots.cic.traces_on_trial(traces.traces_trial(texts=4, draws=20)),
+    "cic.confidence_on_trial": lambda: plots.cic.confidence_on_trial(answered()),
+    "cic.mu_sweep": lambda: plots.cic.mu_sweep(documents.self_reference_sweep()),
+    "data.histories": histories,
+    "data.phase_plane": lambda: plots.data.phase_plane(drawn_metrics()),
+    "data.risk_map": lambda: plots.data.risk_map(drawn_metrics()),
+    "data.audit": audited,
+    "evaluation.figures": lambda: plots.evaluation.figures(
         {name: card.metrics for name, card in cards().items()}, list(METRICS)
     ),
-    "plots_evaluation.differences": lambda: plots_evaluation.differences(
+    "evaluation.differences": lambda: plots.evaluation.differences(
         compare(cards()["tuned"], cards()["constrained"]), "tuned", "constrained"
     ),
-    "plots_evaluation.errors": errors,
-    "plots_evaluation.reliability": reliability,
-    "plots_stacking.retention": lambda: plots_stacking.retention(stacked()),
-    "plots_stacking.by_figure": lambda: plots_stacking.by_figure(stacked()),
-    "plots_training.loss_curve": lambda: plots_training.loss_curve(history(), 60),
-    "plots_training.training": lambda: plots_training.training(history()),
+    "evaluation.errors": errors,
+    "evaluation.reliability": reliability,
+    "pictures.retention": lambda: pictures.retention(stacked()),
+    "pictures.by_figure": lambda: pictures.by_figure(stacked()),
+    "training.loss_curve": lambda: plots.training.loss_curve(history(), 60),
+    "training.training": lambda: plots.training.training(history()),
 }
 
 
@@ -358,12 +355,12 @@ def test_a_figure_holds_to_the_style(name, tmp_path):
 
 
 def test_every_figure_is_looked_at():
-    modules = [m.name for m in pkgutil.iter_modules(helpers.__path__) if m.name.startswith("plots")]
+    modules = [getattr(plots, name) for name in plots.__all__] + [pictures]
     public = {
-        f"{name}.{function}"
-        for name in modules
-        for function, found in inspect.getmembers(importlib.import_module(f"helpers.{name}"), inspect.isfunction)
-        if found.__module__ == f"helpers.{name}" and not function.startswith("_")
+        f"{module.__name__.rpartition('.')[2]}.{function}"
+        for module in modules
+        for function, found in inspect.getmembers(module, inspect.isfunction)
+        if found.__module__ == module.__name__ and not function.startswith("_")
     }
     assert public - PARTS == set(FIGURES)
 
@@ -376,11 +373,11 @@ def test_figures_are_drawn_in_the_projects_style_whatever_the_callers_is():
 # The check itself
 
 
-@plots.styled
+@plots.style.styled
 def sound() -> Figure:
-    figure, (axes,) = plots.new_axes()
-    axes.plot([0, 1], color=plots.BLUE, label="one")
-    axes.plot([1, 0], color=plots.ORANGE, linestyle="--", label="two")
+    figure, (axes,) = plots.style.new_axes()
+    axes.plot([0, 1], color=plots.style.BLUE, label="one")
+    axes.plot([1, 0], color=plots.style.ORANGE, linestyle="--", label="two")
     axes.set(xlabel="steps", ylabel="loss (nats)")
     axes.legend()
     return figure
@@ -388,7 +385,7 @@ def sound() -> Figure:
 
 def hue_alone(axes):
     for line in axes.lines:
-        line.set(linestyle="-", color=plots.GREEN if line.get_label() == "two" else plots.RED)
+        line.set(linestyle="-", color=plots.style.GREEN if line.get_label() == "two" else plots.style.RED)
     axes.legend()
 
 
@@ -401,7 +398,7 @@ def hue_alone(axes):
         ("on one another: 0.1", lambda axes: axes.set_xticks([0.1, 0.11], ["0.1", "0.11"])),
         ("on one another: over, under", lambda axes: [axes.text(0.5, 0.8, said) for said in ("over", "under")]),
         ("too small: tiny", lambda axes: axes.text(0.5, 0.8, "tiny", fontsize=6)),
-        ("pale: faint", lambda axes: axes.text(0.5, 0.8, "faint", color=plots.ORANGE)),
+        ("pale: faint", lambda axes: axes.text(0.5, 0.8, "faint", color=plots.style.ORANGE)),
         ("the background", lambda axes: axes.figure.set_facecolor("none")),
         ("the background", lambda axes: axes.set_facecolor("#111111")),
         ("told apart by hue alone: one, two", hue_alone),
@@ -426,4 +423,4 @@ def test_a_sound_figure_has_no_faults():
 
 def test_a_map_of_an_unknown_state_is_refused():
     with pytest.raises(KeyError):
-        plots.course_map([("00", "a map", "perhaps", [])])
+        plots.course.course_map([("00", "a map", "perhaps", [])])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.errors import ElleError
-from helpers.process import VANISHED, Job, created, descendants
+from elle.base.errors import ElleError
+from elle.base.process import VANISHED, Job, created, descendants
 
 # A command with a child in its own session and a grandchild; each writes its pid, and none minds SIGHUP.
 FAMILY = """
@@ -161,7 +161,7 @@ def test_nothing_to_attach_to(tmp_path):
 
 
 def test_another_process_attaches_to_a_job_whose_starter_is_gone(folder):
-    starter = f"from helpers.process import Job; Job.start({str(folder)!r}, ['sleep', '300'])"
+    starter = f"from elle.base.process import Job; Job.start({str(folder)!r}, ['sleep', '300'])"
     subprocess.run([sys.executable, "-c", starter], check=True, timeout=60)
     job = Job.attach(folder)
     assert job is not None
@@ -214,7 +214,7 @@ def test_what_a_command_leaves_behind_ends_with_it(folder, tmp_path):
 def test_the_job_dies_with_its_owner_even_by_sigkill(folder, tmp_path):
     code = f"""
 import os, time
-from helpers.process import Job
+from elle.base.process import Job
 Job.start({str(folder)!r}, {python(FAMILY, tmp_path)!r}, owner=os.getpid())
 time.sleep(300)
 """

@@ -6,17 +6,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hostile import ENDLESS, change_digit, damage, endless
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import jsonl
-from helpers.briefings import dataset, world
-from helpers.evaluation import faithfulness
-from helpers.evaluation.hostile import ENDLESS, change_digit, damage, endless
-from helpers.evaluation.records import Record, judge
-from helpers.evaluation.scorecard import METRICS, strict_counts
+from elle.base import storage
+from elle.briefings import dataset, world
+from elle.evaluation import faithfulness
+from elle.evaluation.scorecard import METRICS, strict_counts
+from elle.evaluation.verdict import Record, judge
 
-LINES = list(jsonl.read(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
+LINES = list(storage.read(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
 ROWS = {line["row"]: line for line in LINES if "fault" not in line}
 ITEMS = [line for line in LINES if "fault" in line]
 #: Metrics that a basic row does not have.

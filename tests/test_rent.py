@@ -12,22 +12,25 @@ import time
 from pathlib import Path
 
 import pytest
+import soak_pod as soak
 from click.testing import CliRunner
 from contract import Server
 from contract.hub import Hub
 from contract.runpod import RunPod
 from huggingface_hub import constants
 
-from helpers import cli, deploy, jsonl, paths, patience, runpod
-from helpers.briefings import dataset, hub
-from helpers.deploy import jobs, onpod, pods, record
-from helpers.errors import ElleError
-from helpers.evaluation.audit import audit
-from helpers.training import preflight
-from helpers.training import recipe as recipe_keys
+import renting
+from elle import hub
+from elle.base import paths, patience, storage
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation.audit import audit
+from elle.plan import preflight, recipe
+from helpers import cli
+from renting import jobs, on_pod, pods, record, runpod
 
-sys.path.insert(0, str(paths.root() / "benchmarks"))  # its processes import it by name
-import soak_pod as soak
+pass
+
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -119,9 +122,9 @@ def test_a_training_is_rented_checked_and_ended(account, data):
 )
 def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, said, monkeypatch):
     account.life = life
-    order = deploy.order(RECIPE, data=data, run_id="first")
+    order = renting.order(RECIPE, data=data, run_id="first")
     with pytest.raises(ElleError, match=said):
-        deploy.up(order, confirm=lambda _: True, poll=0.02, start_timeout=0.2, say=lambda _: None)
+        renting.up(order, confirm=lambda _: True, poll=0.02, start_timeout=0.2, say=lambda _: None)
     assert not account.pods
     assert record.load("first").state == state
     assert said in elle("pod", "status").output
@@ -131,12 +134,12 @@ def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, sai
 def test_a_report_that_is_taken_up_late_still_counts(account, data):
     account.life = "dies"
     up(data)
-    assert deploy.status("first").state == "lost"
+    assert renting.status("first").state == "lost"
     account.server.fail(None, drop="request", times=100)
-    assert deploy.status("first").state == "lost"
+    assert renting.status("first").state == "lost"
     account.server.faults.clear()
     account.report(account.gone[0], account.trained(account.gone[0]))
-    assert deploy.status("first").state == "succeeded"
+    assert renting.status("first").state == "succeeded"
 
 
 def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(account, data, monkeypatch):
@@ -154,7 +157,7 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     done = up(data, run="second")
     assert "outlived its own limit" in str(done.exception)
     assert not account.pods
-    order = deploy.order(RECIPE, data=data, live=False)
+    order = renting.order(RECIPE, data=data, live=False)
     rented, ended = (record.load("second").rented, record.load("second").ended)
     hours = (ended - rented) / 3600
     assert order.limit_hours < hours < order.limit_hours + (pods.START + pods.OVERDUE + 1200) / 3600
@@ -185,7 +188,7 @@ def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch)
         assert f"{name}: {record.VARIABLES[name][0]}" in str(done.exception)
     assert not account.pods
     assert not account.hub.repositories
-    rows = {row["variable"]: row["set"] for row in deploy.environment()}
+    rows = {row["variable"]: row["set"] for row in renting.environment()}
     assert (rows["RUNPOD_API_KEY"], rows["HF_TOKEN"]) == ("yes", "no")
     monkeypatch.setenv("HF_DATASET_REPO", "ada/data")
     monkeypatch.setenv("HF_MODEL_REPO", "ada/model")
@@ -197,14 +200,14 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     account.server.requests.clear()
     done = elle("pod", "up", RECIPE, "--data", data)  # nobody can answer
     assert "not confirmed" in str(done.exception)
-    assert f"at most     ${deploy.order(RECIPE, data=data, live=False).max_dollars:.2f}" in done.output
+    assert f"at most     ${renting.order(RECIPE, data=data, live=False).max_dollars:.2f}" in done.output
     assert {request.route for request in account.server.requests} == {"gpus"}
     asked = []
-    order = deploy.order(RECIPE, data=data)
+    order = renting.order(RECIPE, data=data)
     with pytest.raises(ElleError, match="not confirmed"):
-        deploy.up(order, confirm=lambda question: asked.append(question))
+        renting.up(order, confirm=lambda question: asked.append(question))
     assert f"at most ${order.max_dollars:.2f}?" in asked[0]
-    assert not deploy.runs()
+    assert not renting.runs()
 
 
 @pytest.mark.parametrize(
@@ -308,14 +311,14 @@ def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data):
     """The answer is lost twice, and both requests were done: the second try finds the first one's pod."""
     account.life = "works for ever"
     account.server.fail("create-pod", drop="done")
-    made = runpod.Client().create_pod(deploy.order(RECIPE, data=data, run_id="first").body())
+    made = runpod.Client().create_pod(renting.order(RECIPE, data=data, run_id="first").body())
     assert [pod for pod in account.pods] == [made["id"]]
     # Both were done, and the list did not show the first in time.
     account.pods.clear()
     account.server.fail("create-pod", drop="done")
     account.server.fail("pods", status=200, body={"pods": []}, after=0)
     account.server.fail("pods", status=200, body={"pods": []}, after=0)
-    made = runpod.Client().create_pod(deploy.order(RECIPE, data=data, run_id="first").body())
+    made = runpod.Client().create_pod(renting.order(RECIPE, data=data, run_id="first").body())
     assert list(account.pods) == [made["id"]]
 
 
@@ -324,9 +327,9 @@ def test_what_turns_up_still_later_is_ended_by_whoever_looks(account, data):
     assert up(data, "--detach").exit_code == 0
     first = next(iter(account.pods.values()))
     account.pods["late"] = first | {"id": "late"}
-    assert deploy.status("first").pod == first["id"]
+    assert renting.status("first").pod == first["id"]
     assert list(account.pods) == [first["id"]]
-    deploy.down("first")
+    renting.down("first")
     assert not account.pods
 
 
@@ -369,7 +372,7 @@ def test_a_success_at_the_moment_of_an_interrupt_is_a_success(account, data, mon
     assert done.exit_code == 1
     assert "ada/elle-model, file by file" in done.output
     assert not account.pods
-    assert deploy.status("first").state == "succeeded"
+    assert renting.status("first").state == "succeeded"
 
 
 def test_an_interrupt_without_a_network_says_what_becomes_of_the_pod(account, data, monkeypatch):
@@ -390,7 +393,7 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     now = [0.0]
     account.clock, account.steps = lambda: now[0], (10.0, 10.0, 60.0)
     done = up(data, "--detach")
-    assert (done.exit_code, deploy.status("first").state) == (0, "provisioning")
+    assert (done.exit_code, renting.status("first").state) == (0, "provisioning")
     now[0] = 15.0
     assert "loads its image" in elle("pod", "status").output
     now[0] = 25.0
@@ -399,10 +402,10 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     with pytest.raises(ElleError, match="rented already"):
         record.begin("first", "pod")
     account.server.fail("pods", drop="request", times=100)
-    assert deploy.status("first").state == "unreachable"
+    assert renting.status("first").state == "unreachable"
     account.server.faults.clear()
     now[0] = 85.0
-    assert deploy.status("first").state == "succeeded"
+    assert renting.status("first").state == "succeeded"
     assert elle("pod", "logs", "first").output.splitlines() == ["working", "ended"]
     assert elle("pod", "down", "first").exit_code == 0  # safe to repeat, and it stays what it was
     assert record.load("first").state == "succeeded"
@@ -413,17 +416,17 @@ def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     account.life = "works for ever"
     up(data, "--detach")
     record.load("first").save(state="asked", id=None, rented=None)
-    assert deploy.status("first").state in ("provisioning", "running")
+    assert renting.status("first").state in ("provisioning", "running")
     record.load("first").save(state="asked", id=None, rented=None)
-    assert deploy.down("first").state == "stopped"
+    assert renting.down("first").state == "stopped"
     assert not account.pods
     # Or no pod came of it: for a while it may still be taken up, then not.
     record.begin("second", "pod", dataset="ada/elle-data").save(state="asked", asked=time.time())
-    assert deploy.status("second").state == "asked"
+    assert renting.status("second").state == "asked"
     record.load("second").save(asked=time.time() - 2 * pods.LATE)
-    assert deploy.status("second").state == "refused"
+    assert renting.status("second").state == "refused"
     record.begin("third", "pod", dataset="ada/elle-data")
-    assert "Nothing is rented" in deploy.status("third").sentence
+    assert "Nothing is rented" in renting.status("third").sentence
 
 
 def test_there_is_nothing_to_look_at():
@@ -433,12 +436,12 @@ def test_there_is_nothing_to_look_at():
 
 
 def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(account, monkeypatch):
-    order = deploy.order("three-hours", live=False)
+    order = renting.order("three-hours", live=False)
     assert order.repositories == ["ada/elle-model-config", "ada/elle-model-config_14b"]
     assert order.count == 2
     assert order.max_dollars <= 22.5
     # "at most $1000.00" was said of a pod whose own timer ends it for a fiftieth of that.
-    assert deploy.order("three-hours", live=False, max_dollars=1000).max_dollars < 100
+    assert renting.order("three-hours", live=False, max_dollars=1000).max_dollars < 100
     assert order.hours[1] == pytest.approx(sum(plan.budget.hours[1] for plan in order.plans))
     assert any("made and audited first" in note for note in order.notes) or order.data.is_dir()
 
@@ -449,7 +452,7 @@ def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(accou
 def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, monkeypatch):
     shown = json.loads(elle("pod", "up", RECIPE, "--data", data, "--run-id", "first", "--dry-run", "--json").output)
     assert not account.server.requests
-    assert not deploy.runs()
+    assert not renting.runs()
     account.steps = (0.0, 0.0, 0.2)
     assert up(data).exit_code == 0
     sent = [r for r in account.server.requests if r.path.startswith("/v2/")]
@@ -575,7 +578,7 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
     # One that was done before it was started again only reports and ends.
     account.pods["pod1"] = {"id": "pod1", "name": "x", "status": "RUNNING", "cost": 1.0, "_since": 0.0}
     (home / "deadline").unlink()
-    jsonl.write_json(home / "result.json", {"state": "failed", "reason": "before"})
+    storage.write_json(home / "result.json", {"state": "failed", "reason": "before"})
     subprocess.run(["bash", start], env=os.environ | env, check=True, timeout=60, stdin=subprocess.DEVNULL)
     report = account.hub.repositories["datasets", "ada/elle-data"].head.files
     assert json.loads(report["runs/again/result.json"])["reason"] == "before"
@@ -588,20 +591,20 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
 @pytest.mark.real
 def test_weights_are_loaded_before_they_count(trained, tmp_path):
     folder = Path(shutil.copytree(trained.weights, tmp_path / "weights"))
-    names = onpod.weights_of(folder)
+    names = on_pod.weights_of(folder)
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(names)
     assert not any("checkpoint" in name for name in names)
-    onpod.load(folder)
+    on_pod.load(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(ElleError, match="do not load"):
-        onpod.load(folder)
+        on_pod.load(folder)
     tensors = folder / "model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-100])
     with pytest.raises(ElleError, match="cut short"):
-        onpod.weights_of(folder)
+        on_pod.weights_of(folder)
     tensors.unlink()
     with pytest.raises(ElleError, match="no weights"):
-        onpod.weights_of(folder)
+        on_pod.weights_of(folder)
 
 
 @pytest.mark.real
@@ -610,7 +613,7 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     are loaded and pushed, and the machine that rented it finds them as they were checked."""
     set_ = Path(shutil.copytree(small_data, tmp_path / "set"))
     assert audit(set_)["passed"]
-    order = deploy.order("configs/smoke.yaml", data=set_, gpu="a100", run_id="whole", live=False)
+    order = renting.order("configs/smoke.yaml", data=set_, gpu="a100", run_id="whole", live=False)
     order = dataclasses.replace(order, bases=[str(small_base)])
     hub.send(pods.stage(order, print), say=print)
     record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories).save(state="asked", asked=0.0)
@@ -619,20 +622,20 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     pod = {"ELLE_RUN": "whole", "ELLE_HOME": home, "ELLE_RUNS": home.parent, "ELLE_DATASET_REPO": "ada/elle-data"}
     variables = {name: str(value) for name, value in pod.items()} | {"HF_HUB_OFFLINE": "0"}
     done = subprocess.run(
-        [sys.executable, "-m", "helpers.deploy.onpod"], env=os.environ | variables, cwd=paths.root(), text=True,
+        [sys.executable, "-m", "renting.on_pod"], env=os.environ | variables, cwd=paths.root(), text=True,
         capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((home / "result.json").read_text())
     dataset_ = account.hub.repositories["datasets", "ada/elle-data"]
     dataset_.commit("report", dataset_.head.files | {"runs/whole/result.json": json.dumps(report).encode()})
-    assert deploy.status("whole").weights == ("ada/elle-model",)
+    assert renting.status("whole").weights == ("ada/elle-model",)
     model = account.hub.repositories["models", "ada/elle-model"]
     assert model.private
     assert model.head.files["model.safetensors"] == (trained.weights / "model.safetensors").read_bytes()
     model.commit("changed", model.head.files | {"model.safetensors": b"other"})
     record.load("whole").save(state="running")
-    assert "does not hold ada/elle-model: model.safetensors" in deploy.status("whole").sentence
+    assert "does not hold ada/elle-model: model.safetensors" in renting.status("whole").sentence
 
 
 # ---- jobs
@@ -657,12 +660,12 @@ def test_a_job_counts_only_with_new_weights(account, data, job, state, said):
     old = account.hub.add("models", "ada/elle-model")
     old.commit("older weights", {"model.safetensors": b"older"})
     assert submit(data).exit_code == 0
-    assert (deploy.job_status().state, deploy.status("job-1").state) == ("in-progress", state)
+    assert (renting.job_status().state, renting.status("job-1").state) == ("in-progress", state)
     assert said in elle("job", "status").output
     assert elle("job", "status").exit_code == (state != "succeeded")
     sent = next(iter(account.jobs.values()))["_asked"]
     assert sent["input"]["credentials"] == {"hf_token": TOKEN, "wandb_api_key": ""}
-    hours = deploy.job("configs/config_qlora.yaml", data=data).hours[1]
+    hours = renting.job("configs/config_qlora.yaml", data=data).hours[1]
     assert sent["policy"]["executionTimeout"] > hours * 3_600_000 > 600_000 / 100
     assert sent["policy"]["executionTimeout"] < sent["policy"]["ttl"] <= 7 * 86_400_000
 
@@ -674,19 +677,19 @@ def test_a_job_can_be_cancelled_and_is_never_sent_twice(account, data):
     assert elle("job", "cancel").exit_code == 0
     assert account.jobs["job1"]["status"] == "CANCELLED"
     assert elle("job", "cancel").exit_code == 0
-    assert deploy.down("job-1").state == "stopped"
+    assert renting.down("job-1").state == "stopped"
     account.server.fail("run", status=429, headers={"Retry-After": "0"})  # nothing was done: again
     assert submit(data, run="job-2").exit_code == 0
     account.server.fail("run", drop="done")
     done = submit(data, run="job-3")
     assert isinstance(done.exception, runpod.Unknown)
     assert len(account.jobs) == 3
-    assert deploy.job_status("job-3").state == "asked"
+    assert renting.job_status("job-3").state == "asked"
     with pytest.raises(ElleError, match="no known id"):
-        deploy.job_cancel("job-3")
+        renting.job_cancel("job-3")
     account.server.fail("run", status=401)
     assert "does not accept the key" in str(submit(data, run="job-4").exception)
-    assert deploy.job_status("job-4").state == "refused"
+    assert renting.job_status("job-4").state == "refused"
     assert "one recipe" in str(elle("job", "submit", "three-hours", "--dry-run").exception)
     assert "may not be enough" in str(submit(data, "--max-dollars", "0.01", run="job-5").exception)
 
@@ -707,9 +710,9 @@ def test_a_jobs_dry_run_is_what_is_sent(account, data):
 
 def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it(monkeypatch):
     file = paths.root() / "configs" / "runpod_request.json"
-    order = deploy.job("configs/config_qlora.yaml", run_id="elle-7b-lora")
-    assert jsonl.read_json(file) == order.request.body, "write it anew: see docs/runpod.md"
-    unknown = set(order.request.body["input"]["args"]) - set(recipe_keys.known_keys(order.plan.config))
+    order = renting.job("configs/config_qlora.yaml", run_id="elle-7b-lora")
+    assert storage.read_json(file) == order.request.body, "write it anew: see docs/runpod.md"
+    unknown = set(order.request.body["input"]["args"]) - set(recipe.known_keys(order.plan.config))
     assert not unknown
     full = jobs.arguments(preflight.plan("configs/config_72b_qlora.yaml"), "x")
     assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours
@@ -740,12 +743,12 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account, monkeypatch)
     assert (made["env"]["MODEL_NAME"], made["workers"]["max"]) == ("ada/elle-model", 1)
     assert elle("pod", "down", "elle").exit_code == 0
     assert not account.endpoints
-    assert deploy.down("elle").state == "stopped"
+    assert renting.down("elle").state == "stopped"
     account.server.fail("create-endpoint", drop="done")
     assert elle("pod", "deploy", "--yes").exit_code == 0
     assert len(account.endpoints) == 1
     account.endpoints.clear()
-    assert deploy.status("elle").state == "stopped"
+    assert renting.status("elle").state == "stopped"
     account.server.fail("create-endpoint", status=422, body={"detail": "validation failed", "errors": ["unknown x"]})
     assert "unknown x" in str(elle("pod", "deploy", "--yes").exception)
     assert "not confirmed" in str(elle("pod", "deploy").exception)
@@ -759,9 +762,9 @@ def test_a_pod_can_be_stopped(account, data):
     account.life = "works for ever"
     up(data, "--detach")
     runpod.Client().stop("pod1")
-    assert deploy.status("first").state == "exited"
+    assert renting.status("first").state == "exited"
     assert runpod.Client().pod("pod1")["status"] == "EXITED"
-    deploy.down("first")
+    renting.down("first")
     assert runpod.Client().pod("pod1") is None
 
 

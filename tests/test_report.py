@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from helpers import cli, jsonl, plots, report
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.evaluation import audit, compare, scorecard
+from elle.base import storage
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation import audit, compare, scorecard
+from helpers import cli, plots
+from helpers.runs import report
 
 CPU, CUDA = "cpu, because nvidia-smi is not installed here.", "cuda, because 1 x H200 can be used (driver 570)."
 STEPS = {
@@ -38,7 +40,7 @@ def finish(folder: Path, step: str, metrics: dict, device: str = CPU, **more) ->
     """A step's manifest."""
     manifest = {"step": step, "started": f"2026-11-22T12:{step[:2]}:00+00:00", "seconds": 10.0, "inputs": {}}
     manifest |= {"parameters": {"seed": 7}, "device": device, "versions": {"python": "3.12.1"}, "metrics": metrics}
-    return jsonl.write_json(folder / "manifests" / f"{step}.json", manifest | more)
+    return storage.write_json(folder / "manifests" / f"{step}.json", manifest | more)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +74,10 @@ def template(tmp_path_factory, evaluated):
         finish(folder, step, measured)
     finish(folder, "07_evaluate", metrics)
     for model, answers in lines.items():
-        jsonl.write(folder / "outputs" / f"{model}.jsonl", answers)
+        storage.write(folder / "outputs" / f"{model}.jsonl", answers)
     (folder / "figures").mkdir()
     for name in ("loss", "compliance", "risk_map", "mine_own"):
-        plots.steps({"a": 1.0, "b": 2.0}).savefig(folder / "figures" / f"{name}.png", dpi=50)
+        plots.planning.steps({"a": 1.0, "b": 2.0}).savefig(folder / "figures" / f"{name}.png", dpi=50)
     return folder
 
 
@@ -121,7 +123,7 @@ def test_metrics_and_the_report_share_no_name(run):
 
 def test_the_page_holds_every_figure_with_its_version_and_interval(run, evaluated):
     page = text(report.build(run))
-    card = jsonl.read_json(run / "report.json")
+    card = storage.read_json(run / "report.json")
     cards = evaluated[0]["scorecards"]
     assert page.index('class="verdict"') < page.index('class="tiles"') < page.index("<table>")
     for name, meaning in scorecard.METRICS.items():
@@ -176,10 +178,10 @@ def test_what_forbids_trust_stands_before_the_figures(run, evaluated, small_data
     (run / "data").mkdir()
     for split in ("train", "validation", "test"):
         (run / "data" / f"{split}.jsonl").write_bytes((small_data / f"{split}.jsonl").read_bytes())
-    manifest = jsonl.read_json(small_data / "manifest.json")
-    jsonl.write_json(run / "data" / "manifest.json", manifest)
+    manifest = storage.read_json(small_data / "manifest.json")
+    storage.write_json(run / "data" / "manifest.json", manifest)
     files = {split: facts["sha256"] for split, facts in manifest["splits"].items()}
-    jsonl.write_json(run / "data" / audit.AUDIT, {"faults": ["9 duplicates", "x"], "files": files})
+    storage.write_json(run / "data" / audit.AUDIT, {"faults": ["9 duplicates", "x"], "files": files})
     card = report.collect(run)
     assert card["audit"] == {"passed": False, "faults": ["9 duplicates", "x"]}
     page = text(report.build(run))
@@ -194,14 +196,14 @@ def test_what_forbids_trust_stands_before_the_figures(run, evaluated, small_data
         assert warning in head
     assert len(card["warnings"]) == 5
     assert "audit: FAILED" in page
-    jsonl.write_json(run / "data" / audit.AUDIT, {"faults": [], "files": files})
+    storage.write_json(run / "data" / audit.AUDIT, {"faults": [], "files": files})
     assert report.collect(run)["audit"]["passed"]
 
 
 def test_a_sound_run_has_no_warnings(run):
-    digest = jsonl.sha256(run / "manifests" / "05_train.json")
+    digest = storage.sha256(run / "manifests" / "05_train.json")
     serving = run / "manifests" / "08_serve_vllm.json"
-    jsonl.write_json(serving, jsonl.read_json(serving) | {"inputs": {"05_train": digest}})
+    storage.write_json(serving, storage.read_json(serving) | {"inputs": {"05_train": digest}})
     finish(run, "10_report_card", {}, inputs={"05_train": "before"}, whole_run=True)  # it is made anew
     assert report.collect(run)["warnings"] == []
     assert "Before you trust" not in report.build(run).read_text()
@@ -218,7 +220,7 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     finish(run, "05_train", plain)
     (run / "outputs" / "base.jsonl").unlink()
     page = text(report.build(run))
-    card = jsonl.read_json(run / "report.json")
+    card = storage.read_json(run / "report.json")
     assert set(report.missing(card)) == {
         "adapter", "differences", "calibration", "audit of the data", "health of the training",
         "the framework's claims",
@@ -233,7 +235,7 @@ def test_a_run_that_evaluated_nothing_says_so(tmp_path):
     folder = tmp_path / "young"
     finish(folder, "03_generate_data", STEPS["03_generate_data"])
     page = text(report.build(folder))
-    card = jsonl.read_json(folder / "report.json")
+    card = storage.read_json(folder / "report.json")
     assert card["not_run"] == ["05_train", "07_evaluate", "08_serve_vllm"]
     assert "Nothing was evaluated in this run: 05_train, 07_evaluate, 08_serve_vllm NOT RUN." in page
     assert report.rows(card) == []
@@ -299,7 +301,7 @@ def test_the_command_prints_the_main_figures_of_all_models(run, monkeypatch):
     assert "percentage points" in found["adapter Δ all_right"]
     assert found["dollars a briefing"] == "free"
     everything = CliRunner().invoke(cli.cli, ["report", "whole", "--json"]).stdout
-    assert json.loads(everything) == jsonl.read_json(run / "report.json")
+    assert json.loads(everything) == storage.read_json(run / "report.json")
 
 
 def test_pictures_shrink_and_keep_their_size(run):

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from helpers.briefings import dataset
-from helpers.errors import ElleError
-from helpers.evaluation import calibration, cost
-from helpers.evaluation.failures import html
-from helpers.evaluation.scorecard import METRICS, score, table
-from helpers.evaluation.statistics import clustered_ratio, wilson
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.evaluation import calibration, cost
+from elle.evaluation.failures import html
+from elle.evaluation.scorecard import METRICS, score, table
+from elle.evaluation.statistics import clustered_ratio, wilson
 
 
 def rows_of(count: int, seed: int = 11) -> list[dict]:

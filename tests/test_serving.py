@@ -17,18 +17,19 @@ from pathlib import Path
 import pytest
 import watching
 
-from helpers import form, notebook, plots
-from helpers.briefings import dataset
-from helpers.briefings.metrics import parse, render
-from helpers.errors import ElleError
-from helpers.evaluation.records import judge
-from helpers.evaluation.scorecard import score
-from helpers.process import Job, created, descendants
-from helpers.serving import server
-from helpers.serving.answers import Endpoint, Verdicts, collect, measure, schema_of
-from helpers.serving.client import Batch, ask
-from helpers.serving.metrics import Exporter
-from helpers.serving.server import start_server
+from elle.base.errors import ElleError
+from elle.base.process import Job, created, descendants
+from elle.briefings import dataset
+from elle.briefings.metrics import parse, render
+from elle.evaluation.scorecard import score
+from elle.evaluation.verdict import judge
+from elle.serving import server
+from elle.serving.answers import Endpoint, Verdicts, collect, measure, schema_of
+from elle.serving.client import Batch, ask
+from elle.serving.exporter import Exporter
+from elle.serving.server import start_server
+from helpers import plots
+from helpers.course import form, show
 
 PROMPTS = [(f"q{number}", [{"role": "user", "content": f"political {number}"}]) for number in range(8)]
 SCHEMA = {
@@ -385,7 +386,7 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
     assert all(point["answers"] == point["requests"] == 9 and point["failed"] == 0 for point in points)
     assert all(point["first_token"] > 0 for point in points)
     assert len(batches[4, True].answers) == 9
-    figure = plots.load(points)
+    figure = plots.serving.load(points)
     assert len(figure.axes) == 3
 
 
@@ -450,7 +451,7 @@ def test_changed_risks_make_a_prompt_that_can_be_read_and_judged(small_data):
 def test_in_a_batch_run_the_form_is_a_line_of_text(monkeypatch, small_data):
     shown: list = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    monkeypatch.setenv(notebook.STATUS, "x")
+    monkeypatch.setenv(show.STATUS, "x")
     form.show(Endpoint("http://127.0.0.1:9", "elle"), {}, schema=SCHEMA)
     assert "form" in shown[0].data
 
@@ -728,7 +729,7 @@ def test_vllm_stops_in_time_and_leaves_nothing(real):
 def test_vllm_does_not_outlive_a_killed_owner(small_base, tmp_path):
     code = f"""
 import time
-from helpers.serving.server import start_server
+from elle.serving.server import start_server
 start_server({str(small_base)!r}, {str(tmp_path / "job")!r}, timeout=900)
 print("up", flush=True)
 time.sleep(600)

@@ -12,15 +12,16 @@ import qwen_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import jsonl, paths, stacking
-from helpers.briefings import dataset
-from helpers.briefings import stacking as sets
-from helpers.briefings.cic_figures import DERIVED, CicFigures, parse_lines
-from helpers.errors import ElleError
-from helpers.evaluation.compare import yes_or_no
-from helpers.evaluation.stacking import Scores, across, adds_up, final, judge, printed, score, verdict
-from helpers.serving import batch
-from helpers.training import budget
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.briefings import dataset
+from elle.briefings.cic_figures import DERIVED, CicFigures, parse_lines
+from elle.evaluation.compare import yes_or_no
+from elle.plan import budget
+from experiments import stacking
+from experiments.stacking import batch
+from experiments.stacking import curriculum as sets
+from experiments.stacking.scores import Scores, across, adds_up, final, judge, printed, score, verdict
 
 HEAD = re.compile(r"(-?)\((\d\.\d{3})([+-])(\d\.\d{3})\)")
 STEP = re.compile(r"(1?)(\d)[+-](\d)([+-]1)?=(\d\d?)")
@@ -148,14 +149,14 @@ def test_the_page_of_results_is_that_of_its_figures():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     docs = paths.root() / "docs"
-    assert module.page(jsonl.read_json(docs / "stacked.json")) == (docs / "stacked.md").read_text(encoding="utf-8")
+    assert module.page(storage.read_json(docs / "stacked.json")) == (docs / "stacked.md").read_text(encoding="utf-8")
 
 
 def test_a_mixture_holds_its_shares(tmp_path):
     for kind in ("sums", "plain"):
         sets.build(kind, 200, 5, 1, tmp_path / kind)
     path = sets.mix({tmp_path / "plain": 1.0, tmp_path / "sums": 0.25}, tmp_path / "mix.jsonl", 1)
-    kinds = [row["id"].partition("-")[0] for row in jsonl.read(path)]
+    kinds = [row["id"].partition("-")[0] for row in storage.read(path)]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"plain": 200, "sums": 50}
     assert kinds != sorted(kinds)
 

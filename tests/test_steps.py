@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import paths
-from helpers.training import recipe, steps
+from elle.base import paths, yaml_files
+from elle.plan import recipe, steps
 
 PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
 
@@ -64,9 +64,9 @@ def test_packing_is_quick_and_scales():
 
 def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
     """55 and 52, where whole rows in whole epochs would make 60 and 56: a micro batch in one row, lengths in pieces."""
-    sets = recipe.table("recipes")["data"]
+    sets = yaml_files.table("recipes")["data"]
     for name, data, gpus, wanted in (("config", "basic", 2, 55), ("config_72b_8xh200", "cic", 8, 52)):
-        config = recipe.read_yaml(paths.configs() / f"{name}.yaml") | {"attn_implementation": "flash_attention_2"}
+        config = yaml_files.read_yaml(paths.configs() / f"{name}.yaml") | {"attn_implementation": "flash_attention_2"}
         found = counted(config, sets[data]["pieces"], config["micro_batch_size"], gpus, config["sequence_len"])
         assert found.steps == wanted
 
@@ -204,11 +204,11 @@ def test_axolotl_takes_as_many_steps(axolotl, number):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", [name for name in recipe.table("recipes")["recipes"] if name.startswith("config")])
+@pytest.mark.parametrize("name", [name for name in yaml_files.table("recipes")["recipes"] if name.startswith("config")])
 def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
-    entry = recipe.table("recipes")["recipes"][name]
-    config = recipe.read_yaml(paths.configs() / name)
-    lengths = recipe.table("recipes")["data"][entry["data"]]["tokens"]
+    entry = yaml_files.table("recipes")["recipes"][name]
+    config = yaml_files.read_yaml(paths.configs() / name)
+    lengths = yaml_files.table("recipes")["data"][entry["data"]]["tokens"]
     rows = [length for length, count in lengths.items() for _ in range(count)]
     held_out = steps.validation(config, len(rows), [])[0]
     random.Random(1).shuffle(rows)

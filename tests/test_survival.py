@@ -15,11 +15,11 @@ import psutil
 import pytest
 import yaml
 
-from helpers import jsonl, paths
-from helpers.errors import ElleError
-from helpers.process import Job
-from helpers.training import checkpoints, diagnosis, health, history, launch
-from helpers.training.recipe import read_yaml
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+from elle.base.process import Job
+from elle.base.yaml_files import read_yaml
+from elle.training import checkpoints, diagnosis, health, history, launch
 
 pytestmark = pytest.mark.real
 SMOKE = "configs/smoke.yaml"
@@ -57,7 +57,7 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     assert found["examples"] == {"train": {"rows": 180, "kept": 180}, "validation": {"rows": 10, "kept": 10}}
     assert found["weights"] == "whole model"
     assert not trained.adapter
-    assert found["config_sha256"] == jsonl.sha256(trained.folder / "axolotl.yaml")
+    assert found["config_sha256"] == storage.sha256(trained.folder / "axolotl.yaml")
     assert {"axolotl", "torch", "transformers", "peft", "bitsandbytes", "deepspeed"} <= set(found["versions"])
     assert found["seed"] == 42
     assert found["dollars"] == 0

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.errors import ElleError
-from helpers.training import nano, recipe
+from elle.base import yaml_files
+from elle.base.errors import ElleError
+from elle.plan import recipe
+from elle.training import nano
 
 # Recipes
 
@@ -16,7 +18,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path):
     # A bug of many configs: PyYAML reads 1e-5 as a string.
     path = tmp_path / "x.yaml"
     path.write_text("a: 1e-5\nb: 3E4\nc: -2.5e-3\nd: 5\ne: 0.1\nf: v1e-5\ng: 1.5\n")
-    values = recipe.read_yaml(path)
+    values = yaml_files.read_yaml(path)
     assert values == {"a": 1e-5, "b": 3e4, "c": -2.5e-3, "d": 5, "e": 0.1, "f": "v1e-5", "g": 1.5}
     assert isinstance(values["d"], int)
 
@@ -36,7 +38,7 @@ def test_faulty_yaml_is_named(tmp_path, text, what, where):
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(ElleError, match=what) as caught:
-        recipe.read_yaml(path)
+        yaml_files.read_yaml(path)
     assert caught.value.where == f"{path}{where}"
 
 

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 import yaml
 from contract import Response, Route, Server
 from contract.runpod import RunPod
 
-from helpers import cli, paths
+from elle.base import paths
+from helpers import cli
 
 ROOT = paths.root()
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -128,8 +130,8 @@ def parse(words: list[str]) -> None:
     command, context = cli.cli, None
     words = [re.sub(r"\$\{?\w+\}?|\$\([^)]*\)", "1", word) for word in words]
     while hasattr(command, "commands"):
-        assert words[0] in command.commands, words
-        command, words = command.commands[words[0]], words[1:]
+        assert words[0] in command.list_commands(click.Context(command)), words
+        command, words = command.get_command(click.Context(command), words[0]), words[1:]
     context = command.make_context(command.name, list(words))
     assert context is not None
 

@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
-from helpers import jsonl, paths
-from helpers.training import recipe
+from elle.base import paths, storage
+from elle.plan import recipe
+
+pass
 
 pytestmark = pytest.mark.timeout(2400)  # 15 trainings: two minutes of two idle cores, twelve of busy ones
 
@@ -35,8 +37,8 @@ def result(tmp_path_factory):
     file = tmp_path_factory.mktemp("zero") / "result.json"
     done = run("--json", file)
     assert file.exists(), done.stderr
-    assert done.returncode == (1 if jsonl.read_json(file)["faults"] else 0)
-    return jsonl.read_json(file)
+    assert done.returncode == (1 if storage.read_json(file)["faults"] else 0)
+    return storage.read_json(file)
 
 
 @pytest.mark.real
@@ -93,7 +95,7 @@ def test_what_is_saved_is_the_whole_trained_model(result):
 def test_8_bit_adam_is_partitioned_too(tmp_path):
     done = run("deepspeed/zero3.json", "--optimizer", "adamw_bnb_8bit", "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = jsonl.read_json(tmp_path / "r.json")
+    found = storage.read_json(tmp_path / "r.json")
     for held in found["files"][0]["held"]:
         assert held["optimizer"] == pytest.approx(2 * (1 + 4 / 256) * found["parameters"] / 2, rel=0.02)
 
@@ -119,14 +121,14 @@ def loaded(tmp_path_factory):
         ("reentrant", True, {"use_reentrant": True}),
         ("other", True, {"use_reentrant": False}),
     ):
-        file = jsonl.write_json(folder / f"{name}.json", content | {"bf16": {"enabled": enabled}})
+        file = storage.write_json(folder / f"{name}.json", content | {"bf16": {"enabled": enabled}})
         cases[name] = {"file": str(file), "kwargs": kwargs}
-    job = jsonl.write_json(folder / "job.json", {"base": str(folder / "base"), "out": str(folder), "cases": cases})
+    job = storage.write_json(folder / "job.json", {"base": str(folder / "base"), "out": str(folder), "cases": cases})
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = ["env", "CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=1", sys.executable, *ranks, LOADING, job]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=paths.root(), check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return jsonl.read_json(folder / "result.json")
+    return storage.read_json(folder / "result.json")
 
 
 @pytest.mark.real
@@ -134,7 +136,7 @@ def test_under_axolotl_a_zero3_file_that_says_auto_is_fp32_and_one_that_says_tru
     for name, dtype in (("auto", "torch.float32"), ("true", "torch.bfloat16")):
         assert (loaded[name]["loaded"], loaded[name]["trained"]) == ([dtype], [dtype])
     for path in (paths.root() / "deepspeed").glob("*.json"):
-        content = jsonl.read_json(path)
+        content = storage.read_json(path)
         assert content["bf16"]["enabled"] is True or content["zero_optimization"]["stage"] < 3
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from helpers import paths
-from helpers.process import Job
+from elle.base import paths
+from elle.base.process import Job
 
 FOLDER = paths.root() / "monitoring"
 

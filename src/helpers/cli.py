@@ -9,12 +9,14 @@ import textwrap
 import time
 from collections import Counter
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 
 import click
 
-from helpers import __version__, cli_rent, paths
-from helpers.errors import ElleError
+from elle.base import paths
+from elle.base.errors import ElleError
+from helpers import __version__
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 
@@ -42,7 +44,37 @@ def counter(label: str, quiet: bool):
     return None if quiet or not sys.stderr.isatty() else update
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """Our own verbs, and those that other packages add by the entry point `elle.verbs` (`renting` does)."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *metadata.entry_points(group="elle.verbs").names})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if command := super().get_command(context, name):
+            return command
+        for entry in metadata.entry_points(group="elle.verbs", name=name):
+            try:
+                return entry.load()
+            except ModuleNotFoundError as error:
+                return _missing(name, error.name)
+        return None
+
+
+def _missing(verb: str, module: str | None) -> click.Command:
+    """The verb of a package whose own packages are not installed: it says how to install them."""
+
+    @click.command(verb, help="Not installed: pip install 'elle[rent]'.", add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def missing(arguments) -> None:
+        fix = "in the repository: pip install -e '.[rent]' (`make setup` installs it too)"
+        raise ElleError(f"`elle {verb}` needs the package {module}, which is not installed", fix=fix)
+
+    missing.context_settings = {"ignore_unknown_options": True}
+    return missing
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="elle")
 def cli() -> None:
     """Elle, an intelligence-briefing model: metrics in, one checked JSON briefing out."""
@@ -57,7 +89,7 @@ def cli() -> None:
 @as_json
 def run(profile, only, parameters, run_id, resume, as_json) -> None:
     """Run a profile's notebooks into runs/<id>/, ending with report.html and report.json."""
-    from helpers import pipeline
+    from helpers.runs import pipeline
 
     folder = pipeline.run(
         profile,
@@ -76,10 +108,10 @@ def run(profile, only, parameters, run_id, resume, as_json) -> None:
 @as_json
 def report(run_id, as_json) -> None:
     """Print the main figures of a run (all of them: --json)."""
-    from helpers import jsonl
-    from helpers import report as reports
+    from elle.base import storage
+    from helpers.runs import report as reports
 
-    card = jsonl.read_json(paths.runs() / run_id / "report.json")
+    card = storage.read_json(paths.runs() / run_id / "report.json")
     show(card if as_json else reports.summary(card), as_json)
 
 
@@ -87,7 +119,7 @@ def report(run_id, as_json) -> None:
 @click.argument("run_id")
 def publish(run_id) -> None:
     """Copy a run's executed notebooks over the project's own, to commit them with their outputs, and its figures."""
-    from helpers import pipeline
+    from helpers.runs import pipeline
 
     for name in pipeline.publish(run_id):
         click.echo(name)
@@ -97,7 +129,7 @@ def publish(run_id) -> None:
 @as_json
 def profiles(as_json) -> None:
     """List the profiles that `elle run` takes."""
-    from helpers import profile
+    from helpers.runs import profile
 
     show({name: profile.load(name).summary for name in profile.names()}, as_json)
 
@@ -119,7 +151,7 @@ def _maker(kind: str, summary: str):
     @as_format
     @as_json
     def make(count, seed, out, workers, format, as_json) -> None:
-        from helpers.briefings import dataset
+        from elle.briefings import dataset
 
         out = out or paths.root() / "data" / "generated" / f"{kind}-{count}-{seed}"
         told = counter("examples", as_json)
@@ -138,7 +170,7 @@ _maker("cic", "CIC set (12 keys)")
 @as_json
 def convert(records, out, format, as_json) -> None:
     """Make a data set of your own records (JSONL of nations, signals, categories, briefings; see data/README.md)."""
-    from helpers.briefings.convert import convert as converted
+    from elle.briefings.convert import convert as converted
 
     manifest = converted(records, out, format=format)
     show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
@@ -149,8 +181,8 @@ def convert(records, out, format, as_json) -> None:
 @as_json
 def audit(folder, as_json) -> None:
     """Check a data set, its targets and its figures; exit code 1 if it fails. Writes audit.json and a data card."""
-    from helpers.evaluation import audit as audits
-    from helpers.training.nano import pieces
+    from elle.evaluation import audit as audits
+    from elle.training.nano import pieces
 
     unit = "pieces of Qwen2's pre-tokenisation"
     found = audits.audit(folder, tokens=pieces, unit=unit, progress=counter("rows", as_json))
@@ -171,8 +203,8 @@ def audit(folder, as_json) -> None:
 @as_json
 def push(folder, repo, public, dry_run, force, as_json) -> None:
     """Publish a data set on the Hugging Face Hub, private by default. The token is read from HF_TOKEN."""
-    from helpers.briefings import hub
-    from helpers.evaluation.audit import verdict
+    from elle import hub
+    from elle.evaluation.audit import verdict
 
     what = {"verdict": verdict(folder), "private": not public, "force": force}
     if dry_run:
@@ -202,7 +234,7 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
     Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered: its
     model, its GPUs, or what a key makes of them.
     """
-    from helpers.training import preflight
+    from elle.plan import preflight
 
     options = {"gpu": gpu, "count": count, "disk": disk, "price": price, "data": data, "limit": budget}
     try:
@@ -229,8 +261,8 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
 
 def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
     """The plans that `target` comes to (one, or those of a profile's recipes), and the answer for programs."""
-    from helpers import profile
-    from helpers.training import preflight
+    from elle.plan import preflight
+    from helpers.runs import profile
 
     if target not in profile.names():
         plans = [preflight.plan(target, **options)]
@@ -264,7 +296,7 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
 @as_json
 def costs(changes, run_id, target, as_json) -> None:
     """What a briefing costs by an API, always on and serverless, and from which volume on one of them pays."""
-    from helpers import costs as comparison
+    from helpers import economics as comparison
 
     given = dict(changes)
     if run_id:
@@ -290,9 +322,9 @@ def costs(changes, run_id, target, as_json) -> None:
 @as_json
 def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node, rendezvous, as_json) -> None:
     """Train a recipe by Axolotl. Interrupted, it continues from its last checkpoint when it is called again."""
-    from helpers.briefings import dataset
-    from helpers.evaluation import audit as audits
-    from helpers.training import history, launch, nano
+    from elle.briefings import dataset
+    from elle.evaluation import audit as audits
+    from elle.training import history, launch, nano
 
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
@@ -356,9 +388,10 @@ def evaluate(
 
     With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
     """
-    from helpers import jsonl
-    from helpers.evaluation import answers, browser, compare, cost, tables
-    from helpers.evaluation.scorecard import score
+    from elle.base import storage
+    from elle.evaluation import compare, cost, inputs, tables
+    from elle.evaluation.scorecard import score
+    from helpers.course import browser
 
     if endpoint is None and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
@@ -366,7 +399,7 @@ def evaluate(
         raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
     if endpoint is not None and model is None:
         raise click.UsageError("--endpoint needs --model NAME")
-    rows = answers.read_rows(data)
+    rows = inputs.read_rows(data)
     batch, used = None, None
     if endpoint is not None:
         batch, used, outputs = _ask_endpoint(
@@ -376,15 +409,15 @@ def evaluate(
     rows = rows[:limit]
 
     def scored(path):
-        found = answers.read_outputs(path)
+        found = inputs.read_outputs(path)
         return score(rows, {name: text for name, text in found.items() if name not in left_out})
 
     card = scored(outputs)
     other = scored(against) if against else None
     found = compare.compare(other, card) if other else None
-    took = cost.summary(line for line in jsonl.read(outputs) if line["id"] not in left_out)
+    took = cost.summary(line for line in storage.read(outputs) if line["id"] not in left_out)
     if page:
-        jsonl.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
+        storage.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
         result = card.to_json() | {"requests": {name: each and asdict(each) for name, each in took.items()}}
         result |= {"answers": str(outputs), "usage": used} if used else {}
@@ -414,10 +447,10 @@ def _ask_endpoint(
     rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
 ) -> tuple:
     """The answers of a server to the rows, what they took, and the file that holds them."""
-    from helpers.serving import answers, metrics
+    from elle.serving import answers, exporter
 
     server = answers.Endpoint(endpoint, model)
-    seen = metrics.Exporter(port, server=server.base_url, dollars_per_hour=price) if port else None
+    seen = exporter.Exporter(port, server=server.base_url, dollars_per_hour=price) if port else None
     if outputs is None:
         name = "-".join([model, data.stem if data.stem not in ("test", "train") else data.parent.name])
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
@@ -455,19 +488,19 @@ def _ask_endpoint(
 @as_json
 def serve(model, adapters, config, check, port, host, name, max_model_len, as_json) -> None:
     """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model of the Hub."""
-    from helpers.serving import deploy
-    from helpers.serving import server as servers
+    from elle.serving import deployments
+    from elle.serving import server as servers
 
     if not model and not config:
         raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
     given = {"model_id": model, "served_name": name, "max_model_len": max_model_len}
-    deployment = deploy.load(config, given) if config else deploy.made(given, "elle serve")
-    deployment = deploy.with_adapters(deployment, adapters)
+    deployment = deployments.load(config, given) if config else deployments.made(given, "elle serve")
+    deployment = deployments.with_adapters(deployment, adapters)
     if check:
-        deployment = deployment if deployment.gpu else deploy.here(deployment)
-        fit = deploy.check(deployment)
-        endpoint = deploy.render_endpoint(deployment) if deployment.gpu else {}
-        command, worker = deploy.render_command(deployment), deploy.render_worker(deployment)
+        deployment = deployment if deployment.gpu else deployments.here(deployment)
+        fit = deployments.check(deployment)
+        endpoint = deployments.render_endpoint(deployment) if deployment.gpu else {}
+        command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
         if as_json:
             show({"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}, True)
         else:
@@ -492,7 +525,7 @@ def serve(model, adapters, config, check, port, host, name, max_model_len, as_js
 @as_json
 def claims(names, fast, as_json) -> None:
     """Put the framework's claims on trial and print the ledger. NAMES: only these claims."""
-    from helpers.cic import claims as ledger
+    from cic import claims as ledger
 
     try:
         outcomes = ledger.run(names or None, fast=fast, progress=counter("claims", as_json))
@@ -509,10 +542,6 @@ def claims(names, fast, as_json) -> None:
         click.echo(textwrap.fill(finding.measured, 110, initial_indent="  measured ", subsequent_indent=" " * 11))
     tally = Counter(str(outcome.finding.status) for outcome in outcomes)
     click.echo("\n" + ", ".join(f"{count} {status}" for status, count in tally.most_common()))
-
-
-cli.add_command(cli_rent.pod)
-cli.add_command(cli_rent.job)
 
 
 def main() -> None:

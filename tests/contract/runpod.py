@@ -1,4 +1,4 @@
-"""The routes of RunPod that `helpers.runpod` calls: REST v2 (pods, catalogue, secrets, serverless) and the job queue.
+"""The routes of RunPod that `renting.runpod` calls: REST v2 (pods, catalogue, secrets, serverless) and the job queue.
 
 Written from RunPod's OpenAPI description. A pod lives by `clock` (seconds): it is PROVISIONING, STARTING, RUNNING in
 turn, and while it runs it does what `life` says; with `life="script"` its start command really runs, in a shell here,

@@ -1,0 +1,177 @@
+"""The CIC figures of a prompt: how it prints them, how they are read back, and what an answer computes from them.
+
+Three lines follow the basic ones. A figure that does not exist is left out (Φ and order need two nations; trends need
+a history that moves; a transition is printed only where the simulated system made one), and a line without any says
+`none`. Figures have two decimals, Kendall's taus one; months are whole.
+
+    CIC: Φ 0.42, H 0.46, C 0.67, balance -0.05
+    PHASE: NUCLEATING, temperature 0.55, order 0.48, prior temperature 0.50, prior order 0.61, tau variance 0.5, ...
+    OUTLOOK: agreement 0.81, horizon 3 months, analogue Great Depression 1929–1939, distance 0.23
+"""
+
+import re
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import cache, lru_cache
+
+from cic.analogues import CORRELATES
+from cic.confidence import CAP, DECAY_PER_MONTH
+from cic.criticality import PHASES
+from cic.functional import GAMMA, LAMBDA
+from elle.base.errors import ElleError
+
+#: Section → the names of its figures, in the order of printing.
+CIC_SECTIONS = {
+    "CIC": ("Φ", "H", "C", "balance"),
+    "PHASE": (
+        "temperature", "order", "prior temperature", "prior order", "tau variance", "tau autocorrelation", "transition",
+    ),
+    "OUTLOOK": ("agreement", "horizon", "distance"),
+}  # fmt: skip
+NAMES = tuple(name for names in CIC_SECTIONS.values() for name in names)
+#: Names of the figures that an answer computes.
+DERIVED = ("λH", "γC", "net", "F", "confidence", "decayed")
+#: Name and period of an analogue, as prompts and answers print it → its place in time, from 1.
+ANALOGUES = {event.dated: place for place, event in enumerate(CORRELATES, 1)}
+
+_PHASE_NEEDS = CIC_SECTIONS["PHASE"][:4]
+_LOWEST = {"balance": -100, "tau variance": -1, "tau autocorrelation": -1}  # of the others 0
+_HIGHEST = {"balance": 100, "Φ": 100, "horizon": 999, "transition": 999}  # of the others 1
+_LAMBDA, _GAMMA, _CAP, _DECAY = (Decimal(str(value)) for value in (LAMBDA, GAMMA, CAP, DECAY_PER_MONTH))
+_THOUSANDTH, _HUNDREDTH = Decimal("0.001"), Decimal("0.01")
+_FIGURE = re.compile(rf"({'|'.join(sorted(NAMES, key=len, reverse=True))}) (-?[\d.]+)(?: months?(?: ago)?)?")
+
+
+@dataclass(frozen=True)
+class CicFigures:
+    """values: name (of `NAMES`) → printed value; phase: a name of PHASES, None where it is undefined; analogue: a name
+    of `ANALOGUES`. Φ in nats, balance in nats a year, horizon and transition in months (ago), taus -1..1, the rest
+    0..1."""
+
+    values: dict[str, Decimal]
+    phase: str | None
+    analogue: str
+
+    def lines(self) -> list[str]:
+        """The three lines as a prompt prints them."""
+        lines = []
+        for section, names in CIC_SECTIONS.items():
+            figures = [f"{name} {_written(name, self.values[name])}" for name in names if name in self.values]
+            if section == "PHASE" and self.phase:
+                figures.insert(0, self.phase)
+            if section == "OUTLOOK":
+                figures.insert(2, f"analogue {self.analogue}")
+            lines.append(f"{section}: {', '.join(figures) or 'none'}")
+        return lines
+
+    @property
+    def printed(self) -> dict[str, Decimal]:
+        """Metric name → value; the analogue counts as a figure, by its place in time."""
+        return self.values | {"analogue": Decimal(ANALOGUES[self.analogue])}
+
+    @property
+    def derived(self) -> dict[str, Decimal]:
+        """Metric name → value, computed from the printed figures in decimal arithmetic, halves to even:
+
+        λH = 0.3·H (exact) and γC = 0.25·C to three decimals; net = Φ − λH; F = net + γC, so that the printed sum
+        adds up exactly and lies within 0.0005 of Φ − 0.3·H + 0.25·C; confidence = min(agreement, 0.95);
+        decayed = confidence·e^(−0.1·horizon) to two decimals.
+        """
+        values = self.values
+        confidence = min(values["agreement"], _CAP)
+        found = {"confidence": confidence, "decayed": decayed(confidence, int(values["horizon"]))}
+        if "Φ" in values:
+            found["λH"] = _LAMBDA * values["H"]
+            found["γC"] = (_GAMMA * values["C"]).quantize(_THOUSANDTH, ROUND_HALF_EVEN)
+            found["net"] = values["Φ"] - found["λH"]
+            found["F"] = found["net"] + found["γC"]
+        return found
+
+
+def months(count: Decimal) -> str:
+    """A whole number of months in words."""
+    return f"{count} month{'s' * (count != 1)}"
+
+
+def _written(name: str, value: Decimal) -> str:
+    """A figure as it is printed."""
+    if name in ("horizon", "transition"):
+        return months(Decimal(f"{value:.0f}")) + " ago" * (name == "transition")
+    return f"{value:.{decimals(name)}f}"
+
+
+def decimals(name: str) -> int:
+    """Decimal places of a figure: Kendall's τ over a few years carries no second one."""
+    return 0 if name in ("horizon", "transition") else 1 if name.startswith("tau") else 2
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+@lru_cache(1 << 12)
+def _figure(text: str) -> tuple[str, Decimal | None]:
+    """Name and value of a figure; no value where it is not written as a prompt prints it."""
+    match = _FIGURE.fullmatch(text)
+    name, value = (match[1], _number(match[2])) if match else ("", None)
+    return name, value if value is not None and text == f"{name} {_written(name, value)}" else None
+
+
+@cache
+def _factor(months: int) -> Decimal:
+    return (-_DECAY * months).exp()
+
+
+def decayed(confidence: Decimal, months: int) -> Decimal:
+    """Confidence after `months`: C₀·e^(−0.1·t), to two decimals."""
+    return (confidence * _factor(months)).quantize(_HUNDREDTH, ROUND_HALF_EVEN)
+
+
+def parse_lines(lines: list[str]) -> CicFigures:
+    """Read three lines back: `parse_lines(figures.lines()) == figures`.
+
+    Raises:
+        ElleError: naming the line that is not of this format, or the figure that is missing or out of range.
+    """
+
+    def bad(why: str, line: str) -> ElleError:
+        return ElleError(
+            f"this prompt is not in the project's format: {why}",
+            where=f"prompt line {line[:80]!r}",
+            fix="compare with the prompts that data/README.md shows",
+        )
+
+    values: dict[str, Decimal] = {}
+    phase = analogue = None
+    for line, (section, names) in zip(lines, CIC_SECTIONS.items(), strict=True):
+        body = line.partition(": ")[2]
+        for place, text in enumerate([] if body == "none" else body.split(", ")):
+            if section == "PHASE" and place == 0 and text in PHASES:
+                phase = text
+                continue
+            if section == "OUTLOOK" and text.startswith("analogue "):
+                if text[9:] not in ANALOGUES or analogue:
+                    raise bad(f"{text[:60]!r} is none of the known analogues, or the second one", line)
+                analogue = text[9:]
+                continue
+            name, value = _figure(text)
+            if name not in names or value is None:
+                raise bad(f"{text[:40]!r} is no figure of this line", line)
+            if name in values:
+                raise bad(f"{name!r} appears twice", line)
+            if not _LOWEST.get(name, 0) <= value <= _HIGHEST.get(name, 1):
+                raise bad(f"{text!r} is out of range", line)
+            values[name] = value
+    for name in ("agreement", "horizon", "distance"):
+        if name not in values:
+            raise bad(f"it needs {name}", lines[2])
+    if analogue is None:
+        raise bad("it needs an analogue", lines[2])
+    if "Φ" in values and not {"H", "C"} <= values.keys():
+        raise bad("Φ needs H and C beside it", lines[0])
+    if (phase is not None) != all(name in values for name in _PHASE_NEEDS):
+        raise bad(f"a phase needs {', '.join(_PHASE_NEEDS)}, and they a phase", lines[1])
+    return CicFigures(values, phase, analogue)

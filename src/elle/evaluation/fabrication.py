@@ -1,0 +1,136 @@
+"""Names, dates and events that neither the prompt nor the table of historical correlates holds.
+
+What counts, in the texts of the object extracted:
+    a name: a word that is not written in lower case (a code such as FRA, an initial capital, or letters without case)
+        and is none of the prompt's words, of `KNOWN`, or of a correlate's full name. The lenient reading forgives one
+        that opens a sentence with its only capital, unless another such word follows it.
+    a date: a month or a weekday as a name, or a year: a wrong number of four plain digits, 1000 to 2199, that does not
+        stand right behind its metric's name. The years of a correlate count where they stand behind its name.
+    an event: a word of `EVENTS`, in either case, outside a correlate's name.
+
+What it cannot see: a name in lower case, a name made of known words, an event in other words, a day without its month,
+and (leniently) a single name that opens a sentence. Nor can it tell a capitalised ordinary word from a name.
+"""
+
+import bisect
+import re
+from collections.abc import Iterable, Mapping, Set
+
+from cic.analogues import CORRELATES
+from cic.criticality import PHASES
+from elle.briefings.cic_figures import ANALOGUES, DERIVED
+from elle.briefings.cic_figures import NAMES as CIC_NAMES
+from elle.briefings.metrics import RISK_WORDS, SIGNALS, TRENDS, Metrics
+from elle.briefings.schema import CicBriefing
+from elle.evaluation.faithfulness import Finding
+from elle.evaluation.words import Text
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+#: The words of the project's wordings beyond the names of figures, phases, risks and trends, and what names the feed
+#: and the briefing. A test holds them against the targets.
+_WORDING = """
+a above active ago an and are as at average bc by cap capped cic close collection concerns contingency cooler data
+decayed defined density exceed exceeds exposure focus gdelt growing hot hotter i index is keep key led less level listed
+loose match mean mixed month months more nation nations needs net no of on ordered overall phase plans prioritise recent
+review risk routine shrinking signal signals so stability strain stress tension the two under undefined warning weak
+without early monitoring pressure we our
+"""
+KNOWN = frozenset(
+    word
+    for text in (
+        _WORDING,
+        *CicBriefing.model_fields,
+        *CIC_NAMES,
+        *DERIVED,
+        *SIGNALS,
+        *PHASES,
+        *TRENDS.values(),
+        *(" ".join(words) for _, words in RISK_WORDS),
+    )
+    for word in _WORD.findall(text.lower().replace("_", " "))
+)
+
+#: Happenings that no figure shows.
+EVENTS = frozenset(
+    """
+    accord accords airstrike airstrikes ambush annexation annexed armistice arrest arrested arrests assassinated
+    assassination attack attacked attacks bailout battle blackout blockade bombed bombing bombings ceasefire clashes
+    conference coup coups cyberattack cyberattacks deployed deployment died earthquake election elections embargo
+    epidemic evacuated evacuation explosion explosions flood floods hacked hijacked hostage hostages hurricane impeached
+    impeachment insurrection invaded invasion killed landslide massacre mutiny negotiations offensive outbreak pandemic
+    protest protesters protests rebellion referendum resigned resignation revolt revolution riot riots sabotage sanction
+    sanctioned sanctions seized siege skirmish skirmishes strikes summit surrender surrendered talks treaties treaty
+    troops truce typhoon ultimatum uprising uprisings withdrawal wounded
+    """.split()  # noqa: SIM905
+)
+_CALENDAR = frozenset(
+    """
+    january february march april may june july august september october november december
+    monday tuesday wednesday thursday friday saturday sunday
+    """.split()  # noqa: SIM905
+)
+_CORRELATE = re.compile(
+    "|".join(re.escape(name) for name in sorted((*ANALOGUES, *(event.name for event in CORRELATES)), key=len)[::-1])
+)
+_ANALOGUE_WORDS = {dated: frozenset(_WORD.findall(dated.lower())) for dated in ANALOGUES}
+_YEAR = re.compile(r"1\d{3}|2[01]\d{2}", re.ASCII)
+_OPENS = re.compile(r"(?:^|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
+
+
+def faults(texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
+    """What is fabricated, (under the strict reading, under the lenient one), each "key: what"."""
+    strict, lenient = [], []
+    # The prompt's own words: the nations' codes and the analogue are all that `KNOWN` does not hold.
+    prompts = {code.lower() for code, _ in metrics.nations}
+    if metrics.cic:
+        prompts |= _ANALOGUE_WORDS[metrics.cic.analogue]
+    for key, (text, _, words) in texts.items():
+        # Nearly always nothing is left here: the words of a text are looked at one by one only where one is unknown.
+        if (unknown := words - KNOWN) and (unknown := unknown - prompts):
+            for what, sure in _words(text, prompts):
+                strict.append(f"{key[:40]}: {what}")
+                if sure:
+                    lenient.append(f"{key[:40]}: {what}")
+    correlates: dict[str, list[tuple[int, int]]] = {}
+    for found in findings:
+        if not found.ok and (what := _year(texts[found.number.key].text, found, correlates)):
+            strict.append(f"{found.number.key[:40]}: {what}")
+            lenient.append(f"{found.number.key[:40]}: {what}")
+    return strict, lenient
+
+
+def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
+    """Names, dates and events of a text beyond the prompt's words; whether the lenient reading counts it, too."""
+    body = _CORRELATE.sub(lambda found: " " * len(found[0]), text)
+    words = [
+        (match, word, lower)
+        for match in _WORD.finditer(body)
+        if (lower := (word := match[0]).lower()) not in KNOWN and lower not in prompts
+    ]
+    for place, (match, word, lower) in enumerate(words):
+        if lower in EVENTS:
+            yield f"{word!r} is no event of the prompt's", True
+        elif word.islower():
+            continue
+        elif lower in _CALENDAR:
+            yield f"{word!r} is no date of the prompt's", True
+        else:
+            sure = not word.istitle() or not _OPENS.search(body, max(0, match.start() - 8), match.start())
+            if not sure and place + 1 < len(words):
+                follower, next_word, _ = words[place + 1]
+                sure = not next_word.islower() and follower.start() <= match.end() + 1
+            yield f"{word[:40]!r} is no name of the prompt's", sure
+
+
+def _year(text: str, found: Finding, correlates: dict[str, list[tuple[int, int]]]) -> str:
+    key, start, end, digits, _, metric = found.number
+    if not _YEAR.fullmatch(digits) or metric == "analogue":
+        return ""
+    if metric and text[max(0, start - len(metric) - 1) : start].lower() == f"{metric} ".lower():
+        return ""
+    if key not in correlates:
+        correlates[key] = [match.span() for match in _CORRELATE.finditer(text)]
+    spans = correlates[key]
+    place = bisect.bisect(spans, (start, end)) - 1
+    return "" if place >= 0 and end <= spans[place][1] else f"{digits!r} is no year of the prompt's"

@@ -1,0 +1,130 @@
+"""What can be rented (`configs/gpus.yaml`): memory, speed, price; and the prices read anew from the provider.
+
+Units: GB = 1e9 bytes; prices in dollars a GPU-hour.
+"""
+
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from elle.base import paths
+from elle.base.errors import ElleError, unknown
+from elle.base.machine import Machine
+from elle.base.yaml_files import table
+
+#: Environment variable: dollars a GPU-hour, in place of the list prices.
+PRICE = "ELLE_GPU_PRICE"
+DISK_GB = 200.0
+
+
+class NotCovered(ElleError):
+    """Nothing is known of it: on which GPUs a recipe is to run, what such a GPU is, what a key makes of the figures."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`count` GPUs of one kind (`memory_gb` and `tflops` of each), their host, and a disk.
+
+    price: (lowest, highest) dollars a GPU-hour; priced: where that is from.
+    """
+
+    name: str
+    title: str
+    count: int
+    memory_gb: float
+    tflops: float
+    host_gb: float
+    disk_gb: float
+    price: tuple[float, float]
+    priced: str
+    generation: str = ""  # of NVIDIA's GPUs, as `speed.SHARES` names them
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.name == "cpu"
+
+    def __str__(self) -> str:
+        return self.title if self.is_cpu else f"{self.count} x {self.title}"
+
+
+def _file() -> Path:
+    return paths.configs() / "gpus.yaml"
+
+
+def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | None = None) -> Hardware:
+    """`count` GPUs called `name` in `configs/gpus.yaml`; `price` and ELLE_GPU_PRICE override the list price.
+
+    Raises:
+        ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
+    """
+    listed, name = table("gpus"), name.lower()
+    if name not in listed["gpus"]:
+        failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
+        raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
+    if not 1 <= count <= 1024:
+        raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
+    row = listed["gpus"][name]
+    origin = row.get("source") or f"{listed['source']}, {listed['priced']}"
+    if price is None and (given := os.environ.get(PRICE)):
+        try:
+            price = float(given)
+        except ValueError as error:
+            raise ElleError(f"{given!r} is no price", where=PRICE, fix="dollars a GPU-hour, such as 3.75") from error
+    if price is not None:
+        if not (math.isfinite(price) and price >= 0):
+            raise ElleError(f"{price} is no price", where="--price", fix="dollars a GPU-hour, such as 3.75")
+        origin = "as given"
+    if not (math.isfinite(disk_gb) and disk_gb > 0):
+        raise ElleError(f"a disk of {disk_gb} GB", where="--disk", fix="gigabytes, such as 500")
+    low, high = row["price"] if price is None else (price, price)
+    return Hardware(
+        name=name,
+        title=row["title"],
+        count=count,
+        memory_gb=float(row["memory_gb"]),
+        tflops=float(row["tflops"]),
+        host_gb=float(row["host_gb"]) * count,
+        disk_gb=float(disk_gb),
+        price=(float(low), float(high)),
+        priced=origin,
+        generation=row.get("generation", ""),
+    )
+
+
+def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
+    """This computer (and `nodes` - 1 more like it) as hardware to plan with: its own memory and disk; speed and price
+    by its GPU's name.
+
+    A GPU that is not listed has the speed of the slowest that is, and no price but ELLE_GPU_PRICE.
+
+    Raises:
+        ElleError: ELLE_GPU_PRICE is no price.
+    """
+    if not computer.gpus:
+        found = find("cpu", 1, disk_gb, 0.0)
+        title = f"processor ({computer.cores} cores)"
+        return replace(found, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
+    gpu = min(computer.gpus, key=lambda gpu: gpu.memory_gb)
+    listed = table("gpus")["gpus"]
+    named = [name for name, row in listed.items() if name != "cpu" and _is(gpu.name, row)]
+    slowest = min((name for name in listed if name != "cpu"), key=lambda name: listed[name]["tflops"])
+    found = find(named[0] if named else slowest, len(computer.gpus) * nodes, disk_gb)
+    found = replace(found, memory_gb=gpu.memory_gb, host_gb=computer.ram_gb * nodes)
+    if not named:
+        found = replace(found, name="gpu", title=gpu.name)
+        if not os.environ.get(PRICE):
+            found = replace(found, price=(0.0, 0.0), priced=f"unknown: set {PRICE}")
+    return found
+
+
+def _is(name: str, row: dict) -> bool:
+    """Whether nvidia-smi's name of a GPU is that of a row: "NVIDIA H200", "NVIDIA A100-SXM4-80GB"."""
+    known = row.get("catalogue") or f"NVIDIA {row['title']}"
+    return re.match(rf"{re.escape(known)}\b", name) is not None
+
+
+def hourly(hardware: Hardware) -> tuple[float, float]:
+    """Dollars an hour for all of it, lowest and highest."""
+    return hardware.price[0] * hardware.count, hardware.price[1] * hardware.count

@@ -1,0 +1,148 @@
+"""What a notebook shows: tables, texts, verdicts, and progress on one line."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+
+def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
+    """Rows as a pandas table, for display."""
+    import pandas
+
+    table = pandas.DataFrame(list(rows))
+    return table.set_index(index) if index else table
+
+
+def text(rows: Iterable[Mapping[str, Any]]):
+    """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
+    from IPython.display import HTML
+
+    return HTML(_table(rows))
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    head = "".join(f'<th style="text-align: left">{escape(str(name))}</th>' for name in (rows[0] if rows else ()))
+    lines = (
+        "".join(f'<td style="text-align: left; vertical-align: top">{escape(str(v))}</td>' for v in row.values())
+        for row in rows
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<table class="tex2jax_ignore mathjax_ignore"><tr>{head}</tr>{body}</table>' if rows else "none"
+
+
+def example(row: Mapping[str, Any]):
+    """An example of a data set, for display: its prompt, its answer key by key, and what is derived by rule."""
+    from IPython.display import HTML
+
+    from elle.briefings import metrics
+
+    _, prompt, answer = (turn["value"] for turn in row["conversations"])
+    derived = metrics.derived_figures(metrics.parse(prompt))
+    texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
+    return HTML(preformatted(prompt) + _table({"key": key, "text": text} for key, text in texts.items()))
+
+
+def preformatted(text: str) -> str:
+    """Text as HTML that keeps its lines, and breaks those that are too long."""
+    style = "white-space: pre-wrap; word-break: normal; margin: 0 0 0.5em; background: none; color: inherit"
+    return f'<pre style="{style}">{escape(text)}</pre>'
+
+
+def verdicts(outcomes: Iterable[Any]):
+    """Outcomes of `cic.claims`, for display: the claim, what would have to be seen, what was, the verdict."""
+    from IPython.display import HTML
+
+    rows = (outcome.to_json() for outcome in outcomes)
+    cells = "".join(
+        f"<tr>{''.join(f'<td style="text-align: left; vertical-align: top">{cell}</td>' for cell in row)}</tr>"
+        for row in (
+            (
+                f"{escape(r['statement'])}<br><small>{escape(r['source'])}</small>",
+                escape(r["prediction"]),
+                escape(r["measured"]),
+                f"<b>{escape(r['status'])}</b>",
+            )
+            for r in rows
+        )
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("claim", "it holds if", "measured", "verdict"))
+    return HTML(f"<table><tr>{head}</tr>{cells}</table>")
+
+
+def confirm(question: str) -> bool:
+    """Ask the person at the keyboard before money is spent; anything but "yes" is no."""
+    return input(f"{question} Type yes: ").strip().lower() == "yes"
+
+
+#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
+STATUS = "ELLE_STATUS"
+
+
+def batch() -> bool:
+    """Whether nobody sits before this notebook: `elle run` executes it."""
+    return STATUS in os.environ
+
+
+class Line:
+    """A line of text that is updated in place while something runs; a batch run keeps its last state only."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._handle = display(HTML(""), display_id=True)
+
+    def say(self, text: str) -> None:
+        from IPython.display import HTML
+
+        self._handle.update(HTML(f"<code>{escape(text)}</code>"))
+        if status := os.environ.get(STATUS):
+            Path(status).write_text(text, encoding="utf-8")
+
+
+class Counter(Line):
+    """A progress callback(done, total): one line with the rate and the time left."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.began, self.said = what, time.monotonic(), 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if done - self.said < total / 50 and done != total:
+            return
+        self.said = done
+        spent = time.monotonic() - self.began
+        left = spent / done * (total - done)
+        self.say(f"{self.what}: {done}/{total}, {done / max(spent, 1e-9):.1f} a second, {left:.0f} s left")
+
+
+class TrainingView(Line):
+    """A progress callback(history) for `training.launch.follow`: the curve so far, and a line under it.
+
+    hourly: dollars an hour (`Prepared.hourly`): 0 is free, None is unknown.
+    """
+
+    def __init__(self, hourly: float | None = 0.0) -> None:
+        from IPython.display import HTML, display
+
+        self.hourly = hourly
+        self._figure = display(HTML("<i>the trainer is starting …</i>"), display_id=True)
+        super().__init__()
+
+    def __call__(self, history: list[dict]) -> None:
+        from IPython.display import HTML
+
+        from elle.training.history import line
+        from helpers import plots
+
+        if not history:
+            return
+        if history[-1]["step"] >= history[-1]["of"]:  # the notebook shows the finished curve itself
+            self._figure.update(HTML(""))
+        else:
+            self._figure.update(plots.training.loss_curve(history))
+        self.say(line(history, self.hourly))

@@ -1,0 +1,134 @@
+"""The figures of the notebooks and the report: one style, axes with units, readable without the text.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; the background is white, so that a
+figure is legible in a dark notebook too. Each function returns a matplotlib Figure and shows nothing by itself.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from elle.evaluation.statistics import Estimate
+
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+SKY, YELLOW = "#56B4E9", "#F0E442"
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY, YELLOW)
+#: For quantities from little (light) to much (dark): even steps of lightness, so that it survives printing in grey.
+SEQUENTIAL = "cividis_r"
+SMALL = 8  # points: the smallest text
+
+
+class Look(NamedTuple):
+    """How one of several things side by side is drawn: where its colour cannot be seen, the rest tells it apart."""
+
+    colour: str
+    marker: str
+    line: Any
+    hatch: str
+
+    @property
+    def curve(self) -> dict[str, Any]:
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
+
+    @property
+    def bar(self) -> dict[str, Any]:
+        return {"color": self.colour, "hatch": self.hatch, "edgecolor": "white", "linewidth": 0.5}
+
+
+#: Colour → look. The first is for what the others are compared with.
+LOOKS = {
+    look.colour: look
+    for look in (
+        Look(GREY, "o", "-", "--"),
+        Look(BLUE, "s", "-", ""),
+        Look(ORANGE, "^", (0, (5, 1.5)), "//"),
+        Look(GREEN, "D", (0, (1, 1)), ".."),
+        Look(RED, "v", "-.", "xx"),
+        Look(PURPLE, "P", (0, (8, 1.5, 1, 1.5, 1, 1.5)), "\\\\"),
+        Look(SKY, "X", (0, (2, 2)), "++"),
+    )
+}
+
+_STYLE = {
+    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "black",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.axisbelow": True, "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "lines.linewidth": 1.6, "lines.markersize": 5.5, "errorbar.capsize": 3, "hatch.linewidth": 0.8,
+    "legend.fontsize": 9, "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.9,
+    "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the project's style, whatever the caller's is."""
+
+    @functools.wraps(function)
+    def draw(*arguments, **options) -> Figure:
+        with plt.style.context(["default", _STYLE]):
+            return function(*arguments, **options)
+
+    return draw
+
+
+def new_axes(columns: int = 1, rows: int = 1, width: float = 9, height: float = 3.6, **options) -> tuple:
+    """A figure that notebooks show once (pyplot does not keep it open), and its axes, row by row. Inches: what is wider
+    than 9 is made smaller by a page of 900 pixels, its text too."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    plt.close(figure)
+    return figure, axes.ravel()
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names from top to bottom, beside the bars or points at 0, 1, 2, …"""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 1) - 0.45, -0.55)
+    axes.grid(axis="y", visible=False)
+
+
+def note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float] = (4, 0), **options) -> None:
+    """Small text beside a point, on white: no line runs through it."""
+    white = {"facecolor": "white", "alpha": 0.9, "linewidth": 0, "pad": 0.8}
+    usual = {"textcoords": "offset points", "va": "center", "fontsize": SMALL, "bbox": white}
+    axes.annotate(text, at, offset, **usual | options)
+
+
+def dot_rows(
+    names: Sequence[str], rows: Mapping[str, Sequence[Estimate]], looks: Mapping[str, Look]
+) -> tuple[Figure, Axes]:
+    """Things side by side: beside each name a dot with its interval for each of them; what is undefined is said in
+    words. rows: thing → a share for each name."""
+    figure, (axes,) = new_axes(height=(0.16 + 0.09 * len(rows)) * max(len(names), 2) + 1.4)
+    for place, (thing, shares) in enumerate(rows.items()):
+        look, offset = looks[thing], (place - (len(rows) - 1) / 2) * 0.72 / max(len(rows), 1)
+        for row, share in enumerate(shares):
+            if share.value is None or share.low is None or share.high is None:
+                axes.text(0.01, row + offset, f"{thing}: undefined", va="center", fontsize=SMALL)
+                continue
+            axes.hlines(row + offset, share.low, share.high, color=look.colour)
+            axes.plot(share.value, row + offset, look.marker, color=look.colour)
+        axes.plot([], [], look.marker, color=look.colour, label=thing)
+    for row in range(len(names) - 1):
+        axes.axhline(row + 0.5, color=GREY, linewidth=0.5, alpha=0.4)
+    name_rows(axes, names)
+    axes.set_xlim(-0.02, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(loc="outside lower center", ncols=min(max(len(rows), 1), 7))
+    return figure, axes
+
+
+def log_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, … on a log scale, instead of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def amount(value: float) -> str:
+    """A number to three digits; millions in words, to one decimal."""
+    return f"{round(value / 1e6, 1):,g} million" if value >= 1e6 else f"{float(f'{value:.3g}'):,g}"

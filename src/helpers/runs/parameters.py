@@ -1,0 +1,122 @@
+"""The parameters that a notebook declares, and the stamp of its code."""
+
+import ast
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elle.base import paths, storage
+from elle.base.errors import ElleError, unknown
+
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    type: str  # str, int, float or bool
+    default: Any
+    help: str
+
+    def convert(self, value: Any, where: str) -> Any:
+        """`value` as this parameter's type; text, as a command line has it, is read.
+
+        Raises:
+            ElleError: it is not of this type.
+        """
+        wanted = _TYPES[self.type]
+        if isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool)):
+            return value
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):
+            if wanted is bool and value.lower() in ("true", "false"):
+                return value.lower() == "true"
+            if wanted in (int, float):
+                try:
+                    return wanted(value)
+                except ValueError:
+                    pass
+        raw = f"; papermill keeps a number as text with -r {self.name} {value}" if wanted is str else ""
+        raise ElleError(
+            f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}{raw}"
+        )
+
+
+def file_of(step: str) -> Path:
+    return paths.notebooks() / f"{step}.ipynb"
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in storage.read_json(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def stamp(path: Path) -> str:
+    """A hash of a notebook's code: what has to run again when it changes."""
+    return hashlib.sha256("\n\0".join(source(cell) for cell in code_cells(path)).encode()).hexdigest()[:16]
+
+
+def parameters(path: Path) -> dict[str, Parameter]:
+    """The parameters that a notebook declares: lines `name: type = literal  # help` in its `parameters` cell.
+
+    Raises:
+        ElleError: no such notebook, no such cell, or a line of another form (with its text).
+    """
+    if not path.exists():
+        raise unknown("notebook", path.stem, [p.stem for p in path.parent.glob("*.ipynb")], where=str(path.parent))
+    tagged = [c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise ElleError(f"{len(tagged)} cells are tagged `parameters`", where=str(path), fix="tag exactly one")
+    text = source(tagged[0])
+    lines = text.splitlines()
+    declared = {}
+    for node in ast.parse(text).body:
+        line = lines[node.lineno - 1]
+        try:
+            assert isinstance(node, ast.AnnAssign)
+            assert isinstance(node.target, ast.Name)
+            assert isinstance(node.annotation, ast.Name)
+            assert node.annotation.id in _TYPES
+            default = ast.literal_eval(node.value)
+        except (AssertionError, ValueError) as error:
+            raise ElleError(
+                f"not a parameter: {line!r}", where=str(path), fix="write `name: type = literal  # help`"
+            ) from error
+        declared[node.target.id] = Parameter(
+            node.target.id, node.annotation.id, default, line.partition("#")[2].strip()
+        )
+    return declared
+
+
+def check_parameters(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, each converted to its declared type.
+
+    Raises:
+        ElleError: one that the notebook does not declare (papermill by itself only warns), with the nearest name.
+    """
+    path = file_of(step)
+    declared = parameters(path)
+    for name in given:
+        if name not in declared:
+            raise unknown("parameter", name, declared, where=f"notebooks/{path.name}")
+    return {name: declared[name].convert(value, f"notebooks/{path.name}") for name, value in given.items()}
+
+
+def injected(namespace: Mapping[str, Any]) -> set[str]:
+    """The names that papermill set: those assigned in the cell that it starts with `# Parameters`."""
+    for cell in namespace.get("In", []):
+        if cell.startswith("# Parameters\n"):
+            return {
+                target.id
+                for node in ast.parse(cell).body
+                if isinstance(node, ast.Assign)
+                for target in node.targets
+                if isinstance(target, ast.Name)
+            }
+    return set()

@@ -1,0 +1,159 @@
+"""What notebook 04 asks of the planner: a run's own plans, the documents' beside the corrected ones, and what a choice
+changes; and, for the report, what was planned beside what was measured."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from elle.base import paths, yaml_files
+from elle.base.errors import ElleError
+from elle.plan import hardware, preflight, recipe
+from elle.plan.budget import Data
+from elle.plan.fix import Change
+from elle.plan.preflight import Plan, span
+from helpers.runs import Run, profile
+from helpers.runs.profile import Profile
+
+DATA = "03_generate_data"
+#: What a manifest keeps of a plan's JSON (`Plan.to_json`): what the report shows, and what decided it.
+KEPT = """
+    recipe ok verdict hardware peak_gb limit_gb host_gb host_limit_gb disk_gb hours training_hours dollars tokens
+    steps examples dropped_examples
+""".split()  # noqa: SIM905
+
+
+def of_run(run: Run) -> list[Plan]:
+    """The plans of a run's `recipe` and, if it names one, its `recipe_next`: with its GPUs, disk, price and `base`; on
+    its own data if notebook 03 has made it, else on the stated set of its `kind` (as `elle plan PROFILE` does).
+
+    A `budget` is for all of them together (`preflight.together`), so it is no plan's own.
+
+    Raises:
+        ElleError: what `preflight.plan` raises.
+    """
+    chosen = Profile(name=run.folder.name, summary="", notebooks=[], parameters=run.parameters)
+    options = profile.plan_options(chosen)
+    options.pop("limit", None)
+    if run.path("manifests", f"{DATA}.json").exists():
+        run.need(DATA)
+        options |= {"data": str(run.path("data")), "examples": None}
+    run.uses("configs/gpus.yaml")
+    return [_with_base(preflight.plan(run.uses(path), **options), run) for path in profile.recipes(chosen)]
+
+
+def _with_base(plan: Plan, run: Run) -> Plan:
+    """The plan with the run's own `base` in place of the recipe's base_model, as notebook 05 trains it."""
+    base = run.parameters["base"]
+    if not base:
+        return plan
+    made = base.endswith((".yaml", ".yml"))  # the sizes of a nano base, which is made in the run's folder
+    config = recipe.merge(plan.config, {"base_model": str(run.path("base")) if made else base})
+    return preflight.assess(plan.file, config, plan.hardware, plan.data, sizes=base if made else "")
+
+
+def varied(
+    plan: Plan, *, gpu: str = "", gpus: int = 0, price: float | None = None, data: Data | None = None, **changes: Any
+) -> Plan:
+    """The same plan with another GPU, number of GPUs, price (else the list price) or data, and with other values of the
+    recipe's keys (None removes one).
+
+    Raises:
+        ElleError: an unknown GPU, a count or a price that is none.
+    """
+    machine = plan.hardware
+    if gpu or gpus or price is not None:
+        machine = hardware.find(gpu or machine.name, gpus or machine.count, machine.disk_gb, price)
+    config = recipe.merge(plan.config, changes)
+    return preflight.assess(plan.file, config, machine, data or plan.data, sizes=plan.sizes, limit=plan.limit)
+
+
+def documented() -> dict[str, tuple[Plan, Plan]]:
+    """By name, each of the documents' recipes as it was and as it is shipped: on the hardware that it is meant for and
+    on the documents' own data."""
+    found = {}
+    for path in sorted((paths.root() / "tests" / "fixtures" / "documented").glob("*.yaml")):
+        data = yaml_files.table("recipes")["recipes"][path.name]["data"].removeprefix("documents-")
+        files = (path, paths.configs() / path.name)
+        found[path.stem] = tuple(preflight.plan(file, data=f"documents-{data}") for file in files)
+    return found
+
+
+def amounts(values: tuple[float, float]) -> str:
+    """An interval without its unit, such as "103 to 141" (a table's dollar signs would be taken for formulas)."""
+    return span(values, "").strip()
+
+
+def errors(findings: Iterable[recipe.Finding]) -> str:
+    """The codes of the errors among findings, each once: "sharegpt, ignored-key (3)"."""
+    counted = Counter(f.code for f in findings if f.severity == "error")
+    return ", ".join(code if n == 1 else f"{code} ({n})" for code, n in counted.items()) or "none"
+
+
+def facts(plan: Plan) -> dict[str, str]:
+    """A plan as a row of a table. GB of each GPU (of a laptop: of all its memory) and of the host; the examples that
+    it trains on; "?" where nothing is known."""
+    m, b, machine = plan.memory, plan.budget, plan.hardware
+    return {
+        "verdict": plan.verdict,
+        "memory (GB)": f"{m.peak:.1f} of {machine.memory_gb:.1f}" if m else "?",
+        "host (GB)": "–" if machine.is_cpu else f"{m.host_total:,.0f} of {machine.host_gb:,.0f}" if m else "?",
+        "disk (GB)": f"{b.disk_total:,.0f} of {machine.disk_gb:,.0f}" if b else "?",
+        "examples": f"{b.examples:,}" if b else "?",
+        "steps": f"{b.steps:,}" if b else "?",
+        "hours": amounts(b.hours) if b else "?",
+        "dollars": "0" if machine.is_cpu else amounts(b.dollars) if b else "?",
+        "errors": errors(plan.findings),
+    }
+
+
+def change_rows(changes: Iterable[Change]) -> list[dict[str, str]]:
+    """What `--fix` changed, as rows of a table."""
+    return [
+        {"key": key, "before": before, "after": after, "why": change.why}
+        for change in changes
+        for key, before, after in change.parts()
+    ]
+
+
+def require(answer: dict) -> None:
+    """End a run whose plan (`preflight.together`'s answer) does not hold, before it costs anything.
+
+    Raises:
+        ElleError: it does not, with all that stands against it, and how to put the first of it right.
+    """
+    if answer["ok"]:
+        return
+    against = [found for found in answer["findings"] if found["severity"] == "error"]
+    said = "; ".join(f"{found['where']}: {found['message']}" for found in against) or f"it {answer['verdict']}"
+    fix = f"{against[0]['where']}: {against[0]['fix']}; " if against and against[0]["fix"] else ""
+    raise ElleError(
+        f"this run's plan does not hold: {said}",
+        where=f"profile or run {answer['profile']}",
+        fix=f"{fix}`elle plan RECIPE --fix OUT.yaml` looks for a recipe that passes",
+    )
+
+
+def kept(answer: dict) -> dict[str, Any]:
+    """What a manifest holds of `preflight.together`'s answer: the whole, and each plan with the codes it found."""
+    plans = [
+        {key: each[key] for key in KEPT} | {"findings": [f["code"] for f in each["findings"]]}
+        for each in answer["plans"]
+    ]
+    return {key: answer[key] for key in ("ok", "verdict", "hours", "dollars")} | {"plans": plans}
+
+
+def measured(plan: dict[str, Any] | None, training: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A run's plan as `kept` made it, and with each recipe, if the run has trained it, `measured_hours` and
+    `within` (whether they lie in the planned interval). training: what notebook 05 measured."""
+    if plan is None:
+        return None
+    trained = paths.shown(paths.located(training["recipe"])) if training else None
+    plans = []
+    for each in plan["plans"]:
+        hours = within = None
+        if training and each["recipe"] == trained:
+            hours = round(training["seconds"] / 3600, 4)
+            low, high = each["hours"]["low"], each["hours"]["high"]
+            within = None if high is None else low <= hours <= high
+        plans.append(each | {"measured_hours": hours, "within": within})
+    return plan | {"plans": plans}

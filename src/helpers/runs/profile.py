@@ -1,0 +1,76 @@
+"""Profiles: a run as data. `configs/profiles/NAME.yaml` says which notebooks run, with which values."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from elle.base import paths
+from elle.base.errors import ElleError, unknown
+from elle.base.yaml_files import read_yaml, table
+
+
+class Profile(BaseModel):
+    """What a run is. A parameter goes to every one of the notebooks that declares it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    summary: str
+    notebooks: list[str]
+    parameters: dict[str, str | int | float | bool] = {}
+
+    @field_validator("notebooks")
+    @classmethod
+    def _exist(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not (paths.notebooks() / f"{name}.ipynb").exists():
+                raise ValueError(f"there is no notebook {name!r}")
+        return names
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in paths.profiles().glob("*.yaml"))
+
+
+def load(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        ElleError: no such profile (with the nearest name), or a file that is not a profile (with the keys at fault).
+    """
+    path: Path = paths.profiles() / f"{name}.yaml"
+    if name not in names():
+        raise unknown("profile", name, names(), where=paths.shown(paths.profiles()))
+    content = read_yaml(path, "profile")
+    for key in content:
+        if key not in Profile.model_fields:
+            raise unknown("profile key", key, Profile.model_fields, where=str(path))
+    try:
+        return Profile(name=name, **content)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ElleError(f"not a profile: {faults}", where=str(path), fix="see configs/profiles/nano.yaml") from error
+
+
+def recipes(chosen: Profile) -> list[str]:
+    """The recipes that a profile's parameters name: all that begin with `recipe`, several in one separated by commas.
+
+    Raises:
+        ElleError: there is none.
+    """
+    named = [value for name, value in chosen.parameters.items() if name.startswith("recipe") and value]
+    found = [path.strip() for value in named for path in str(value).split(",")]
+    if not found:
+        raise ElleError("this profile trains nothing", where=f"profile {chosen.name}", fix="plan a recipe of configs/")
+    return found
+
+
+def plan_options(chosen: Profile) -> dict:
+    """What a profile says of hardware, price, budget and data, as `preflight.plan` takes it."""
+    values = chosen.parameters
+    named = {"gpu": "gpu", "gpus": "count", "disk": "disk", "price": "price", "budget": "limit"}
+    options = {option: values[name] for name, option in named.items() if values.get(name)}
+    if values.get("kind") in table("recipes")["data"]:
+        # Of twenty examples eighteen are trained on (briefings.dataset); the recipe is given just these.
+        options |= {"data": values["kind"], "examples": int(values.get("count", 0)) * 18 // 20 or None}
+    return options

@@ -1,0 +1,112 @@
+"""The work of a rented pod: train each recipe of its order, check that the weights exist and load, push them, and say
+so in `result.json`. Run by `start.sh`, which reports that file to the Hub and ends the pod."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from elle import hub
+from elle.base import paths, secrets, storage
+from elle.base.errors import ElleError
+from elle.training import checkpoints
+
+#: Files of a trained folder that are left out: what only a resumed training needs.
+LEFT_OUT = ("training_args.bin", "optimizer.pt", "scheduler.pt", "debug.log", "README.md")
+
+
+def weights_of(folder: Path) -> list[str]:
+    """The files of a trained folder that make the model or the adapter: not its checkpoints.
+
+    Raises:
+        ElleError: there are no weights, or one of their files is cut short.
+    """
+    tensors = sorted(folder.glob("*.safetensors"))
+    if not tensors:
+        raise ElleError("the training left no weights", where=str(folder))
+    for path in tensors:
+        if not checkpoints.whole_safetensors(path):
+            raise ElleError("this file of weights is cut short", where=str(path))
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in LEFT_OUT)
+
+
+def load(folder: Path) -> None:
+    """Load the weights as whoever serves them would, and ask for one token.
+
+    Raises:
+        ElleError: they do not load, or answer with something that is no number.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    adapter = (folder / "adapter_config.json").exists()
+    where = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    try:
+        base = storage.read_json(folder / "adapter_config.json")["base_model_name_or_path"] if adapter else str(folder)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", **where)
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(folder))
+        with torch.no_grad():
+            asked = tokenizer("PIPELINE METRICS", return_tensors="pt", return_token_type_ids=False).to(model.device)
+            logits = model(**asked).logits[0, -1].float()
+    except Exception as error:  # whatever it is, these weights cannot be used
+        raise ElleError(f"the weights do not load: {type(error).__name__}: {error}", where=str(folder)) from error
+    if not bool(torch.isfinite(logits).all()):
+        raise ElleError("the weights load, and answer with NaN or infinity", where=str(folder))
+
+
+def train(recipe: dict, code: Path, data: Path, out: Path) -> Path:
+    """Train a recipe by `elle train`, which resumes what was interrupted; the folder of its weights.
+
+    Raises:
+        ElleError: it failed.
+    """
+    command = [sys.executable, "-m", "helpers.cli", "train", recipe["file"], "--data", str(data), "--out", str(out)]
+    command += ["--base", recipe["base"]] if recipe["base"] else []
+    done = subprocess.run([*command, "--json"], cwd=code, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise ElleError(f"`elle train` ended with code {done.returncode}; the log says why", where=recipe["file"])
+    manifest = json.loads(done.stdout.splitlines()[-1])["manifest"]  # as it is shown: relative to the runs' parent
+    return (paths.runs().parent / manifest).parent / "weights"
+
+
+def work() -> dict[str, Any]:
+    """All of it; what `result.json` holds."""
+    run, home = os.environ["ELLE_RUN"], Path(os.environ["ELLE_HOME"])
+    fetched = home / "hub"
+    hub.download(os.environ["ELLE_DATASET_REPO"], "dataset", f"runs/{run}/*", fetched, say=print)
+    order = storage.read_json(fetched / "runs" / run / "order.json")
+    results = []
+    for recipe in order["recipes"]:
+        recipe = recipe | {"file": str(fetched / "runs" / run / recipe["file"])}
+        folder = train(recipe, Path.cwd(), fetched / "runs" / run / "data", home / "train")
+        names = weights_of(folder)
+        print(f"{len(names)} files of weights; loading them", flush=True)
+        load(folder)
+        message = f"Trained by {run}: weights that were loaded before they were pushed"
+        planned = hub.of_files(folder, names, recipe["repository"], kind="model", message=message)
+        pushed = hub.send(planned, timeout=600.0, retries=8, say=print)
+        files = {file.name: [file.size, file.sha256] for file in planned.files}
+        results.append({"repository": pushed.repository, "commit": pushed.commit, "files": files})
+        print(f"pushed to {pushed.url}", flush=True)
+    return {"state": "succeeded", "reason": "", "weights": results}
+
+
+def main() -> int:
+    try:
+        result = work()
+    except ElleError as error:
+        print(f"error: {secrets.redacted(str(error))}", file=sys.stderr)
+        where = f" ({Path(error.where).name})" if error.where else ""
+        result = {"state": "failed", "reason": secrets.redacted(error.what)[:500] + where}
+    storage.write_json(Path(os.environ["ELLE_HOME"]) / "result.json", result)
+    return 0 if result["state"] == "succeeded" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""What all that is rented has in common: what must be set, what is kept on disk (`runs/<id>/rented.json`, no secrets in
+it), and what can be said of it."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elle import hub
+from elle.base import paths, storage
+from elle.base.errors import ElleError
+
+FILE = "rented.json"
+Say = Callable[[str], None]
+Confirm = Callable[[str], bool]
+
+#: Environment variables: what each is for, and which commands need it.
+VARIABLES = {
+    "RUNPOD_API_KEY": ("rents on RunPod, in your name", "pod, job"),
+    "HF_TOKEN": ("writes to your repositories on the Hugging Face Hub", "pod, job"),
+    "HF_USERNAME": ("the Hub account that repositories without a user in their name belong to", "pod, job"),
+    "HF_DATASET_REPO": ("the private repository that data, recipe and results go to", "pod up, job"),
+    "HF_MODEL_REPO": ("the private repository that weights go to", "pod up, job"),
+    "AXOLOTL_ENDPOINT_ID": ("your serverless endpoint with RunPod's Axolotl worker", "job"),
+}
+
+#: Every state that a rental can be seen in: whether it costs money then, and the sentence that explains it.
+STATES = {
+    "dry-run": (False, "Nothing was sent, and nothing is rented."),
+    "preparing": (False, "Nothing is rented: it ended before anything was asked for. Give the same command again."),
+    "asked": (True, "RunPod was asked and its answer is not known. Ask again, or end it: `elle pod down {run}`."),
+    "provisioning": (True, "RunPod is looking for a machine; it may already be charged for."),
+    "starting": (True, "The machine is there and loads its image."),
+    "running": (True, "The pod is at work. It ends by itself, at the latest {latest}."),
+    "exited": (True, "The pod's container has stopped and its disk still costs: `elle pod down {run}`."),
+    "error": (True, "The pod's container cannot run: `elle pod down {run}`."),
+    "unreachable": (True, "RunPod cannot be asked now ({remark}). What runs there ends by itself, latest {latest}."),
+    "succeeded": (
+        False,
+        "The weights are in {weights}, file by file as they were checked. Nothing is rented any more.",
+    ),
+    "failed": (False, "It failed: {remark}. Nothing is rented any more."),
+    "expired": (False, "It reached its limit of time and ended itself: {remark}. Nothing is rented any more."),
+    "stopped": (False, "You ended it. Nothing is rented any more."),
+    "never-started": (False, "It did not start in time and was ended. Nothing is rented any more."),
+    "refused": (False, "Nothing is rented: {remark}."),
+    "lost": (False, "It is gone and left no result. What it had uploaded is kept. Nothing is rented any more."),
+    "queued": (True, "The job waits for a worker; nothing is charged while it waits."),
+    "in-progress": (True, "A worker is at work on the job. It ends by itself, at the latest {latest}."),
+    "deployed": (True, "The endpoint answers at {remark}. Its workers cost while they run: `elle pod down {run}`."),
+}
+#: States that do not change any more.
+FINAL = tuple(state for state, (costs, _) in STATES.items() if not costs and state not in ("dry-run", "preparing"))
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a rental. state: of STATES; sentence: what it means; cost_so_far: dollars, None where unknown;
+    weights: the model repositories that hold checked weights."""
+
+    run_id: str
+    state: str
+    sentence: str
+    pod: str | None = None
+    cost_so_far: float | None = None
+    weights: tuple[str, ...] = ()
+
+    @property
+    def costs(self) -> bool:
+        """Whether it costs money, or may."""
+        return STATES[self.state][0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"weights": list(self.weights), "costs": self.costs}
+
+
+@dataclass
+class Record:
+    """What is kept of a rental, written before and after every step that costs: another process can go on from it.
+
+    kind: pod, job or endpoint; id: RunPod's; hourly: dollars; limit: seconds that it may take, start included; times
+    are seconds of the epoch.
+    """
+
+    run_id: str
+    kind: str
+    name: str
+    state: str = "preparing"
+    id: str | None = None
+    hourly: float = 0.0
+    limit: float = 0.0
+    created: float = field(default_factory=time.time)
+    asked: float | None = None
+    rented: float | None = None
+    ended: float | None = None
+    remark: str = ""
+    dataset: str = ""
+    models: list[str] = field(default_factory=list)
+    endpoint: str = ""
+    before: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return paths.runs() / self.run_id
+
+    def save(self, **changes: Any) -> "Record":
+        for name, value in changes.items():
+            setattr(self, name, value)
+        storage.write_json(self.folder / FILE, asdict(self))
+        return self
+
+    def settle(self, state: str, remark: str = "") -> Status:
+        """Write a state that does not change any more."""
+        self.save(state=state, remark=remark or self.remark, ended=self.ended or time.time())
+        return self.status()
+
+    def status(self, state: str | None = None, remark: str = "") -> Status:
+        state = state or self.state
+        latest = "now" if self.rented is None else time.strftime("%H:%M", time.localtime(self.rented + self.limit))
+        sentence = STATES[state][1].format(
+            run=self.run_id, latest=latest, remark=remark or self.remark or "see its log", weights=self.weights_text()
+        )
+        cost = None
+        if self.kind == "pod":
+            since = 0.0 if self.rented is None else (self.ended or time.time()) - self.rented
+            cost = round(since / 3600 * self.hourly, 6)
+        weights = tuple(self.models) if state == "succeeded" else ()
+        return Status(self.run_id, state, sentence, self.id, cost, weights)
+
+    def weights_text(self) -> str:
+        return ", ".join(self.models)
+
+
+def runs(kinds: Iterable[str] = ("pod", "job", "endpoint")) -> list[str]:
+    """The runs that rented something, or were about to, oldest first."""
+    found = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
+    return [each["run_id"] for each in sorted(found, key=lambda each: each["created"]) if each["kind"] in kinds]
+
+
+def load(run_id: str | None, kinds: Iterable[str] = ("pod", "job", "endpoint")) -> Record:
+    """The record of a run; None: of the newest one of these kinds.
+
+    Raises:
+        ElleError: there is none.
+    """
+    kinds = tuple(kinds)
+    known = runs(kinds)
+    if run_id is None and known:
+        run_id = known[-1]
+    if run_id not in known:
+        what = f"nothing was rented by run {run_id!r}" if run_id else "nothing was rented from here"
+        fix = f"one of: {', '.join(known[-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
+        raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
+    return Record(**storage.read_json(paths.runs() / str(run_id) / FILE))
+
+
+def begin(run_id: str, kind: str, **values: Any) -> Record:
+    """A new record, written; nothing is rented yet.
+
+    Raises:
+        ElleError: the run has one already, and it is not over.
+    """
+    if run_id in runs():
+        old = load(run_id)
+        if old.state not in (*FINAL, "preparing"):
+            fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
+            raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.folder / FILE), fix=fix)
+    return Record(run_id, kind, f"elle-{run_id}", **values).save()
+
+
+def new_id(stem: str) -> str:
+    """A run's name of the recipe and the time."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def checked_id(run_id: str) -> str:
+    """A run's name as it may stand in a path, a pod's name and a repository.
+
+    Raises:
+        ElleError: it may not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", run_id) or ".." in run_id:
+        raise ElleError(f"{run_id!r} is no name of a run", where="--run-id", fix="letters, digits, '-', '_', '.'")
+    return run_id
+
+
+def environment() -> list[dict[str, str]]:
+    """The environment variables that renting needs, as rows of a table: never their values."""
+    return [
+        {"variable": name, "for": what, "needed by": who, "set": "yes" if os.environ.get(name, "").strip() else "no"}
+        for name, (what, who) in VARIABLES.items()
+    ]
+
+
+def needed(*names: str) -> None:
+    """Check what must be set before anything is sent.
+
+    Raises:
+        ElleError: with every variable that is missing, and what it is for.
+    """
+    repositories = [os.environ.get(name, "") for name in ("HF_DATASET_REPO", "HF_MODEL_REPO") if name in names]
+    missing = [name for name in names if not os.environ.get(name, "").strip()]
+    if "HF_USERNAME" in missing and repositories and all("/" in each for each in repositories):
+        missing.remove("HF_USERNAME")  # each repository names its user
+    if missing:
+        lines = "".join(f"\n    {name}: {VARIABLES[name][0]}" for name in missing)
+        raise ElleError(
+            f"not set, nothing was sent:{lines}",
+            where="environment",
+            fix="export them (docs/runpod.md says where to get each); --dry-run needs none",
+        )
+
+
+def confirmed(confirm: Confirm, question: str, where: str) -> None:
+    """Ask before anything is sent.
+
+    Raises:
+        ElleError: the answer is no.
+    """
+    if not confirm(question):
+        raise ElleError("not confirmed: nothing was sent, nothing is rented", where=where, fix="--yes")
+
+
+def dataset_repository() -> str:
+    """HF_DATASET_REPO under HF_USERNAME; where nothing is set (a dry run), the variables' own names."""
+    return _named("HF_DATASET_REPO")
+
+
+def model_repository() -> str:
+    return _named("HF_MODEL_REPO")
+
+
+def _named(variable: str) -> str:
+    if os.environ.get(variable, "").strip():
+        return hub.repository(None, variable)
+    return f"{os.environ.get('HF_USERNAME', '').strip() or '$HF_USERNAME'}/${variable}"
+
+
+def token_secret() -> str:
+    """The name of the RunPod account secret that holds HF_TOKEN: another token is another secret."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return f"elle_hf_token_{hashlib.sha256(token.encode()).hexdigest()[:8] if token else '{of the token}'}"
+
+
+def in_hub(repo: str, files: Mapping[str, Iterable]) -> list[str]:
+    """Those of `files` (name → (bytes, sha256)) that a model repository does not hold as they are."""
+    there = hub.listing(repo, "model")
+    wrong = []
+    for name, (size, sha256) in files.items():
+        found = there.get(name)
+        lfs = found is not None and len(found[1]) == 64
+        if found is None or found[0] != size or (lfs and found[1] != sha256):
+            wrong.append(name)
+    return wrong

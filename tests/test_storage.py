@@ -1,0 +1,77 @@
+"""Files are whole or absent; a faulty line is named; errors say what, where and how to fix it."""
+
+import os
+
+import pytest
+
+from elle.base import paths, storage
+from elle.base.errors import ElleError, unknown
+
+
+def test_rows_come_back_in_order(tmp_path):
+    rows = [{"a": 1}, {"b": "↑ é"}]
+    assert storage.write(tmp_path / "x.jsonl", iter(rows)) == 2
+    assert list(storage.read(tmp_path / "x.jsonl")) == rows
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x.jsonl"
+    storage.write(path, [{"old": 1}])
+
+    def failing():
+        yield {"new": 1}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.write(path, failing())
+    assert list(storage.read(path)) == [{"old": 1}]
+    assert os.listdir(tmp_path) == ["x.jsonl"]  # noqa: PTH208
+
+
+def test_nan_is_refused_rather_than_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"a": ', "not valid JSON"),
+        ("[1]", "a JSON list"),
+        ("null", "a JSON NoneType"),
+        (b"\xff\xfe", "not valid JSON"),
+    ],
+)
+def test_a_faulty_line_is_named(tmp_path, line, what):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a":1}\n\n' + (line.encode() if isinstance(line, str) else line) + b"\n")
+    with pytest.raises(ElleError, match=what) as caught:
+        list(storage.read(path))
+    assert caught.value.where == f"{path}:3"
+
+
+def test_an_unwritable_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ElleError, match="cannot write") as caught:
+        storage.write_json(tmp_path / "file" / "x.json", {})
+    assert caught.value.fix
+
+
+def test_a_missing_file_is_a_clear_error(tmp_path):
+    with pytest.raises(ElleError, match="cannot read"):
+        list(storage.read(tmp_path / "none.jsonl"))
+    with pytest.raises(ElleError, match="not found"):
+        storage.read_json(tmp_path / "none.json")
+
+
+def test_an_unknown_name_gets_the_nearest_or_the_list():
+    assert "did you mean 'nano'" in str(unknown("profile", "nnao", ["nano", "smoke"]))
+    assert "nano, smoke" in str(unknown("profile", "zzz", ["smoke", "nano"]))
+
+
+def test_shown_paths_are_never_absolute(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELLE_RUNS", str(tmp_path / "runs"))
+    assert paths.shown(paths.root() / "configs" / "nano.yaml") == "configs/nano.yaml"
+    assert paths.shown(tmp_path / "runs" / "lab") == "runs/lab"
+    assert paths.shown("/somewhere/else/file.txt") == "file.txt"
