@@ -38,7 +38,7 @@ from elle.base.process import interruptible
 from elle.base.tables import markdown
 from elle.briefings import dataset
 from elle.plan import hardware, models, recipe
-from elle.plan.recipe import environment
+from elle.plan.recipe import trainer_environment
 from elle.training.launch import PACKAGES
 
 PROBE = Path(__file__).with_name("gpu_probe.py")
@@ -105,7 +105,7 @@ def make_tokenizer(train: Path, folder: Path) -> Path:
     """A tokenizer of the data: which tokens fill a row decides neither memory nor speed."""
     from elle.training import nano
 
-    texts = (turn["value"] for row in storage.read(train) for turn in row["conversations"])
+    texts = (turn["value"] for row in storage.read_lines(train) for turn in row["conversations"])
     nano.train_tokenizer(texts, 1024).save_pretrained(folder)
     return folder
 
@@ -114,7 +114,7 @@ def prepared(named: str, work: Path, number: int, options: argparse.Namespace, t
     """What is to be run: the recipe's own content with the changes asked for, in a file of its own."""
     file, *changes = named.split(",")
     given = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes)}
-    config = recipe.merge(yaml_files.read_yaml(paths.located(file), "recipe"), given)
+    config = recipe.merged(yaml_files.read_yaml(paths.located(file), "recipe"), given)
     model = models.find(str(config.get("base_model")))
     if model is None:
         raise ElleError("nothing says how large this base is", where=file, fix="add it to configs/models.yaml")
@@ -122,7 +122,7 @@ def prepared(named: str, work: Path, number: int, options: argparse.Namespace, t
     if not base.exists():
         make_base(model, base, tokenizer)
     zero = recipe.zero(config)[0].stage
-    config = recipe.merge(
+    config = recipe.merged(
         config,
         {
             "base_model": str(base),
@@ -163,7 +163,7 @@ def start(run: dict, after: subprocess.Popen | None, options: argparse.Namespace
         command[1:1] = launcher
     with path.with_suffix(".log").open("w") as log:
         return subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment() | variables, start_new_session=True
+            command, stdout=log, stderr=subprocess.STDOUT, env=trainer_environment() | variables, start_new_session=True
         )
 
 

@@ -124,7 +124,7 @@ def compare(row: dict) -> Compared:
 
 
 def compare_all(path: Path) -> list[Compared]:
-    return [compare(row) for row in storage.read(path)]
+    return [compare(row) for row in storage.read_lines(path)]
 
 
 def title(row: dict) -> str:

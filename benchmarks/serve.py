@@ -181,7 +181,7 @@ def main() -> int:
         times = f"{point['p50']:.2f} | {point['p95']:.2f}"
         print(f"| {point['concurrency']} | {kind} | {point['tokens_per_second']:,.0f} | {tokens} | {times} |")
     if arguments.picture:
-        plots.serving.load(points).savefig(arguments.picture, dpi=110)
+        plots.serving.load_test(points).savefig(arguments.picture, dpi=110)
     return int(vllm < RATIO * one)
 
 

@@ -76,7 +76,7 @@ def by_hand(prepared: launch.Prepared, steps: int) -> dict:
 
 def by_axolotl(prepared: launch.Prepared, steps: int) -> dict:
     """Train the recipe; its processor's time is looked up at the first log and at the last."""
-    job = launch.start(prepared)
+    job = launch.start_training(prepared)
     marks: dict[int, tuple[float, int]] = {}
     while job.running:
         rows = [row for row in history.read_history(prepared.progress) if history.TOTAL in row]

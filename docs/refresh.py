@@ -72,7 +72,7 @@ def output(command: str) -> str:
         ElleError: there is no such recipe; one without `--data`, whose figures would depend on what was generated here.
     """
     words = command.split()[1:]
-    if words[0] == "plan" and words[1] not in profile.names() and "--data" not in words:
+    if words[0] == "plan" and words[1] not in profile.profile_names() and "--data" not in words:
         raise ElleError("a recipe's figures depend on the data here", where=command, fix="give it --data SET")
     printed, status = io.StringIO(), 0
     with (
@@ -160,7 +160,7 @@ def shares() -> list[dict[str, str]]:
         low, high = speed.SHARES[generation, method]
         return f"{100 * low:g}–{100 * high:g} %"
 
-    listed = yaml_files.table("gpus")["gpus"].values()
+    listed = yaml_files.config_table("gpus")["gpus"].values()
     return [
         {
             "generation": generation.capitalize(),
@@ -294,7 +294,7 @@ def pages() -> list[Path]:
 
 def picture() -> tuple[Path, str]:
     """The picture of docs/costs.md, and the digest of the figures that it is to show."""
-    told = economics.text(economics.compare())
+    told = economics.costs_text(economics.compare_costs())
     return paths.root() / "docs" / "images" / "costs.png", hashlib.sha256(told.encode()).hexdigest()
 
 

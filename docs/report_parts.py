@@ -32,7 +32,7 @@ def parts(card: Mapping[str, Any]) -> dict[str, str]:
         "report": "\n".join(["```text", *(f"{name:<{width}}  {value}" for name, value in lines.items()), "```"]),
         "steps": ", ".join(f"{step} {seconds:,.0f}" for step, seconds in card["step_seconds"].items()),
         "training": markdown([_training(row) for row in training["trainings"]]),
-        "load": markdown(answers.table(serving["points"])),
+        "load": markdown(answers.load_table(serving["points"])),
     }
 
 
@@ -40,7 +40,7 @@ def _figures(card: Mapping[str, Any]) -> str:
     return markdown(
         [
             {"": row["metric"]} | {NAMES.get(model, model): cell["value"] for model, cell in row["cells"].items()}
-            for row in report.rows(card)
+            for row in report.metric_rows(card)
             if row["metric"] in CHOSEN
         ]
     )

@@ -90,7 +90,7 @@ def prepare(small_data, small_base):
 def trained(prepare, tmp_path_factory):
     """The smoke recipe, really trained, without a break."""
     prepared = prepare(tmp_path_factory.mktemp("trained"))
-    return launch.follow(prepared, launch.start(prepared))
+    return launch.follow(prepared, launch.start_training(prepared))
 
 
 @pytest.fixture(scope="session")

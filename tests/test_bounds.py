@@ -49,14 +49,14 @@ METRICS = parse(PROMPT)
     ],
 )
 def test_stated_confidences(text, shares):
-    found = bounds.stated(words.read({"nsm": text}))
+    found = bounds.stated(words.read_words({"nsm": text}))
     assert [f"{share.normalize():f}" for _, _, share in found] == shares
     assert bool(bounds.above(found)) == any(float(share) > 0.95 for share in shares)
 
 
 def test_a_key_may_state_a_confidence():
-    assert bounds.above(bounds.stated(words.read({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
-    assert not bounds.stated(words.read({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
+    assert bounds.above(bounds.stated(words.read_words({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
+    assert not bounds.stated(words.read_words({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_key_may_state_a_confidence():
 )
 def test_fabrications(text, strict, lenient):
     texts = {"summary": text}
-    found = fabrication.faults(words.read(texts), METRICS, Checker(METRICS).check(texts))
+    found = fabrication.faults(words.read_words(texts), METRICS, Checker(METRICS).check(texts))
     assert tuple(map(len, found)) == (strict, lenient), found
     assert set(found[1]) <= set(found[0])
 
@@ -98,7 +98,7 @@ def test_the_known_words_are_those_of_the_targets():
     for kind, count in (("basic", 300), ("cic", 512)):
         for index in range(count):
             _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 31, index)["conversations"])
-            texts = words.read(json.loads(answer))
+            texts = words.read_words(json.loads(answer))
             metrics = parse(prompt)
             codes = {code.lower() for code, _ in metrics.nations}
             analogue = set(re.findall(r"[^\W\d_]+", metrics.cic.analogue.lower())) if metrics.cic else set()

@@ -52,7 +52,7 @@ def targets() -> list[tuple[Metrics, dict[str, str]]]:
 def test_the_committed_sample_and_hashes_are_what_the_command_makes(kind, count, shown, tmp_path):
     committed = storage.read_json(DATA / "manifests" / f"{kind}-{count}-42.json")
     assert dataset.build(kind, count, 42, tmp_path) == committed
-    sample = list(storage.read(DATA / "samples" / f"{kind}-42.jsonl"))
+    sample = list(storage.read_lines(DATA / "samples" / f"{kind}-42.jsonl"))
     assert sample == [dataset.row(kind, 42, index) for index in range(100)]
     assert sample[shown]["conversations"][1]["value"] in (DATA / "README.md").read_text()  # the card shows a real one
 
@@ -511,7 +511,7 @@ def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
 
     dataset.build("cic", 60, 3, tmp_path)
     train = tmp_path / "train.jsonl"
-    rows = list(storage.read(train))
+    rows = list(storage.read_lines(train))
     leaked = dataset.read_split(tmp_path, "test")[0]
     spoiled = json.loads(json.dumps(rows[1]))
     answer = json.loads(spoiled["conversations"][2]["value"])
@@ -519,7 +519,7 @@ def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
     spoiled["conversations"][2]["value"] = json.dumps(answer, ensure_ascii=False)
     unreadable = json.loads(json.dumps(rows[2]))
     unreadable["conversations"][1]["value"] = "What is up?"
-    storage.write(train, [leaked, spoiled, unreadable, *rows[3:]])
+    storage.write_lines(train, [leaked, spoiled, unreadable, *rows[3:]])
     found = audits.audit(tmp_path)
     text = "\n".join(found["faults"])
     for part in (
@@ -556,7 +556,7 @@ def record(number: int) -> dict:
 def test_a_users_records_become_a_set(tmp_path):
     rows = [record(number) for number in range(40)]
     rows += [rows[0]] * 3  # the same figures again: they stay in one split
-    storage.write(tmp_path / "mine.jsonl", rows)
+    storage.write_lines(tmp_path / "mine.jsonl", rows)
     arguments = ["data", "convert", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "set"), "--json"]
     ran = CliRunner().invoke(cli.cli, arguments)
     assert ran.exit_code == 0, ran.output
@@ -610,7 +610,7 @@ def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path,
 @pytest.mark.parametrize("form", dataset.FORMATS)
 def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
     mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
-    storage.write(mine, [record(number) for number in range(100)])
+    storage.write_lines(mine, [record(number) for number in range(100)])
     limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
     ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert ran.returncode == 1

@@ -154,46 +154,46 @@ def test_an_assumption_that_cannot_be_is_refused(values, said):
 
 
 def test_every_assumption_changes_something():
-    base = json.dumps(economics.compare()["options"])
+    base = json.dumps(economics.compare_costs()["options"])
     changed = {
         "tokens_in": 100.0, "tokens_out": 100.0, "model": "qwen2.5-14b", "gpu": "h200", "gpus": 2, "price": 1.0,
         "alone": 10.0, "full": 100.0, "utilisation": 0.5, "cold_start": 5.0, "idle": 5.0, "together": 20,
         "training": 50.0,
     }  # fmt: skip
     for name, value in changed.items():
-        assert json.dumps(economics.compare(replace(Assumptions(), **{name: value}))["options"]) != base, name
-    assert set(economics.compare()["assumptions"]) == {*changed, "months"}
+        assert json.dumps(economics.compare_costs(replace(Assumptions(), **{name: value}))["options"]) != base, name
+    assert set(economics.compare_costs()["assumptions"]) == {*changed, "months"}
 
 
 def test_the_page_lists_every_assumption_and_its_default():
     listed = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (paths.root() / "docs" / "costs.md").read_text(), re.MULTILINE)
     assert {name: Assumptions.given({name: value}) for name, value in listed} == dict.fromkeys(
-        economics.compare()["assumptions"], Assumptions()
+        economics.compare_costs()["assumptions"], Assumptions()
     )
 
 
 def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():
-    found = economics.compare(Assumptions(model="qwen2.5-72b"))
+    found = economics.compare_costs(Assumptions(model="qwen2.5-72b"))
     names = [row["option"] for row in found["options"] if row["kind"] != "api"]
     assert names == ["always on: 2 x H100 SXM", "serverless: 2 x H100"]
     assert all(
         end is None for row in found["options"][-2:] for ends in row["break_even"].values() for end in ends.values()
     )
-    assert "never" in economics.text(found)
+    assert "never" in economics.costs_text(found)
 
 
 def test_what_the_page_says_is_so():
     """docs/costs.md's prose; it must be read again when this changes."""
 
     def found(**values) -> dict:
-        return {row["option"]: row for row in economics.compare(Assumptions(**values))["options"]}
+        return {row["option"]: row for row in economics.compare_costs(Assumptions(**values))["options"]}
 
     haiku, newest = "Claude Haiku 4.5", "Claude Haiku 5.5"
     rows = found()
     prices = [row["dollars_a_briefing"]["1000"]["low"] for row in rows.values() if row["kind"] == "api"]
     alone = [row["isolated"]["low"] for row in rows.values() if row["kind"] == "serverless"]
     assert min(alone) > max(prices)  # "cost more on serverless GPUs than by any of these APIs"
-    assert economics.compare()["documents"]["haiku"] >= 100 * max(prices)
+    assert economics.compare_costs()["documents"]["haiku"] >= 100 * max(prices)
     even = rows["always on: 1 x H100 SXM"]["break_even"]
     assert 500_000 < even[haiku]["low"] < even[haiku]["high"] < 600_000
     assert 3.5e6 < even[newest]["low"] < even[newest]["high"] < 4.5e6
@@ -209,15 +209,15 @@ def test_what_the_page_says_is_so():
 def test_tokens_of_a_run():
     folder = paths.runs() / "r"
     line = {"output": "{}", "completion_tokens": 50, "seconds": 1.0}
-    storage.write(
+    storage.write_lines(
         folder / "outputs" / "tuned.jsonl", [line | {"id": str(n), "prompt_tokens": 100 + n} for n in range(3)]
     )
-    assert economics.measured("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
+    assert economics.measured_tokens("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
     said = CliRunner().invoke(cli.cli, ["costs", "--run", "r", "-p", "tokens_out", "60", "--json"])
     assumed = json.loads(said.output)["assumptions"]
     assert (assumed["tokens_in"], assumed["tokens_out"]) == (101.0, 60.0)
     with pytest.raises(ElleError):
-        economics.measured("none")
+        economics.measured_tokens("none")
 
 
 def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
@@ -227,7 +227,7 @@ def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
     assert "list prices" in said
     planned = json.loads(CliRunner().invoke(cli.cli, ["plan", "starter", "--json"]).stdout)["dollars"]["high"]
     assert f"training: {planned:.3g} dollars" in said
-    found = economics.compare()
+    found = economics.compare_costs()
     documents = {row["the documents"]: row for row in economics.claim_rows(found)}
     assert documents["a briefing by Haiku"]["said"] == "0.5"
     assert documents["break-even, briefings"]["here"].startswith("510,000 to 583,000 a month")

@@ -140,7 +140,9 @@ def test_the_tests_that_are_promised_exist():
 
 def test_every_notebook_is_run_and_named_everywhere():
     names = [path.stem for path in NOTEBOOKS]
-    assert profile.load("smoke").notebooks == names, "a notebook that smoke leaves out is run by no test"
-    assert profile.load("course").notebooks == names, "a notebook that course leaves out has no committed outputs"
+    assert profile.load_profile("smoke").notebooks == names, "a notebook that smoke leaves out is run by no test"
+    assert profile.load_profile("course").notebooks == names, (
+        "a notebook that course leaves out has no committed outputs"
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| \[\d\d · .+\]\(notebooks/(\w+)\.ipynb\) \|", readme, re.MULTILINE) == names

@@ -59,7 +59,7 @@ def base(folder):
 def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
     file = written(tmp_path / "d.json", **changes)
     with pytest.raises(ElleError) as caught:
-        deployments.load(file)
+        deployments.load_deployment(file)
     assert what in str(caught.value)
     assert fix in caught.value.fix
     assert caught.value.where == str(file)
@@ -67,10 +67,10 @@ def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
 
 def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ElleError, match="no such file"):
-        deployments.load(tmp_path / "none.json")
+        deployments.load_deployment(tmp_path / "none.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ElleError, match="no JSON object"):
-        deployments.load(tmp_path / "list.json")
+        deployments.load_deployment(tmp_path / "list.json")
 
 
 @pytest.mark.parametrize(("rank", "reserved"), [(1, 1), (2, 8), (16, 16), (17, 32), (64, 64), (128, 128), (300, 320)])
@@ -111,12 +111,12 @@ def test_the_allowed_ranks_are_vllms_own():
 
 def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
     """2,048, as documented, is less than the documents' own CIC examples have."""
-    found = deployments.load(FILE)
-    deployments.check(found)
+    found = deployments.load_deployment(FILE)
+    deployments.check_fit(found)
     with pytest.raises(ElleError, match="3,012 tokens together, and max_model_len is 2,048") as caught:
-        deployments.check(found.model_copy(update={"max_model_len": 2048}))
+        deployments.check_fit(found.model_copy(update={"max_model_len": 2048}))
     assert caught.value.fix == "set it to 3,072 or more"
-    deployments.check(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
+    deployments.check_fit(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
 def test_a_model_that_does_not_fit_is_refused_with_what_would(model, gpu, gpus, fits):
     deployment = Deployment(model_id=model, gpu=gpu, gpus=gpus, max_model_len=4096)
     if fits:
-        found = deployments.check(deployment)
+        found = deployments.check_fit(deployment)
         assert found.weights + found.adapters + found.working + found.cache == pytest.approx(found.usable)
         assert found.sequences >= 1
         return
     with pytest.raises(ElleError, match="does not fit") as caught:
-        deployments.check(deployment)
+        deployments.check_fit(deployment)
     assert "what would fit: " in caught.value.fix
     assert "an hour" in caught.value.fix
 
@@ -148,11 +148,11 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(model, gpu, gpus, 
 def test_memory_is_counted_as_published():
     """Qwen2.5-72B: 80 layers, 8 key-value heads of 128, bf16: 327,680 bytes a token; 145.4 GB of weights."""
     deployment = Deployment(model_id="Qwen/Qwen2.5-72B", gpu="h200", gpus=4)
-    found = deployments.check(deployment)
+    found = deployments.check_fit(deployment)
     assert 4 * found.weights == pytest.approx(145.4, abs=0.1)
     assert found.tokens == pytest.approx(1e9 * found.cache / (327_680 / 4), rel=1e-4)
     assert found.usable == pytest.approx(0.9 * 150.75)
-    with_lora = deployments.check(deployment.model_copy(update={"enable_lora": True, "max_lora_rank": 64}))
+    with_lora = deployments.check_fit(deployment.model_copy(update={"enable_lora": True, "max_lora_rank": 64}))
     assert with_lora.adapters == pytest.approx(2e-9 * models.find("Qwen/Qwen2.5-72B").lora(64))
 
 
@@ -163,11 +163,11 @@ def test_what_cannot_be_spread_or_held_is_named():
         ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less"),
     ):
         with pytest.raises(ElleError, match=what):
-            deployments.check(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
+            deployments.check_fit(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
     with pytest.raises(ElleError, match="key-value cache holds") as caught:
-        deployments.check(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
+        deployments.check_fit(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
     assert "max_model_len of at most" in caught.value.fix
-    assert deployments.check(Deployment(model_id="some/unknown-model", gpu="h100")) is None
+    assert deployments.check_fit(Deployment(model_id="some/unknown-model", gpu="h100")) is None
 
 
 # What is served here
@@ -192,7 +192,7 @@ def test_a_model_is_found_by_folder_by_run_and_by_adapter(tmp_path):
 def test_an_adapter_is_served_under_the_models_name_and_its_base_beside_it(tmp_path):
     """A run whose recipe is QLoRA has no whole model: its weights could not be served."""
     on_top = adapter(tmp_path / "lora", 20, base(tmp_path / "base"))
-    found = deployments.here(Deployment(model_id=str(on_top)))
+    found = deployments.for_this_machine(Deployment(model_id=str(on_top)))
     assert (found.served_name, found.model_id) == ("elle-base", str((tmp_path / "base").resolve()))
     assert found.adapters == {"elle": str(on_top.resolve())}
     assert deployments.render_command(found)[-2:] == [
@@ -207,22 +207,22 @@ def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypa
     shape |= {"intermediate_size": 29568, "vocab_size": 152064}
     storage.write_json(tmp_path / "config.json", shape)
     monkeypatch.setattr(deployments, "_here", lambda: H200)
-    assert deployments.here(Deployment(model_id=str(tmp_path))).gpus == 2
-    assert deployments.here(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
+    assert deployments.for_this_machine(Deployment(model_id=str(tmp_path))).gpus == 2
+    assert deployments.for_this_machine(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
     monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h100", 1))
     with pytest.raises(ElleError, match="does not fit 1 x H100") as caught:
-        deployments.here(Deployment(model_id=str(tmp_path)))
+        deployments.for_this_machine(Deployment(model_id=str(tmp_path)))
     assert "2 x A100" in caught.value.fix
     monkeypatch.setattr(deployments, "_here", lambda: hardware.find("cpu"))
     with pytest.raises(ElleError, match="of memory on a CPU"):
-        deployments.here(Deployment(model_id=str(tmp_path)))
+        deployments.for_this_machine(Deployment(model_id=str(tmp_path)))
 
 
 # What it is rendered to
 
 
 def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path):
-    deployment = deployments.load(FILE)
+    deployment = deployments.load_deployment(FILE)
     deployment = deployments.with_adapters(deployment, [f"a={adapter(tmp_path)}", "b=us/er"])
     command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
     pairs = dict(itertools.pairwise(command))

@@ -263,7 +263,7 @@ def a_pod(count: int = 8, driver: str = "580.95.05", **changes) -> Machine:
     return Machine(**(facts | {"gpus": [Gpu("NVIDIA H200", 150.755, driver)] * count} | changes))
 
 
-def messages(findings: list[machine.Finding], level: str) -> str:
+def messages(findings: list[machine.MachineFault], level: str) -> str:
     return "\n".join(finding.message for finding in findings if finding.level == level)
 
 
@@ -406,13 +406,13 @@ def check_elle(words: list[str], whole: bool) -> None:
         assert not whole, f"something is missing: {words}"
         return
     if command.name == "run":
-        chosen = profile.load(given["profile"])
+        chosen = profile.load_profile(given["profile"])
         steps = pipeline.select(chosen, [part for part in (given["only"] or "").split(",") if part])
-        pipeline.plan(chosen, steps, dict(given["parameters"]))
+        pipeline.step_parameters(chosen, steps, dict(given["parameters"]))
     if command.name == "costs":
         economics.Assumptions.given(dict(given["changes"]))
     recipe = given.get("target") if command.name in ("plan", "up") else given.get("recipe")
-    assert recipe is None or recipe in profile.names() or (ROOT / recipe).is_file(), words
+    assert recipe is None or recipe in profile.profile_names() or (ROOT / recipe).is_file(), words
 
 
 def check_papermill(words: list[str]) -> None:

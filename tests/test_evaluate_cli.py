@@ -17,7 +17,7 @@ from test_serving import completion, fake  # noqa: F401
 from elle.base import storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
-from elle.evaluation.inputs import read_outputs, read_rows
+from elle.evaluation.inputs import read_outputs, read_test_rows
 from elle.evaluation.scorecard import METRICS
 from elle.serving.answers import Endpoint, collect, fingerprint, schema_of, usage
 from elle.serving.client import Batch
@@ -34,7 +34,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(data):
-    return read_rows(data)
+    return read_test_rows(data)
 
 
 def covered(card: dict) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def covered(card: dict) -> tuple[int, int]:
 
 
 def write(path, outputs):
-    storage.write(path, ({"id": name, "output": text} for name, text in outputs.items()))
+    storage.write_lines(path, ({"id": name, "output": text} for name, text in outputs.items()))
     return path
 
 
@@ -77,7 +77,7 @@ class Oracle:
 def test_data_in_each_form(tmp_path, form):
     dataset.build("basic", 100, 9, tmp_path, format="parquet" if form == "parquet" else "jsonl")
     path = tmp_path if form == "folder" else tmp_path / f"test.{form}"
-    file = write(tmp_path / "o.jsonl", right(read_rows(path)))
+    file = write(tmp_path / "o.jsonl", right(read_test_rows(path)))
     card = json.loads(elle("--data", path, "--outputs", file, "--json").stdout)
     assert covered(card) == (5, 5)
     assert card["metrics"]["all_right"]["value"] == 1
@@ -167,7 +167,7 @@ def test_a_server_is_asked_and_the_answers_are_kept(tmp_path, data, rows, fake):
     card = json.loads(elle(*ask, "--price", 3.6).stdout)
     assert card["metrics"]["all_right"]["value"] == 1
     assert read_outputs(file) == right(rows)
-    assert [row["id"] for row in storage.read(file)] == [row["id"] for row in rows]
+    assert [row["id"] for row in storage.read_lines(file)] == [row["id"] for row in rows]
     assert (card["usage"]["asked"], card["usage"]["kept"], card["answers"]) == (25, 0, str(file))
     assert card["usage"]["dollars_a_briefing"] == pytest.approx(card["usage"]["seconds"] / 1000 / 25, rel=0.01)
     assert card["requests"]["completion_tokens"] == {"value": 2.0, "n": 25, "low": 2.0, "high": 2.0}
@@ -195,12 +195,12 @@ def test_failed_requests_are_asked_again_and_others_not(tmp_path, data, rows, fa
     done = elle(*ask)
     assert "3 of 25 requests have no answer; the first: HTTP 400: out of luck" in str(done.exception)
     assert covered(json.loads(done.stdout)) == (25, 22)
-    assert {row["id"] for row in storage.read(file) if row["output"] is None} == unlucky
+    assert {row["id"] for row in storage.read_lines(file) if row["output"] is None} == unlucky
     oracle.asked.clear()
     oracle.broken = lambda name: False
     assert covered(json.loads(elle(*ask).stdout)) == (25, 25)
     assert set(oracle.asked) == unlucky
-    assert len(list(storage.read(file))) == 25
+    assert len(list(storage.read_lines(file))) == 25
 
 
 def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(tmp_path, data, rows, fake):
@@ -226,7 +226,7 @@ def test_another_question_is_not_taken_for_answered(tmp_path, data, rows, fake, 
         changed = [json.loads(json.dumps(row)) for row in rows]
         for row in changed:
             row["conversations"][1]["value"] = row["conversations"][1]["value"].replace("alerts ", "alerts 1")
-        storage.write(tmp_path / "changed.jsonl", changed)
+        storage.write_lines(tmp_path / "changed.jsonl", changed)
         change = ("--data", tmp_path / "changed.jsonl")
     before = file.read_bytes()
     done = elle(*ask, *change)

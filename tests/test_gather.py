@@ -188,7 +188,7 @@ def texts(figure) -> str:
 def test_the_figure_of_errors_names_units_groups_and_n():
     judged = records("cic", flawed("cic"))
     found = errors_by(judged)
-    said = texts(plots.evaluation.errors(found))
+    said = texts(plots.evaluation.error_map(found))
     for text in ("wrong numbers", "wrong briefings", "nations", "characters", "95 % interval", "PLASMA"):
         assert text in said
     for name in ("phase", "nations", "length"):
@@ -196,7 +196,7 @@ def test_the_figure_of_errors_names_units_groups_and_n():
             assert label in said
             assert f"n = {share.n}" in said
     assert f"{found['metric'].groups[UNBOUND].n} numbers stand by no metric" in said
-    assert "length" not in texts(plots.evaluation.errors({"nations": found["nations"]}))
+    assert "length" not in texts(plots.evaluation.error_map({"nations": found["nations"]}))
 
 
 def test_models_side_by_side():
@@ -219,10 +219,10 @@ def test_differences_as_figure_and_as_text():
     said = texts(plots.evaluation.differences(found, "old", "new"))
     assert "new against old, 40 briefings" in said
     assert f"p = {found.metrics['json_strict'].p_holm:.2g}" in said
-    text = tables.differences(found, "old", "new")
+    text = tables.differences_text(found, "old", "new")
     line = next(line for line in text.splitlines() if line.startswith("json_strict"))
     assert line.split()[:4] == ["json_strict", "0.9750", "1.0000", "+0.0250"]
-    assert "undefined" in tables.figures(score(ROWS["basic"], {}))
+    assert "undefined" in tables.figures_text(score(ROWS["basic"], {}))
 
 
 def test_reliability_bins_by_equal_mass():

@@ -92,9 +92,9 @@ def test_no_dollars_stand_in_a_guide_but_the_planners_and_the_documents(guide):
 
 @pytest.mark.parametrize("name", [name for name, *_ in refresh.PLANS])
 def test_a_documented_plan_is_a_profile_within_its_budget(name):
-    chosen = profile.load(name)
+    chosen = profile.load_profile(name)
     assert [step[:2] for step in chosen.notebooks] == ["00", "03", "04", "05", "07", "08", "10"]
-    pipeline.plan(chosen, chosen.notebooks, {})
+    pipeline.step_parameters(chosen, chosen.notebooks, {})
     plan = refresh.answered(name)
     assert plan["ok"]
     assert plan["verdict"] == "fits"
@@ -120,7 +120,7 @@ def test_what_the_guides_say_of_the_documents_budgets_is_so():
 def test_what_the_guides_say_of_our_own_cic_set_is_so(name):
     ours, theirs = (budget.find_data(data, "") for data in ("cic", "documents-cic"))
     assert round(theirs.tokens / theirs.examples / (ours.tokens / ours.examples)) == 5  # "a fifth"
-    chosen = profile.load(name)
+    chosen = profile.load_profile(name)
     assert (chosen.parameters["kind"], chosen.parameters["count"]) == ("cic", 10_000)
     plan = preflight.plan(profile.recipes(chosen)[0], **profile.plan_options(chosen))
     assert plan.data.examples == 9000
@@ -188,7 +188,7 @@ def test_what_the_pages_say_of_gpus_is_what_their_rows_say():
     for name in ("config_3b_qlora", "config_qlora"):  # "an A10 with a smaller micro batch"
         plan = preflight.plan(f"configs/{name}.yaml", gpu="a10", data="basic")
         assert plan.verdict == "does not fit"
-        fixed, changes = fix.nearest(plan)
+        fixed, changes = fix.nearest_recipe(plan)
         assert fixed.ok
         assert {key for change in changes for key, _, _ in change.parts()} == {
             "micro_batch_size",

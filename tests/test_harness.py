@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
-from elle.evaluation.inputs import read_rows
+from elle.evaluation.inputs import read_test_rows
 from elle.evaluation.scorecard import METRICS
 from helpers import cli
 
@@ -39,7 +39,7 @@ def sets(tmp_path_factory):
         dataset.build(kind, 500, 11, folder)
         rows = dataset.read_split(folder, "test")
         outputs = {row["id"]: spoilt(n, row["conversations"][2]["value"]) for n, row in enumerate(rows)}
-        storage.write(folder / "outputs.jsonl", ({"id": name, "output": text} for name, text in outputs.items()))
+        storage.write_lines(folder / "outputs.jsonl", ({"id": name, "output": text} for name, text in outputs.items()))
         found[kind] = folder, outputs, folder / "outputs.jsonl"
     return found
 
@@ -107,7 +107,7 @@ def test_the_harness_and_our_command_agree_exactly(sets):
 def test_what_is_undefined_stays_so(sets):
     folder, outputs, _ = sets["basic"]
     file = folder / "empty.jsonl"
-    storage.write(file, ({"id": name, "output": "sorry"} for name in outputs))
+    storage.write_lines(file, ({"id": name, "output": "sorry"} for name in outputs))
     found, _ = evaluated(dict.fromkeys(outputs, "sorry"), {"basic": str(folder)})
     assert figures(found, "basic") == own(folder, file)
     assert figures(found, "basic")["numeric_precision"] is None
@@ -128,7 +128,7 @@ def test_the_data_is_named_by_metadata_or_the_environment_and_must_be_of_the_kin
 @pytest.mark.real
 def test_the_harness_own_command_asks_a_server_the_same_questions(sets, tmp_path):
     folder, outputs, file = sets["basic"]
-    rows = {json.dumps(dataset.messages(row)): row["id"] for row in read_rows(folder)}
+    rows = {json.dumps(dataset.messages(row)): row["id"] for row in read_test_rows(folder)}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

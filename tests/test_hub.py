@@ -298,13 +298,13 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
 def test_the_repositorys_name(basic, monkeypatch, given_name, user, default, found):
     monkeypatch.setenv("HF_USERNAME", user)
     monkeypatch.setenv("HF_DATASET_REPO", default)
-    assert publishing.plan(basic, given_name, verdict=[]).repository == found
+    assert publishing.upload_plan(basic, given_name, verdict=[]).repository == found
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "a b", "/x", "x/", "../x", "a..b", "a--b", "-a", "é", "a" * 97, "a\n"])
 def test_what_is_no_repositorys_name_is_refused(basic, name):
     with pytest.raises(ElleError, match="repository"):
-        publishing.plan(basic, name, verdict=[])
+        publishing.upload_plan(basic, name, verdict=[])
 
 
 # ---- tokens, refusals

@@ -48,7 +48,7 @@ def test_the_map_is_a_picture_that_a_dark_page_does_not_swallow(lab):
 
 def test_every_profile_is_listed(lab):
     tables = " ".join(lab.outputs("text/html").all_text_contents())
-    for name in profile.names():
+    for name in profile.profile_names():
         assert name in tables
 
 

@@ -366,7 +366,7 @@ def test_moments_are_found():
 
 
 def verdicts(rows, **options):
-    return {row.measure: row.verdict for row in health.check(rows, **options)}
+    return {row.measure: row.verdict for row in health.check_health(rows, **options)}
 
 
 def test_a_healthy_run_raises_no_flag():
@@ -507,18 +507,18 @@ LOGS = {
 @pytest.mark.parametrize("case", diagnosis.CASES, ids=lambda case: case.name)
 def test_a_failure_is_recognised_and_explained(case):
     text = f"[2026-11-22] [INFO] [axolotl.train] Starting trainer...\nTraceback:\n{LOGS[case.name]}\n"
-    assert diagnosis.find(text, 1) is case
+    assert diagnosis.diagnose(text, 1) is case
     assert case.row in (paths.root() / "docs" / "troubleshooting.md").read_text()
 
 
 def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one():
     log = (paths.root() / "docs" / "planning.md").read_text()  # no log, but much about memory and disks
-    assert diagnosis.find("step 5\nTraining completed! Saving trained model\n", 1) is None
-    assert diagnosis.find("", -9).name == "killed"
+    assert diagnosis.diagnose("step 5\nTraining completed! Saving trained model\n", 1) is None
+    assert diagnosis.diagnose("", -9).name == "killed"
     # What was only warned of is not the cause where the last exception names another.
     later = f"{LOGS['no-gpu']}\nTraceback (most recent call last):\n{LOGS['disk']}\n"
-    assert diagnosis.find(later, 1).name == "disk"
-    assert diagnosis.find(log, 1) is None
+    assert diagnosis.diagnose(later, 1).name == "disk"
+    assert diagnosis.diagnose(log, 1) is None
 
 
 def test_the_plugin_says_what_is_searched_for():

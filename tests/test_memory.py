@@ -12,7 +12,7 @@ from elle.plan import memory, models, speed
 from elle.plan.memory import KEPT, LAYER, Setup
 from elle.plan.recipe import Zero
 
-ROWS = list(storage.read(paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"))
+ROWS = list(storage.read_lines(paths.root() / "tests" / "fixtures" / "gpu-rows.jsonl"))
 H200 = [row for row in ROWS if row["source"].startswith("measured")]
 
 

@@ -15,7 +15,7 @@ from elle.briefings import dataset
 from elle.evaluation.parsing import parse_output
 from elle.evaluation.verdict import judge
 from elle.serving.client import Answer
-from elle.serving.exporter import OUTCOMES, VERDICTS, Exporter, verdict
+from elle.serving.exporter import OUTCOMES, VERDICTS, Exporter, outcome_of
 from helpers.cli import cli
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
@@ -125,11 +125,13 @@ def test_each_way_of_being_wrong_has_its_verdict(row):
         "prose": f"Here it is: {good}",
         "no_json": good[:-5],
     }
-    assert {name: verdict(judge("x", prompt, good, text)) for name, text in outputs.items()} == {n: n for n in VERDICTS}
+    assert {name: outcome_of(judge("x", prompt, good, text)) for name, text in outputs.items()} == {
+        n: n for n in VERDICTS
+    }
     # The two ways that `parse_output` names in words: another wording there would fall back to no_json in silence.
     assert parse_output(outputs["code_fence"]).how == "from a code fence"
     assert parse_output(outputs["prose"]).how == "from surrounding prose"
-    assert verdict(judge("x", prompt, good, None)) == "no_json"
+    assert outcome_of(judge("x", prompt, good, None)) == "no_json"
 
 
 def test_requests_tokens_seconds_verdicts_and_the_price_are_shown(row):

@@ -132,10 +132,10 @@ def test_the_solution_works(path):
 def test_every_profile_names_notebooks_and_parameters_that_exist():
     from helpers.runs import pipeline
 
-    assert {"nano", "smoke"} <= set(profile.names())
-    for name in profile.names():
-        chosen = profile.load(name)
-        assert set(pipeline.plan(chosen, chosen.notebooks, {})) == set(chosen.notebooks)
+    assert {"nano", "smoke"} <= set(profile.profile_names())
+    for name in profile.profile_names():
+        chosen = profile.load_profile(name)
+        assert set(pipeline.step_parameters(chosen, chosen.notebooks, {})) == set(chosen.notebooks)
 
 
 # Parameters

@@ -68,7 +68,7 @@ def test_a_faulty_profile_is_named(tmp_path, monkeypatch):
     ):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ElleError) as caught:
-            profile.load("bad")
+            profile.load_profile("bad")
         assert what in str(caught.value)
         assert caught.value.where.endswith("bad.yaml")
 
@@ -118,7 +118,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
         "raise ElleError('the well is dry', where='the garden', fix='dig deeper')",
     )
     with pytest.raises(ElleError, match="notebook 00_one failed in cell") as caught:
-        pipeline.run("one", run_id="r", say=lambda _: None)
+        pipeline.run_profile("one", run_id="r", say=lambda _: None)
     for part in ("the well is dry", "the garden", "dig deeper", "elle run one --resume --run-id r"):
         assert part in str(caught.value)
     executed = paths.runs() / "r" / "notebooks"
@@ -132,7 +132,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
         'storage.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
         'print("water at", 7 * 6, "feet")',
     )
-    pipeline.run("one", run_id="r", say=lambda _: None)
+    pipeline.run_profile("one", run_id="r", say=lambda _: None)
     assert {path.name for path in executed.iterdir()} == {"00_one.ipynb", "00_one.html"}
     assert "water at 42 feet" in (executed / "00_one.html").read_text()
 
@@ -140,7 +140,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
 def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
     one_notebook("pass")
     with pytest.raises(ElleError, match="wrote no manifest"):
-        pipeline.run("one", say=lambda _: None)
+        pipeline.run_profile("one", say=lambda _: None)
 
 
 def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
     monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(f'summary: "{name}"\nnotebooks: [00_start_here]\n')
-        pipeline.run(name, run_id="r", resume=name == "two", say=lambda _: None)
+        pipeline.run_profile(name, run_id="r", resume=name == "two", say=lambda _: None)
         assert json.loads((paths.runs() / "r" / "run.json").read_text())["profile"] == name
     assert pipeline.latest("two") == "r"
 
@@ -228,7 +228,7 @@ def finished(tmp_path_factory):
 @pytest.mark.timeout(1200)
 def test_the_whole_path_runs(finished):
     folder, said = finished
-    steps = profile.load("smoke").notebooks
+    steps = profile.load_profile("smoke").notebooks
     assert [path.stem for path in sorted((folder / "manifests").glob("*.json"))] == sorted(steps)
     for number, step in enumerate(steps, 1):
         assert f"[{number}/{len(steps)}] {step}: " in said
@@ -278,7 +278,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
     before = {path.stem: parameters.stamp(path) for path in own.glob("*.ipynb")}
-    assert pipeline.publish("whole") == profile.load("smoke").notebooks
+    assert pipeline.publish("whole") == profile.load_profile("smoke").notebooks
     for path in own.glob("*.ipynb"):
         book = json.loads(path.read_text())
         assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
@@ -336,7 +336,7 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     runs = {"ELLE_RUNS": str(folder.parent)}
     again = elle("run", "smoke", "--resume", **runs)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert again.stdout.count("done and unchanged, skipped") == len(profile.load("smoke").notebooks)
+    assert again.stdout.count("done and unchanged, skipped") == len(profile.load_profile("smoke").notebooks)
     # A resumed run's report said "whole run: 5 s", the time of the last piece.
     card = json.loads((folder / "report.json").read_text())
     assert card["total_seconds"] == pytest.approx(sum(card["step_seconds"].values()), abs=0.1)
@@ -369,8 +369,8 @@ def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
     shutil.copytree(
         folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
     )
-    chosen = profile.load("smoke")
-    for step, given in pipeline.plan(chosen, chosen.notebooks, {}).items():
+    chosen = profile.load_profile("smoke")
+    for step, given in pipeline.step_parameters(chosen, chosen.notebooks, {}).items():
         values = given | {"run_id": "plain"}
         # -r: text that looks like a number stays text.
         options = [

@@ -27,7 +27,7 @@ from helpers.runs import profile
 from renting import prices
 
 DOCUMENTED = Path(__file__).parent / "fixtures" / "documented"
-RECIPES = yaml_files.table("recipes")["recipes"]
+RECIPES = yaml_files.config_table("recipes")["recipes"]
 # The spec's table: published sizes of Qwen2.5, as PyTorch counts them.
 PARAMETERS = {
     "0.5B": 494_032_768,
@@ -109,9 +109,9 @@ def test_every_base_of_the_documents_is_known_and_int4_is_for_serving_only():
     plan = assess(config | {"base_model": "aphoticshaman/qwen-72b-math-int4"}, count=2)
     assert not plan.ok
     assert "served, not trained" in next(f for f in plan.findings if f.code == "inference-only").message
-    full = recipe.merge(config, {"adapter": None, "load_in_4bit": None})
+    full = recipe.merged(config, {"adapter": None, "load_in_4bit": None})
     assert "quantised-base" in codes(assess(full, count=2), "error")
-    assert "quantised-base" in codes(assess(recipe.merge(config, {"load_in_4bit": None}), count=2), "error")
+    assert "quantised-base" in codes(assess(recipe.merged(config, {"load_in_4bit": None}), count=2), "error")
 
 
 # Memory: what weights and states come to, as stated elsewhere, in GB (tests/test_memory.py: what was measured)
@@ -250,7 +250,9 @@ def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
     assert sum(len(token) > 1 for token in known) == qwen_tokens.MERGES
     theirs = tiktoken.Encoding("qwen", pat_str=qwen_tokens.SPLIT, mergeable_ranks=known, special_tokens={})
     rows = [
-        row for kind in dataset.KINDS for row in storage.read(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")
+        row
+        for kind in dataset.KINDS
+        for row in storage.read_lines(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")
     ]
     for text in [
         *(turn["value"] for row in rows for turn in row["conversations"]),
@@ -278,7 +280,7 @@ def test_faulty_data_is_named_with_its_line(tmp_path):
 def test_hours_are_steps_by_speed():
     for name in ("config", "config_72b_qlora", "config_72b_8xh200"):
         config = yaml_files.read_yaml(paths.configs() / f"{name}.yaml")
-        config = recipe.merge(config, {"val_set_size": None, "eval_strategy": "no", "eval_steps": None})
+        config = recipe.merged(config, {"val_set_size": None, "eval_strategy": "no", "eval_steps": None})
         b = (plan := assess(config | {"eval_on_start": False}, count=2)).budget
         tokens = b.steps * plan.setup.micro * plan.setup.accumulation * 2 * plan.setup.sequence
         for hours, rate in zip(b.training_hours, reversed(b.tokens_per_second), strict=True):
@@ -391,14 +393,14 @@ def test_ignored_keys_are_named(name, key):
 @pytest.mark.parametrize("value", [None, False])
 def test_a_key_that_asks_for_nothing_is_a_remark(value, tmp_path):
     config = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"push_to_hub": value, "liger_rope": value}
-    plan = assess(recipe.merge(config, {"plugins": None}) | {"push_to_hub": value}, count=2, data="basic")
+    plan = assess(recipe.merged(config, {"plugins": None}) | {"push_to_hub": value}, count=2, data="basic")
     ignored = [f for f in plan.findings if f.code == "ignored-key" and f.where in ("push_to_hub", "liger_rope")]
     assert [f.severity for f in ignored] == ["info"] * 2
     plan = assess(config, count=2, data="basic")
     assert plan.ok
     assert "info    ignored-key: push_to_hub" in plan.text()
     assert "ignored-key" not in plan.short()
-    fixed, _ = fix.nearest(plan)
+    fixed, _ = fix.nearest_recipe(plan)
     assert "push_to_hub" not in fixed.config
 
 
@@ -422,13 +424,13 @@ def test_a_name_that_only_the_builder_refuses_is_found(changes, code, said, fixe
     assert said in finding.message + finding.fix
     if fixed is None:
         with pytest.raises(ElleError, match="no change of the recipe"):
-            fix.nearest(plan)
+            fix.nearest_recipe(plan)
     else:
-        assert fix.nearest(plan)[0].config[finding.where] == fixed
+        assert fix.nearest_recipe(plan)[0].config[finding.where] == fixed
 
 
 def test_every_name_that_the_builder_takes_passes():
-    known = recipe.schema()
+    known = recipe.axolotl_schema()
     usable = [name for name, said in known["optimizers"].items() if not said]
     assert {"adamw_torch_fused", "adamw_bnb_8bit", "muon"} <= set(usable)
     for key, names in (("optimizer", usable), ("lr_scheduler", known["schedulers"])):
@@ -440,7 +442,7 @@ def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
     config |= {"load_best_model_at_end": True, "save_only_model": True}
     plan = assess(config, count=2, data="basic")
     assert "conflict" in codes(plan, "error")
-    assert "load_best_model_at_end" not in fix.nearest(plan)[0].config
+    assert "load_best_model_at_end" not in fix.nearest_recipe(plan)[0].config
 
 
 def test_deprecated_keys_are_named_with_their_replacement():
@@ -495,7 +497,7 @@ def test_further_traps_are_named():
     pinned["zero_optimization"]["offload_optimizer"]["pin_memory"] = True
     assert "pinned-memory" in codes(assess(config | {"deepspeed": pinned}, count=2), "warning")
     assert "unknown-model" in codes(assess(config | {"base_model": "some/model"}, count=2), "error")
-    without_plugin = recipe.merge(config, {"plugins": None})
+    without_plugin = recipe.merged(config, {"plugins": None})
     assert any("its plugin is missing" in f.message for f in assess(without_plugin, count=2).findings)
 
 
@@ -523,13 +525,13 @@ def test_zero3_whose_bf16_is_left_to_the_trainer_is_fp32():
 
 def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path):
     config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
-    plan, _ = fix.nearest(assess(config | {"deepspeed": in_16_bits("auto")}, count=8))
+    plan, _ = fix.nearest_recipe(assess(config | {"deepspeed": in_16_bits("auto")}, count=8))
     assert plan.config["deepspeed"] == "deepspeed/zero3.json"
     own = tmp_path / "own.json"
     own.write_text(json.dumps(in_16_bits("auto", sub_group_size=12345)))
-    plan, changes = fix.nearest(assess(config | {"deepspeed": str(own)}, count=8))
+    plan, changes = fix.nearest_recipe(assess(config | {"deepspeed": str(own)}, count=8))
     assert plan.config["deepspeed"] == in_16_bits(True, sub_group_size=12345)
-    written = yaml_files.read_yaml(fix.write(plan, changes, tmp_path / "out.yaml"))
+    written = yaml_files.read_yaml(fix.write_recipe(plan, changes, tmp_path / "out.yaml"))
     assert assess(written, count=8).ok
 
 
@@ -547,12 +549,12 @@ def test_an_attention_that_would_have_to_be_fetched_is_named(setting, named, rep
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     config = yaml_files.read_yaml(paths.configs() / "config.yaml")
     assert "attention-kernel" not in codes(assess(config, count=2))
-    config = recipe.merge(config, {"attn_implementation": None}) | {setting: named}
+    config = recipe.merged(config, {"attn_implementation": None}) | {setting: named}
     plan = assess(config, count=2)
     found = next(f for f in plan.findings if f.code == "attention-kernel")
     assert (found.severity, found.where) == ("warning", setting)
     assert f"{repository} is fetched from the Hub" in found.message
-    fixed, _ = fix.nearest(plan)
+    fixed, _ = fix.nearest_recipe(plan)
     assert fixed.config["attn_implementation"] == "sdpa"
     assert "flash_attention" not in fixed.config
     (tmp_path / f"kernels--{repository.replace('/', '--')}").mkdir()
@@ -646,7 +648,7 @@ def test_a_config_of_another_family_is_not_guessed_at(tmp_path):
 
 def test_a_batch_size_is_accumulated_as_axolotl_does():
     config = yaml_files.read_yaml(paths.configs() / "config_3b_qlora.yaml")
-    asked = recipe.merge(config, {"micro_batch_size": 2, "batch_size": 32, "gradient_accumulation_steps": None})
+    asked = recipe.merged(config, {"micro_batch_size": 2, "batch_size": 32, "gradient_accumulation_steps": None})
     plan = assess(asked)
     assert (plan.setup.micro, plan.setup.accumulation) == (2, 16)
     assert plan.budget.steps == assess(config | {"micro_batch_size": 2, "gradient_accumulation_steps": 16}).budget.steps
@@ -657,7 +659,7 @@ def test_a_batch_size_is_accumulated_as_axolotl_does():
 def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
     config = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml")
     config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
-    plan, changes = fix.nearest(assess(config, gpu="a10", data="basic"))
+    plan, changes = fix.nearest_recipe(assess(config, gpu="a10", data="basic"))
     assert changes
     assert plan.setup.micro * plan.setup.accumulation == micro * accumulation
 
@@ -673,8 +675,8 @@ def test_a_step_of_absurdly_many_rows_is_judged_as_fast_as_another():
 def test_fix_leaves_deepspeed_where_it_keeps_the_master_weights():
     full = yaml_files.read_yaml(paths.configs() / "config.yaml") | {"base_model": "Qwen/Qwen2.5-1.5B-Instruct"}
     adapter = yaml_files.read_yaml(paths.configs() / "config_qlora.yaml") | {"deepspeed": "deepspeed/zero2.json"}
-    assert fix.nearest(assess(full))[0].config["deepspeed"] == "deepspeed/zero2.json"
-    assert "deepspeed" not in fix.nearest(assess(adapter))[0].config
+    assert fix.nearest_recipe(assess(full))[0].config["deepspeed"] == "deepspeed/zero2.json"
+    assert "deepspeed" not in fix.nearest_recipe(assess(adapter))[0].config
 
 
 def test_fix_does_not_write_over_what_it_read(tmp_path):
@@ -702,7 +704,7 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
     (finding,) = (f for f in plan.findings if f.code == "gpu-idle")
     assert finding.severity == "info"
     changes = preflight.faster(plan.config, plan.setup, plan.hardware)
-    other = preflight.assess(plan.file, recipe.merge(plan.config, changes), plan.hardware, plan.data)
+    other = preflight.assess(plan.file, recipe.merged(plan.config, changes), plan.hardware, plan.data)
     assert other.setup.micro * other.setup.accumulation == 8
     less = [
         (sum(getattr(plan.budget, unit)) - sum(getattr(other.budget, unit))) / 2  # the middles of the intervals
@@ -719,7 +721,7 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(RECIPES)),
-    st.sampled_from(sorted(set(yaml_files.table("gpus")["gpus"]) - {"cpu"})),
+    st.sampled_from(sorted(set(yaml_files.config_table("gpus")["gpus"]) - {"cpu"})),
     st.sampled_from([1, 2, 8]),
     st.integers(1, 12),
     st.integers(1, 12),
@@ -733,13 +735,13 @@ def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, m
     model = models.find("Qwen/Qwen2.5-7B-Instruct")
     before, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
     if changes := preflight.faster(config, before, machine):
-        after, _ = memory.setup(recipe.merge(config, changes), model, machine, before.zero)
+        after, _ = memory.setup(recipe.merged(config, changes), model, machine, before.zero)
         assert after.micro * after.accumulation == micro * accumulation
         assert count == 1 or after.micro >= micro  # a smaller one would talk to the others more often
         assert memory.estimate(after).peak * (1 + memory.MARGIN) <= machine.memory_gb
         took, takes = (sum(speed.step(s, machine, s.micro * s.sequence)) for s in (before, after))
         assert takes <= (1 - preflight.IDLE) * took
-        assert not preflight.faster(recipe.merge(config, changes), after, machine)
+        assert not preflight.faster(recipe.merged(config, changes), after, machine)
 
 
 @pytest.mark.parametrize(
@@ -753,7 +755,7 @@ def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, m
     ],
 )
 def test_a_full_fine_tune_by_itself_keeps_embedding_head_and_norms_in_fp32(changes, upcast):
-    config = recipe.merge(yaml_files.read_yaml(paths.configs() / "config.yaml"), changes)
+    config = recipe.merged(yaml_files.read_yaml(paths.configs() / "config.yaml"), changes)
     assert assess(config).setup.upcast is upcast
 
 
@@ -919,27 +921,27 @@ def test_what_fix_writes_passes(name, tmp_path):
 
 
 def test_fix_changes_no_more_than_it_must(tmp_path):
-    plan, _ = fix.nearest(original("config_14b"))
+    plan, _ = fix.nearest_recipe(original("config_14b"))
     assert plan.config["optimizer"] == "adamw_bnb_8bit"
     assert plan.config["deepspeed"] == "deepspeed/zero3.json"
     assert plan.config["micro_batch_size"] == 4
-    plan, _ = fix.nearest(original("config_72b"))  # no full fine-tune fits four
+    plan, _ = fix.nearest_recipe(original("config_72b"))  # no full fine-tune fits four
     assert (plan.config["adapter"], plan.config["load_in_4bit"]) == ("lora", False)
-    plan, _ = fix.nearest(original("config_72b_8xh200"))
+    plan, _ = fix.nearest_recipe(original("config_72b_8xh200"))
     assert "adapter" not in plan.config
     good = preflight.plan("configs/config.yaml")
-    assert fix.nearest(good) == (good, [])
+    assert fix.nearest_recipe(good) == (good, [])
 
 
 def test_fix_spares_money_by_fewer_epochs_and_says_where_nothing_helps():
-    plan, changes = fix.nearest(original("config_72b_math_nf4_qlora", limit=100))
+    plan, changes = fix.nearest_recipe(original("config_72b_math_nf4_qlora", limit=100))
     assert plan.budget.dollars[1] <= 100
     assert "num_epochs" in {change.key for change in changes}
     with pytest.raises(ElleError, match="no change of the recipe") as caught:
-        fix.nearest(original("config_72b_math_nf4_qlora", limit=5))
+        fix.nearest_recipe(original("config_72b_math_nf4_qlora", limit=5))
     assert "fewer" in caught.value.fix
     with pytest.raises(ElleError, match="no change of the recipe"):
-        fix.nearest(original("config_72b", gpu="a10"))
+        fix.nearest_recipe(original("config_72b", gpu="a10"))
 
 
 def test_fix_corrects_typing_errors(tmp_path):
@@ -947,7 +949,7 @@ def test_fix_corrects_typing_errors(tmp_path):
     config |= {"learning_rte": "1e-5", "num_epochs": "many", "micro_batch_size": 10**400, "tf32": [1]}
     del config["learning_rate"]
     config["datasets"][0] |= {"pth": 1, "shards": "x"}
-    plan, _ = fix.nearest(assess(config, count=2))
+    plan, _ = fix.nearest_recipe(assess(config, count=2))
     assert plan.ok
     assert plan.config["learning_rate"] == "1e-5"
     assert plan.setup.micro * plan.setup.accumulation == config["gradient_accumulation_steps"]  # one at a time was idle
@@ -961,8 +963,8 @@ def test_axolotl_and_deepspeed_accept_the_recipes_and_what_fix_writes_and_reject
     originals = sorted(DOCUMENTED.glob("*.yaml"))
     fixed = []
     for path in originals:
-        plan, changes = fix.nearest(preflight.plan(path))
-        fixed.append(fix.write(plan, changes, tmp_path / path.name))
+        plan, changes = fix.nearest_recipe(preflight.plan(path))
+        fixed.append(fix.write_recipe(plan, changes, tmp_path / path.name))
     for path in (paths.root() / "deepspeed").glob("*.json"):  # those that no recipe names, too
         recipes.append(tmp_path / f"{path.stem}.yaml")
         config = yaml_files.read_yaml(paths.configs() / "config_72b_8xh200.yaml")
@@ -1020,7 +1022,7 @@ _interesting = [
     *["gradient_checkpointing", "gradient_checkpointing_kwargs", "sample_packing", "excess_length_strategy", "fsdp"],
     *["attn_implementation", "flash_attention", "saves_per_epoch", "evals_per_epoch", "eval_sample_packing"],
 ]
-keys = st.sampled_from(_interesting) | st.sampled_from(sorted(recipe.schema()["keys"])) | st.text(max_size=8)
+keys = st.sampled_from(_interesting) | st.sampled_from(sorted(recipe.axolotl_schema()["keys"])) | st.text(max_size=8)
 
 
 def judged(plan: preflight.Plan) -> None:
@@ -1028,12 +1030,12 @@ def judged(plan: preflight.Plan) -> None:
     assert plan.text()
     assert plan.summary()
     try:
-        fixed, changes = fix.nearest(plan)
+        fixed, changes = fix.nearest_recipe(plan)
     except ElleError:
         return
     assert fixed.ok
     with tempfile.TemporaryDirectory() as folder:
-        written = fix.write(fixed, changes, Path(folder) / "fixed.yaml")
+        written = fix.write_recipe(fixed, changes, Path(folder) / "fixed.yaml")
         assert preflight.plan(written).ok or not fixed.data
 
 

@@ -23,7 +23,7 @@ def started(**given) -> runs.Run:
 
 
 def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
-    (plan,) = planning.of_run(started(count=400))
+    (plan,) = planning.plans_of_run(started(count=400))
     assert (plan.verdict, plan.data.examples) == ("fits", 361)  # of twenty, eighteen are trained on
     assert plan.sizes == "configs/nano_base.yaml"
 
@@ -31,7 +31,7 @@ def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
     dataset.build("basic", 400, 7, data.path("data"))
     data.finish(kind="basic")
     run = started(count=400)
-    (plan,) = planning.of_run(run)
+    (plan,) = planning.plans_of_run(run)
     assert plan.data.examples == 360
     assert "train.jsonl" in plan.data.source
     assert {"03_generate_data", "configs/nano.yaml", "configs/gpus.yaml"} <= set(run.inputs)
@@ -43,7 +43,7 @@ def test_a_run_is_planned_on_a_stated_set_until_it_has_data_of_its_own():
 
 def test_a_run_is_planned_with_its_own_hardware_price_and_base(tmp_path):
     rented = NONE | {"gpu": "h100", "gpus": 2, "disk": 90, "price": 2.0, "budget": 1.0}
-    plans = planning.of_run(
+    plans = planning.plans_of_run(
         started(recipe="configs/config.yaml", **rented | {"recipe_next": "configs/config_14b.yaml"})
     )
     assert [plan.file.name for plan in plans] == ["config.yaml", "config_14b.yaml"]
@@ -58,11 +58,11 @@ def test_a_run_is_planned_with_its_own_hardware_price_and_base(tmp_path):
     sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
     sizes |= {"intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(sizes))
-    (own,) = planning.of_run(started(base=str(tmp_path)))
+    (own,) = planning.plans_of_run(started(base=str(tmp_path)))
     assert own.config["base_model"] == str(tmp_path)
     assert own.model.layers == 3
     with pytest.raises(ElleError, match="unknown GPU"):
-        planning.of_run(started(gpu="h20"))
+        planning.plans_of_run(started(gpu="h20"))
 
 
 def test_a_plan_that_does_not_hold_ends_the_run():
@@ -106,7 +106,7 @@ def test_the_documents_plans_stand_beside_the_corrected_ones():
 
 def test_what_fix_changed_is_named_key_by_key():
     original, _ = planning.documented()["config_72b_8xh200"]
-    rows = {row["key"]: row for row in planning.change_rows(fix.nearest(original)[1])}
+    rows = {row["key"]: row for row in planning.change_rows(fix.nearest_recipe(original)[1])}
     assert rows["datasets[0].type"]["before"] == "'sharegpt'"
     assert "datasets[0].path" not in rows
     assert rows["push_to_hub"]["after"] == "removed"
@@ -133,7 +133,7 @@ def test_rows_of_text_are_shown_whole():
 
 def test_the_report_holds_the_plan_beside_what_was_measured(tmp_path):
     run = started()
-    run.finish(plan=planning.kept(preflight.together("r", planning.of_run(run), None)))
+    run.finish(plan=planning.kept(preflight.together("r", planning.plans_of_run(run), None)))
     manifests = run.folder / "manifests"
 
     def planned(seconds: float | None, recipe: str = "configs/nano.yaml") -> tuple[dict, str]:
@@ -142,7 +142,7 @@ def test_the_report_holds_the_plan_beside_what_was_measured(tmp_path):
             manifest = json.loads((manifests / f"{STEP}.json").read_text())
             metrics = {"recipe": recipe, "seconds": seconds, "steps": 800}
             (manifests / "05_train.json").write_text(json.dumps(manifest | {"step": "05_train", "metrics": metrics}))
-        page = report.build(run.folder).read_text()
+        page = report.write_report(run.folder).read_text()
         (plan,) = json.loads((run.folder / "report.json").read_text())["plan"]["plans"]
         return plan, re.sub(r"\s+", " ", page[page.index("<h2>The plan") : page.index("<h2>Where the time")])
 
@@ -158,5 +158,5 @@ def test_the_report_holds_the_plan_beside_what_was_measured(tmp_path):
     plan, _ = planned(36000.0, recipe="configs/smoke.yaml")
     assert plan["measured_hours"] is None
     (manifests / f"{STEP}.json").unlink()
-    assert report.collect(run.folder)["plan"] is None
-    assert "notebook 04, plans a run" in report.build(run.folder).read_text()
+    assert report.report_card(run.folder)["plan"] is None
+    assert "notebook 04, plans a run" in report.write_report(run.folder).read_text()

@@ -41,7 +41,7 @@ PARTS = {
 }
 #: Figure → why an axis of it has no label.
 UNLABELLED = {
-    "course.course_map": "a map: its places have no coordinates",
+    "course.stations_map": "a map: its places have no coordinates",
     "cic.lattices": "sites of a lattice: they have no numbers",
 }
 #: Figure → why things in its legend may differ by colour alone.
@@ -200,7 +200,7 @@ def load():
         4: (930, 0.65, 0.87, 0.025, 0.004),
         16: (2420, 0.9, 1.2, None, None),
     }
-    return plots.serving.load([
+    return plots.serving.load_test([
         {"concurrency": at, "constrained": held, **dict(zip(keys, values, strict=True))}
         for at, values in measured.items() for held in (False, True)
     ])  # fmt: skip
@@ -214,7 +214,7 @@ def plans():
 
 
 def course_map():
-    return plots.course.course_map([
+    return plots.course.stations_map([
         ("00", "where you are: machine, profile, runs", "here", []), ("01", "the measures", "done", []),
         ("02", "the ledger of claims", "ready", []), ("03", "the data", "done", []),
         ("04", "the plan: memory, hours, dollars", "waits", ["03"]), ("05", "a trained model", "ready", ["03"]),
@@ -272,7 +272,7 @@ def drawn_metrics():
 
 def audited(folder):
     dataset.build("basic", 60, 7, folder)
-    return plots.data.audit(audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"))
+    return plots.data.audit_overview(audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"))
 
 
 @functools.cache
@@ -293,7 +293,7 @@ def history():
 
 
 def errors():
-    return plots.evaluation.errors(gather.errors_by(cards()["tuned"].records))
+    return plots.evaluation.error_map(gather.errors_by(cards()["tuned"].records))
 
 
 def reliability():
@@ -306,12 +306,14 @@ def series(panels=3):
 
 
 FIGURES = {
-    "serving.load": load,
+    "serving.load_test": load,
     "planning.memory_bars": lambda: plots.planning.memory_bars(plans(), "What fills the memory"),
     "planning.cost_intervals": lambda: plots.planning.cost_intervals(plans(), "10,000 examples", budget=50),
     "planning.break_even": lambda: plots.planning.break_even(economics.options(), "What a month of briefings costs"),
-    "planning.steps": lambda: plots.planning.steps({"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}),
-    "course.course_map": course_map,
+    "planning.step_seconds": lambda: plots.planning.step_seconds(
+        {"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}
+    ),
+    "course.stations_map": course_map,
     "cic.coupled_series": lambda: plots.cic.coupled_series(
         dict(zip(("c = 0", "c = 0.4", "c = 0.9"), series(), strict=True)), unit="value"
     ),
@@ -331,14 +333,14 @@ FIGURES = {
     "data.histories": histories,
     "data.phase_plane": lambda: plots.data.phase_plane(drawn_metrics()),
     "data.risk_map": lambda: plots.data.risk_map(drawn_metrics()),
-    "data.audit": audited,
+    "data.audit_overview": audited,
     "evaluation.figures": lambda: plots.evaluation.figures(
         {name: card.metrics for name, card in cards().items()}, list(METRICS)
     ),
     "evaluation.differences": lambda: plots.evaluation.differences(
         compare(cards()["tuned"], cards()["constrained"]), "tuned", "constrained"
     ),
-    "evaluation.errors": errors,
+    "evaluation.error_map": errors,
     "evaluation.reliability": reliability,
     "pictures.retention": lambda: pictures.retention(stacked()),
     "pictures.by_figure": lambda: pictures.by_figure(stacked()),
@@ -423,4 +425,4 @@ def test_a_sound_figure_has_no_faults():
 
 def test_a_map_of_an_unknown_state_is_refused():
     with pytest.raises(KeyError):
-        plots.course.course_map([("00", "a map", "perhaps", [])])
+        plots.course.stations_map([("00", "a map", "perhaps", [])])

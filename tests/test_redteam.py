@@ -16,7 +16,7 @@ from elle.evaluation import faithfulness
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import Record, judge
 
-LINES = list(storage.read(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
+LINES = list(storage.read_lines(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
 ROWS = {line["row"]: line for line in LINES if "fault" not in line}
 ITEMS = [line for line in LINES if "fault" in line]
 #: Metrics that a basic row does not have.

@@ -126,7 +126,7 @@ def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, sai
     with pytest.raises(ElleError, match=said):
         renting.up(order, confirm=lambda _: True, poll=0.02, start_timeout=0.2, say=lambda _: None)
     assert not account.pods
-    assert record.load("first").state == state
+    assert record.load_rental("first").state == state
     assert said in elle("pod", "status").output
     assert elle("pod", "status").exit_code == 1
 
@@ -150,7 +150,7 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
         monkeypatch.setattr(module, "time", FakeTime(now, step=600.0))
     account.life = "hangs"
     assert up(data).exit_code == 1
-    assert record.load("first").state == "expired"
+    assert record.load_rental("first").state == "expired"
     assert not account.pods
     # One whose timer fails, too: it is ended from here, later.
     account.life = "works for ever"
@@ -158,7 +158,7 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     assert "outlived its own limit" in str(done.exception)
     assert not account.pods
     order = renting.order(RECIPE, data=data, live=False)
-    rented, ended = (record.load("second").rented, record.load("second").ended)
+    rented, ended = (record.load_rental("second").rented, record.load_rental("second").ended)
     hours = (ended - rented) / 3600
     assert order.limit_hours < hours < order.limit_hours + (pods.START + pods.OVERDUE + 1200) / 3600
 
@@ -241,7 +241,7 @@ def test_no_gpu_is_left(account, data):
     account.server.fail("create-pod", status=400, body={"status": 400, "detail": "no longer any instances available"})
     done = up(data)
     assert "no longer any instances" in str(done.exception)
-    assert record.load("first").state == "refused"
+    assert record.load_rental("first").state == "refused"
     assert up(data).exit_code == 0  # the same run again
 
 
@@ -250,7 +250,7 @@ def test_a_pod_that_is_dearer_than_confirmed_is_ended(account, data):
     done = up(data)
     assert "$2.29 an hour, and $1.79 was confirmed" in str(done.exception)
     assert not account.pods
-    assert record.load("first").state == "refused"
+    assert record.load_rental("first").state == "refused"
 
 
 def test_a_key_that_is_refused_is_said_so_without_it(account, data, monkeypatch):
@@ -340,7 +340,7 @@ def test_a_lost_connection_does_not_end_the_pod(account, data):
     done = up(data)
     assert done.exit_code == 0, str(done.exception)
     assert "Still trying" in done.output
-    assert record.load("first").state == "succeeded"
+    assert record.load_rental("first").state == "succeeded"
 
 
 def interrupted(monkeypatch, first=lambda: None):
@@ -362,7 +362,7 @@ def test_an_interrupt_terminates_the_pod_and_says_so(account, data, monkeypatch)
     assert done.exit_code == 1
     assert "the pod is terminated; what it had not pushed is lost" in done.output
     assert not account.pods
-    assert record.load("first").state == "stopped"
+    assert record.load_rental("first").state == "stopped"
 
 
 def test_a_success_at_the_moment_of_an_interrupt_is_a_success(account, data, monkeypatch):
@@ -386,7 +386,7 @@ def test_an_interrupt_without_a_network_says_what_becomes_of_the_pod(account, da
     assert account.pods
     assert elle("pod", "down").exit_code == 0
     assert not account.pods
-    assert record.load("first").state == "stopped"
+    assert record.load_rental("first").state == "stopped"
 
 
 def test_detached_it_is_watched_by_status_from_any_process(account, data):
@@ -408,22 +408,22 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     assert renting.status("first").state == "succeeded"
     assert elle("pod", "logs", "first").output.splitlines() == ["working", "ended"]
     assert elle("pod", "down", "first").exit_code == 0  # safe to repeat, and it stays what it was
-    assert record.load("first").state == "succeeded"
+    assert record.load_rental("first").state == "succeeded"
 
 
 def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     """The process was killed between the request and the note of its answer."""
     account.life = "works for ever"
     up(data, "--detach")
-    record.load("first").save(state="asked", id=None, rented=None)
+    record.load_rental("first").save(state="asked", id=None, rented=None)
     assert renting.status("first").state in ("provisioning", "running")
-    record.load("first").save(state="asked", id=None, rented=None)
+    record.load_rental("first").save(state="asked", id=None, rented=None)
     assert renting.down("first").state == "stopped"
     assert not account.pods
     # Or no pod came of it: for a while it may still be taken up, then not.
     record.begin("second", "pod", dataset="ada/elle-data").save(state="asked", asked=time.time())
     assert renting.status("second").state == "asked"
-    record.load("second").save(asked=time.time() - 2 * pods.LATE)
+    record.load_rental("second").save(asked=time.time() - 2 * pods.LATE)
     assert renting.status("second").state == "refused"
     record.begin("third", "pod", dataset="ada/elle-data")
     assert "Nothing is rented" in renting.status("third").sentence
@@ -502,7 +502,7 @@ def script(account, data, monkeypatch):
             patch.setattr(pods, "archive", lambda out: archived(tree, out))
             done = up(data, run=f"run{len(account.gone)}")
         assert not account.pods
-        return done, record.load(f"run{len(account.gone) - 1}")
+        return done, record.load_rental(f"run{len(account.gone) - 1}")
 
     return run
 
@@ -634,7 +634,7 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     assert model.private
     assert model.head.files["model.safetensors"] == (trained.weights / "model.safetensors").read_bytes()
     model.commit("changed", model.head.files | {"model.safetensors": b"other"})
-    record.load("whole").save(state="running")
+    record.load_rental("whole").save(state="running")
     assert "does not hold ada/elle-model: model.safetensors" in renting.status("whole").sentence
 
 

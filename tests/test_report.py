@@ -74,10 +74,10 @@ def template(tmp_path_factory, evaluated):
         finish(folder, step, measured)
     finish(folder, "07_evaluate", metrics)
     for model, answers in lines.items():
-        storage.write(folder / "outputs" / f"{model}.jsonl", answers)
+        storage.write_lines(folder / "outputs" / f"{model}.jsonl", answers)
     (folder / "figures").mkdir()
     for name in ("loss", "compliance", "risk_map", "mine_own"):
-        plots.planning.steps({"a": 1.0, "b": 2.0}).savefig(folder / "figures" / f"{name}.png", dpi=50)
+        plots.planning.step_seconds({"a": 1.0, "b": 2.0}).savefig(folder / "figures" / f"{name}.png", dpi=50)
     return folder
 
 
@@ -93,7 +93,7 @@ def text(page: Path) -> str:
 
 def test_a_report_needs_a_finished_step(tmp_path):
     with pytest.raises(ElleError, match="no step of this run has finished"):
-        report.build(tmp_path)
+        report.write_report(tmp_path)
 
 
 def test_percentages_are_never_rounded_up_to_all():
@@ -108,21 +108,21 @@ def test_differences_and_dollars_read_as_they_are():
     assert report.difference(found) == "−1.2 [−2.0, 0.0], p < 0.001"
     assert report.difference(found | {"p_holm": 1.0}).endswith("p = 1")
     assert report.difference(found | {"difference": None}) == report.difference(None) == ""
-    assert report.span(None) == "NOT RUN"
-    assert report.span({"low": 0.0, "high": 0.0}) == "free"
-    assert report.span({"low": 0.0000671, "high": 1234.5}) == "$0.000067 to $1,234.50"
-    assert report.span({"low": 2.0, "high": 2.0}) == "$2.00"
+    assert report.range_text(None) == "NOT RUN"
+    assert report.range_text({"low": 0.0, "high": 0.0}) == "free"
+    assert report.range_text({"low": 0.0000671, "high": 1234.5}) == "$0.000067 to $1,234.50"
+    assert report.range_text({"low": 2.0, "high": 2.0}) == "$2.00"
 
 
 def test_metrics_and_the_report_share_no_name(run):
     """A metric called `training`, say, would be hidden by the report's own `training`."""
-    card = report.collect(run)
+    card = report.report_card(run)
     for name in scorecard.METRICS:
         assert set(card[name]) == {"value", "n", "low", "high"}
 
 
 def test_the_page_holds_every_figure_with_its_version_and_interval(run, evaluated):
-    page = text(report.build(run))
+    page = text(report.write_report(run))
     card = storage.read_json(run / "report.json")
     cards = evaluated[0]["scorecards"]
     assert page.index('class="verdict"') < page.index('class="tiles"') < page.index("<table>")
@@ -144,7 +144,7 @@ def test_the_page_holds_every_figure_with_its_version_and_interval(run, evaluate
 
 
 def test_strict_figures_and_differences_stand_where_they_differ(run):
-    rows = {row["metric"]: row for row in report.rows(report.collect(run))}
+    rows = {row["metric"]: row for row in report.metric_rows(report.report_card(run))}
     recall = rows["numeric_recall"]["cells"]
     assert recall["adapter"]["strict"]
     assert not recall["trained"]["strict"]
@@ -164,7 +164,7 @@ def test_a_metric_that_is_undefined_for_all_is_named_beside_the_table(run, evalu
         card["definitions"]["of_cic"] = {"version": 3, "definition": "what only CIC rows have"}
         card["coverage"]["judged"] = {"json_strict": 12}
     finish(run, "07_evaluate", metrics)
-    page = text(report.build(run))
+    page = text(report.write_report(run))
     assert "of_cic</abbr> v3 (n = 0)" in page[page.index("<strong>Undefined here") :]
     assert "12 in 12 rows" in page
 
@@ -182,9 +182,9 @@ def test_what_forbids_trust_stands_before_the_figures(run, evaluated, small_data
     storage.write_json(run / "data" / "manifest.json", manifest)
     files = {split: facts["sha256"] for split, facts in manifest["splits"].items()}
     storage.write_json(run / "data" / audit.AUDIT, {"faults": ["9 duplicates", "x"], "files": files})
-    card = report.collect(run)
+    card = report.report_card(run)
     assert card["audit"] == {"passed": False, "faults": ["9 duplicates", "x"]}
-    page = text(report.build(run))
+    page = text(report.write_report(run))
     head = page[: page.index('class="tiles"')]
     for warning in (
         "the data fails its audit: 9 duplicates (and 1 more)",
@@ -197,7 +197,7 @@ def test_what_forbids_trust_stands_before_the_figures(run, evaluated, small_data
     assert len(card["warnings"]) == 5
     assert "audit: FAILED" in page
     storage.write_json(run / "data" / audit.AUDIT, {"faults": [], "files": files})
-    assert report.collect(run)["audit"]["passed"]
+    assert report.report_card(run)["audit"]["passed"]
 
 
 def test_a_sound_run_has_no_warnings(run):
@@ -205,8 +205,8 @@ def test_a_sound_run_has_no_warnings(run):
     serving = run / "manifests" / "08_serve_vllm.json"
     storage.write_json(serving, storage.read_json(serving) | {"inputs": {"05_train": digest}})
     finish(run, "10_report_card", {}, inputs={"05_train": "before"}, whole_run=True)  # it is made anew
-    assert report.collect(run)["warnings"] == []
-    assert "Before you trust" not in report.build(run).read_text()
+    assert report.report_card(run)["warnings"] == []
+    assert "Before you trust" not in report.write_report(run).read_text()
 
 
 def test_an_older_run_says_what_it_lacks(run, evaluated):
@@ -219,7 +219,7 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     plain = {name: STEPS["05_train"][name] for name in ("recipe", "steps", "seconds")}
     finish(run, "05_train", plain)
     (run / "outputs" / "base.jsonl").unlink()
-    page = text(report.build(run))
+    page = text(report.write_report(run))
     card = storage.read_json(run / "report.json")
     assert set(report.missing(card)) == {
         "adapter", "differences", "calibration", "audit of the data", "health of the training",
@@ -234,11 +234,11 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
 def test_a_run_that_evaluated_nothing_says_so(tmp_path):
     folder = tmp_path / "young"
     finish(folder, "03_generate_data", STEPS["03_generate_data"])
-    page = text(report.build(folder))
+    page = text(report.write_report(folder))
     card = storage.read_json(folder / "report.json")
     assert card["not_run"] == ["05_train", "07_evaluate", "08_serve_vllm"]
     assert "Nothing was evaluated in this run: 05_train, 07_evaluate, 08_serve_vllm NOT RUN." in page
-    assert report.rows(card) == []
+    assert report.metric_rows(card) == []
     assert report.summary(card)["trained json_strict"] == "NOT RUN"
     assert page.count("NOT RUN") > 8
 
@@ -246,17 +246,17 @@ def test_a_run_that_evaluated_nothing_says_so(tmp_path):
 def test_calibration_is_shown_where_it_was_measured(run, evaluated):
     share = {"value": 0.125, "n": 12, "low": 0.1, "high": 0.15}
     found = {"n": 12, "brier": share, "ece": share, "mean": [0.8, 0.9]}
-    assert "calibration: <strong>NOT RUN</strong>" in text(report.build(run))
+    assert "calibration: <strong>NOT RUN</strong>" in text(report.write_report(run))
     finish(run, "07_evaluate", evaluated[0] | {"calibration": found})
-    page = text(report.build(run))
+    page = text(report.write_report(run))
     assert "calibration: <strong>NOT RUN" not in page
     assert "Brier score 0.125 [0.100, 0.150]" in page
 
 
 @pytest.mark.parametrize("priced", [True, False])
 def test_dollars_follow_the_machine(run, priced):
-    cost = report.collect(run)["cost"]
-    assert report.span(cost["a_briefing"]) == report.span(cost["training"]) == "free"
+    cost = report.report_card(run)["cost"]
+    assert report.range_text(cost["a_briefing"]) == report.range_text(cost["training"]) == "free"
     assert cost["requests"]["tuned"]["prompt_tokens"]["value"] == 100
     assert cost["requests"]["tuned"]["seconds"] is None  # the file does not say it
 
@@ -273,7 +273,7 @@ def test_dollars_follow_the_machine(run, priced):
         }
         plan |= {"peak_gb": None, "limit_gb": 141.0}
         finish(run, "04_plan_the_run", {"plan": {"ok": True, "plans": [plan]}})
-    card = report.collect(run)
+    card = report.report_card(run)
     cost = card["cost"]
     if priced:
         assert cost["an_hour"] == {"low": 4.0, "high": 5.0}
@@ -281,16 +281,16 @@ def test_dollars_follow_the_machine(run, priced):
         # 36 of 40 requests answered in 3.6 s, at the highest throughput without constraints: 0.1 s each.
         assert cost["a_briefing"]["low"] == pytest.approx(4.0 / 36_000)
         assert cost["concurrency"] == 16
-        assert "$0.00011 to $0.00014" in text(report.build(run))
+        assert "$0.00011 to $0.00014" in text(report.write_report(run))
     else:
         assert cost["an_hour"] is cost["training"] is cost["a_briefing"] is None
         assert "the price of the machine is unknown" in report.missing(card)["dollars"]
-        assert "hour of the machine: <strong>NOT RUN</strong>" in text(report.build(run))
+        assert "hour of the machine: <strong>NOT RUN</strong>" in text(report.write_report(run))
 
 
 def test_the_command_prints_the_main_figures_of_all_models(run, monkeypatch):
     monkeypatch.setenv("ELLE_RUNS", str(run.parent))
-    report.build(run)
+    report.write_report(run)
     printed = CliRunner().invoke(cli.cli, ["report", "whole"]).stdout
     found = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines())
     assert found["verdict"].startswith("Of 12 unseen briefings, 100 % came out as valid JSON")

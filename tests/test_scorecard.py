@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation import calibration, cost
-from elle.evaluation.failures import html
-from elle.evaluation.scorecard import METRICS, score, table
+from elle.evaluation.failures import failure_html
+from elle.evaluation.scorecard import METRICS, metrics_table, score
 from elle.evaluation.statistics import clustered_ratio, wilson
 
 
@@ -136,7 +136,7 @@ def test_counts_pool_and_missing_outputs_count_as_failures():
 
 def test_the_documentation_defines_every_metric():
     page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert table() in page, "put what scorecard.table() returns into docs/evaluation.md"
+    assert metrics_table() in page, "put what scorecard.table() returns into docs/evaluation.md"
     assert all(text in page for text in (*calibration.DEFINITIONS.values(), *cost.DEFINITIONS.values()))
 
 
@@ -207,19 +207,19 @@ def test_any_output_is_scored_and_shown(output):
     assert card.metrics["all_right"].value == 0.0
     assert all(e.value is None or 0 <= e.low <= e.value <= e.high <= 1 for e in card.metrics.values())
     json.dumps(card.to_json(), allow_nan=False, ensure_ascii=False).encode()
-    assert html(card.records[0].to_json())
+    assert failure_html(card.records[0].to_json())
 
 
 def test_the_page_marks_wrong_numbers_and_escapes_the_rest():
     attack = "<script>alert(1)</script>"
     output = json.dumps(json.loads(target(ROW)) | {"political": f'{attack} political 999 "', attack: "x"})
-    page = html(one(output).records[0].to_json())
+    page = failure_html(one(output).records[0].to_json())
     assert page.count("<mark") == 2  # the 1 of alert(1) and the 999
     assert ">999</mark>" in page
     assert "<script" not in page
-    assert "<script" not in html(one(attack).records[0].to_json())
-    assert "<mark" not in html(one(target(ROW)).records[0].to_json())
-    assert len(html(one("x" * 900_000).records[0].to_json())) < 30_000
+    assert "<script" not in failure_html(one(attack).records[0].to_json())
+    assert "<mark" not in failure_html(one(target(ROW)).records[0].to_json())
+    assert len(failure_html(one("x" * 900_000).records[0].to_json())) < 30_000
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 200, 10_000])

@@ -24,7 +24,7 @@ from elle.briefings.metrics import parse, render
 from elle.evaluation.scorecard import score
 from elle.evaluation.verdict import judge
 from elle.serving import server
-from elle.serving.answers import Endpoint, Verdicts, collect, measure, schema_of
+from elle.serving.answers import Endpoint, Verdicts, collect, measure_load, schema_of
 from elle.serving.client import Batch, ask
 from elle.serving.exporter import Exporter
 from elle.serving.server import start_server
@@ -378,7 +378,7 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
         return 200, events(text) if body.get("stream") else completion(text)
 
     served = Endpoint(fake(behave).url, "elle")
-    points, batches = measure(served, rows, [1, 4], tmp_path, schema=schema_of(rows))
+    points, batches = measure_load(served, rows, [1, 4], tmp_path, schema=schema_of(rows))
     assert [(point["concurrency"], point["constrained"]) for point in points] == [
         (1, False), (1, True), (4, False), (4, True),
     ]  # fmt: skip
@@ -386,7 +386,7 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
     assert all(point["answers"] == point["requests"] == 9 and point["failed"] == 0 for point in points)
     assert all(point["first_token"] > 0 for point in points)
     assert len(batches[4, True].answers) == 9
-    figure = plots.serving.load(points)
+    figure = plots.serving.load_test(points)
     assert len(figure.axes) == 3
 
 

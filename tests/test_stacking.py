@@ -156,7 +156,7 @@ def test_a_mixture_holds_its_shares(tmp_path):
     for kind in ("sums", "plain"):
         sets.build(kind, 200, 5, 1, tmp_path / kind)
     path = sets.mix({tmp_path / "plain": 1.0, tmp_path / "sums": 0.25}, tmp_path / "mix.jsonl", 1)
-    kinds = [row["id"].partition("-")[0] for row in storage.read(path)]
+    kinds = [row["id"].partition("-")[0] for row in storage.read_lines(path)]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"plain": 200, "sums": 50}
     assert kinds != sorted(kinds)
 

@@ -14,16 +14,18 @@ from elle.plan import recipe, steps
 PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
 
 
-def counted(config: dict, lengths: dict[int, int], micro: int = 2, gpus: int = 1, sequence: int = 2048) -> steps.Run:
+def counted(
+    config: dict, lengths: dict[int, int], micro: int = 2, gpus: int = 1, sequence: int = 2048
+) -> steps.Schedule:
     found: list[recipe.Finding] = []
     cut = steps.validation(config, sum(lengths.values()), found)
-    return steps.run(config, lengths, cut, (micro, gpus, sequence), found)
+    return steps.schedule(config, lengths, cut, (micro, gpus, sequence), found)
 
 
 def found_in(config: dict, lengths: dict[int, int], gpus: int = 1) -> list[tuple[str, str]]:
     found: list[recipe.Finding] = []
     cut = steps.validation(config, sum(lengths.values()), found)
-    run = steps.run(config, lengths, cut, (2, gpus, 2048), found)
+    run = steps.schedule(config, lengths, cut, (2, gpus, 2048), found)
     steps.saves(config, run, steps.evaluations(config, run, cut, found), found)
     return [(f.code, f.severity) for f in found]
 
@@ -64,7 +66,7 @@ def test_packing_is_quick_and_scales():
 
 def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
     """55 and 52, where whole rows in whole epochs would make 60 and 56: a micro batch in one row, lengths in pieces."""
-    sets = yaml_files.table("recipes")["data"]
+    sets = yaml_files.config_table("recipes")["data"]
     for name, data, gpus, wanted in (("config", "basic", 2, 55), ("config_72b_8xh200", "cic", 8, 52)):
         config = yaml_files.read_yaml(paths.configs() / f"{name}.yaml") | {"attn_implementation": "flash_attention_2"}
         found = counted(config, sets[data]["pieces"], config["micro_batch_size"], gpus, config["sequence_len"])
@@ -136,7 +138,7 @@ def test_evaluations_and_saves_follow_the_settings(changes, evaluations, saves):
     config = PACKED | {"gradient_accumulation_steps": 4, "val_set_size": 8} | changes
     found: list[recipe.Finding] = []
     cut = steps.validation(config, 208, found)
-    run = steps.run(config, {1024: 208}, cut, (2, 1, 2048), found)
+    run = steps.schedule(config, {1024: 208}, cut, (2, 1, 2048), found)
     times = steps.evaluations(config, run, cut, found)
     assert (times, steps.saves(config, run, times, found)) == (evaluations, saves)
     assert ("validation-unused" in {f.code for f in found}) == (
@@ -204,11 +206,13 @@ def test_axolotl_takes_as_many_steps(axolotl, number):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", [name for name in yaml_files.table("recipes")["recipes"] if name.startswith("config")])
+@pytest.mark.parametrize(
+    "name", [name for name in yaml_files.config_table("recipes")["recipes"] if name.startswith("config")]
+)
 def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
-    entry = yaml_files.table("recipes")["recipes"][name]
+    entry = yaml_files.config_table("recipes")["recipes"][name]
     config = yaml_files.read_yaml(paths.configs() / name)
-    lengths = yaml_files.table("recipes")["data"][entry["data"]]["tokens"]
+    lengths = yaml_files.config_table("recipes")["data"][entry["data"]]["tokens"]
     rows = [length for length, count in lengths.items() for _ in range(count)]
     held_out = steps.validation(config, len(rows), [])[0]
     random.Random(1).shuffle(rows)
@@ -292,7 +296,7 @@ def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch
     config = {"sample_packing": False, "num_epochs": 1, "val_set_size": 4, "micro_batch_size": 1} | changes
     found: list[recipe.Finding] = []
     cut = steps.validation(config, 14, found)
-    run = steps.run(config, {9: 14}, cut, (1, 1, 16), found)
+    run = steps.schedule(config, {9: 14}, cut, (1, 1, 16), found)
     times = steps.evaluations(config, run, cut, found)
 
     cfg = DictDefault({"gradient_accumulation_steps": 1} | config)

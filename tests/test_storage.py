@@ -10,21 +10,21 @@ from elle.base.errors import ElleError, unknown
 
 def test_rows_come_back_in_order(tmp_path):
     rows = [{"a": 1}, {"b": "↑ é"}]
-    assert storage.write(tmp_path / "x.jsonl", iter(rows)) == 2
-    assert list(storage.read(tmp_path / "x.jsonl")) == rows
+    assert storage.write_lines(tmp_path / "x.jsonl", iter(rows)) == 2
+    assert list(storage.read_lines(tmp_path / "x.jsonl")) == rows
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.jsonl"
-    storage.write(path, [{"old": 1}])
+    storage.write_lines(path, [{"old": 1}])
 
     def failing():
         yield {"new": 1}
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        storage.write(path, failing())
-    assert list(storage.read(path)) == [{"old": 1}]
+        storage.write_lines(path, failing())
+    assert list(storage.read_lines(path)) == [{"old": 1}]
     assert os.listdir(tmp_path) == ["x.jsonl"]  # noqa: PTH208
 
 
@@ -47,7 +47,7 @@ def test_a_faulty_line_is_named(tmp_path, line, what):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a":1}\n\n' + (line.encode() if isinstance(line, str) else line) + b"\n")
     with pytest.raises(ElleError, match=what) as caught:
-        list(storage.read(path))
+        list(storage.read_lines(path))
     assert caught.value.where == f"{path}:3"
 
 
@@ -60,7 +60,7 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path):
 
 def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(ElleError, match="cannot read"):
-        list(storage.read(tmp_path / "none.jsonl"))
+        list(storage.read_lines(tmp_path / "none.jsonl"))
     with pytest.raises(ElleError, match="not found"):
         storage.read_json(tmp_path / "none.json")
 

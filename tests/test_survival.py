@@ -73,8 +73,8 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
     assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
     assert found["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
-    assert diagnosis.find((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
-    assert {row.measure for row in health.check(trained.history, found["examples"])} == set(health.TABLE)
+    assert diagnosis.diagnose((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
+    assert {row.measure for row in health.check_health(trained.history, found["examples"])} == set(health.TABLE)
 
     model = AutoModelForCausalLM.from_pretrained(trained.weights)
     base = AutoModelForCausalLM.from_pretrained(small_base).state_dict()
@@ -83,14 +83,14 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     weights = model.state_dict()
     assert any(not weights[name].equal(base[name]) for name in base)
     with pytest.raises(ElleError, match="nothing to merge"):
-        launch.merge(trained)
+        launch.merge_adapter(trained)
 
 
 def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp_path, prepare, trained):
     """One training, through its whole life: killed after its checkpoint, resumed, joined, found done."""
     prepared = prepare(tmp_path / "train")
-    job = launch.start(prepared)
-    joined = launch.start(prepared)  # a re-run cell
+    job = launch.start_training(prepared)
+    joined = launch.start_training(prepared)  # a re-run cell
     assert joined.pid == job.pid
     checkpoint = prepared.weights / "checkpoint-3" / "trainer_state.json"
     wait_for(lambda: checkpoint.exists() or not job.running, 900, "no checkpoint appeared")
@@ -109,7 +109,7 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
     shutil.copytree(prepared.weights / "checkpoint-3", cut_short)
     (cut_short / "trainer_state.json").unlink()
     seen = []
-    again = launch.follow(prepared, launch.start(prepared), lambda rows: seen.append(history.line(rows)))
+    again = launch.follow(prepared, launch.start_training(prepared), lambda rows: seen.append(history.line(rows)))
     assert (prepared.weights / "incomplete-5").is_dir()
     assert not cut_short.exists()
     assert "step 6 of 6, loss" in seen[-1]
@@ -129,7 +129,7 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
     assert again.manifest["tokens"] == trained.manifest["tokens"]
     assert not trainers(prepared.folder)
 
-    assert launch.start(prepared) is None  # done: nothing runs again
+    assert launch.start_training(prepared) is None  # done: nothing runs again
     assert launch.follow(prepared, None).steps == 6
 
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tm
     recipe = changed(tmp_path / "nan.yaml", **absurd, **short)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     with pytest.raises(ElleError, match=r"is not a finite number at step [23]") as caught:
-        launch.follow(prepared, launch.start(prepared))
+        launch.follow(prepared, launch.start_training(prepared))
     assert "lower `learning_rate`" in caught.value.fix
     steps = checkpoints.steps_of(prepared.weights)
     assert steps
@@ -151,7 +151,7 @@ def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
     prepared = prepare(tmp_path / "train", train=file)
     file.unlink()
     with pytest.raises(ElleError, match="vanished") as caught:
-        launch.follow(prepared, launch.start(prepared))
+        launch.follow(prepared, launch.start_training(prepared))
     assert "elle data" in caught.value.fix
 
 
@@ -193,7 +193,7 @@ def test_a_full_disk_is_explained(tmp_path, prepare):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, hard))
     try:
-        job = launch.start(prepared)  # limits are inherited
+        job = launch.start_training(prepared)  # limits are inherited
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(ElleError, match="the disk is full") as caught:
@@ -210,7 +210,7 @@ def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
         prepare(tmp_path / "train", recipe_file=bad)
     prepared = prepare(tmp_path / "train", recipe_file=bad, force=True)
     with pytest.raises(ElleError, match="no_such_optimizer") as caught:
-        launch.follow(prepared, launch.start(prepared))
+        launch.follow(prepared, launch.start_training(prepared))
     assert caught.value.where.endswith("log.txt")
 
 
@@ -244,19 +244,19 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     recipe = changed(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
                      eval_steps=10, save_steps=10, logging_steps=1, micro_batch_size=8)  # fmt: skip
     prepared = prepare(tmp_path / "train", recipe_file=recipe, base_model=trained.weights)
-    adapted = launch.follow(prepared, launch.start(prepared))
+    adapted = launch.follow(prepared, launch.start_training(prepared))
     assert adapted.adapter
     assert adapted.manifest["weights"] == "adapter"
-    assert launch.start(prepared) is None
+    assert launch.start_training(prepared) is None
     losses = [row["loss"] for row in adapted.history if "loss" in row]
     assert losses[-1] < losses[0]
     whole = trained.manifest["parameters"]
     learned = adapted.manifest["trained_parameters"]
     assert learned == adapted.manifest["parameters"] - whole == prepared.plan.setup.trained
 
-    merged = launch.merge(adapted)
+    merged = launch.merge_adapter(adapted)
     before = (merged / "model.safetensors").stat().st_mtime_ns
-    assert launch.merge(adapted) == merged
+    assert launch.merge_adapter(adapted) == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
     got = load_file(merged / "model.safetensors")
     base = load_file(trained.weights / "model.safetensors")

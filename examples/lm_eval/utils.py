@@ -9,7 +9,7 @@ from typing import Any
 from elle.base import paths
 from elle.base.errors import ElleError
 from elle.briefings.metrics import parse
-from elle.evaluation.inputs import read_rows
+from elle.evaluation.inputs import read_test_rows
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import judge
 
@@ -33,7 +33,7 @@ def _dataset(kind: str, path: str | None) -> Mapping:
             f"the task elle_{kind} needs a data set",
             fix=f'lm_eval … --metadata \'{{"{kind}": "FOLDER_OR_FILE"}}\', or set ELLE_{kind.upper()}',
         )
-    rows = read_rows(paths.located(Path(path)))
+    rows = read_test_rows(paths.located(Path(path)))
     for row in rows:
         if (parse(row["conversations"][1]["value"]).cic is not None) != (kind == "cic"):
             raise ElleError(f"a row of another set than elle_{kind}'s", where=f"{path}, id {row.get('id')!r}")

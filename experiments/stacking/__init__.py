@@ -139,7 +139,9 @@ class Experiment:
             seed=seed,
         )
         told = partial(history.line, hourly=prepared.hourly)
-        return launch.follow(prepared, launch.start(prepared), lambda found: say(f"seed {seed}, {name}: {told(found)}"))
+        return launch.follow(
+            prepared, launch.start_training(prepared), lambda found: say(f"seed {seed}, {name}: {told(found)}")
+        )
 
     def ask(self, models: Models, progress: Callable[[int, int], None] | None = None) -> dict[str, list[Scores]]:
         """Put the unseen questions of both kinds to every model (adapters merged); its scores, one a seed."""
@@ -163,7 +165,7 @@ def _data(name: str) -> str:
 
 
 def _whole(trained: Trained) -> Path:
-    return launch.merge(trained) if trained.adapter else trained.weights
+    return launch.merge_adapter(trained) if trained.adapter else trained.weights
 
 
 def results(models: Models, scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int]) -> dict[str, Any]:

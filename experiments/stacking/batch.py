@@ -74,7 +74,7 @@ def _write(tasks: list[dict]) -> None:
         outputs = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ids = (question["id"] for question in task["questions"])
         rows = ({"id": name, "output": output} for name, output in zip(ids, outputs, strict=True))
-        storage.write(task["file"], rows)
+        storage.write_lines(task["file"], rows)
 
 
 if __name__ == "__main__":

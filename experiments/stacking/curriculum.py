@@ -183,5 +183,5 @@ def mix(sets: Mapping[Path, float], path: Path, seed: int) -> Path:
         found = dataset.read_split(folder, "train")
         taken += found[: round(share * len(found))]
     order = np.random.default_rng(seed).permutation(len(taken))
-    storage.write(path, (taken[place] for place in order))
+    storage.write_lines(path, (taken[place] for place in order))
     return path

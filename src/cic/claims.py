@@ -15,10 +15,10 @@ from cic.confidence import epistemic_bound
 from cic.functional import cic_functional
 from cic.systems import ISING_CRITICAL_TEMPERATURE
 from cic.trials import answers, documents, traces, transitions
-from cic.trials.intervals import Estimate, share
+from cic.trials.intervals import Reading, share
 
 
-class Status(StrEnum):
+class ClaimStatus(StrEnum):
     DEFINITION = "definition"  # nothing to test: it says what a word means
     REPRODUCED = "reproduced"
     CONDITIONAL = "conditional"  # true in a stated regime
@@ -27,12 +27,12 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimFinding:
     """What an experiment saw. figure: the figure that decides, with its interval where it has one."""
 
-    status: Status
+    status: ClaimStatus
     measured: str
-    figure: Estimate | float
+    figure: Reading | float
     trial: Any = field(default=None, repr=False)  # what the picture is drawn from
 
 
@@ -44,19 +44,19 @@ class Claim:
     source: str  # where the documents make it
     prediction: str  # what must be seen for it to hold
     seed: int
-    experiment: Callable[[bool, int], Finding]  # (fast, seed)
+    experiment: Callable[[bool, int], ClaimFinding]  # (fast, seed)
 
 
 @dataclass(frozen=True)
 class Outcome:
     claim: Claim
-    finding: Finding
+    finding: ClaimFinding
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values; everything but `seconds` is the same on every run."""
         figure = self.finding.figure
-        value, low, high = figure if isinstance(figure, Estimate) else (figure, None, None)
+        value, low, high = figure if isinstance(figure, Reading) else (figure, None, None)
         claim = self.claim
         return {
             "claim": claim.name, "insight": claim.insight, "statement": claim.statement, "source": claim.source,
@@ -101,11 +101,11 @@ def get(name: str) -> Claim:
     raise ValueError(f"unknown claim {name!r}: use one of {', '.join(claim.name for claim in CLAIMS)}")
 
 
-def _percent(estimate: Estimate) -> str:
+def _percent(estimate: Reading) -> str:
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _figure(estimate: Estimate, digits: int = 3) -> str:
+def _figure(estimate: Reading, digits: int = 3) -> str:
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
@@ -127,30 +127,32 @@ def _traces(fast: bool, seed: int) -> dict[str, traces.Separation]:
     return traces.traces_trial(12 if fast else 20, seed=seed)
 
 
-def _functional(fast: bool, seed: int) -> Finding:
+def _functional(fast: bool, seed: int) -> ClaimFinding:
     change = cic_functional(1, 0, 0), cic_functional(0, 1, 0), cic_functional(0, 0, 1)
     weights = "{:g}, {:g} and {:g}".format(*change)
-    return Finding(
-        Status.DEFINITION, f"F is affine: Φ, H and C enter with {weights}; it can be computed, not tested", change[0]
+    return ClaimFinding(
+        ClaimStatus.DEFINITION,
+        f"F is affine: Φ, H and C enter with {weights}; it can be computed, not tested",
+        change[0],
     )
 
 
-def _functional_example(fast: bool, seed: int) -> Finding:
+def _functional_example(fast: bool, seed: int) -> ClaimFinding:
     computed = cic_functional(0.92, 0.31, 0.78)
     holds = abs(computed - 0.847) < 5e-4
-    return Finding(
-        Status.REPRODUCED if holds else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if holds else ClaimStatus.NOT_REPRODUCED,
         f"F = {computed:.3f} for these inputs, not 0.847",
         computed,
     )
 
 
-def _computes(fast: bool, seed: int) -> Finding:
+def _computes(fast: bool, seed: int) -> ClaimFinding:
     checked = documents.worked_example()
     wrong = [equality for equality in checked if not equality.holds]
     said = "; ".join(f"{e.text} = {e.computed:.3f}, printed {e.printed:g}" for e in wrong)
-    return Finding(
-        Status.NOT_REPRODUCED if wrong else Status.REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.NOT_REPRODUCED if wrong else ClaimStatus.REPRODUCED,
         f"{len(wrong)} of the {len(checked)} computations in the documents' own example output is wrong: {said}. "
         "The figures were fixed in text; what a trained model computes is measured by the evaluation of its outputs",
         len(wrong) / len(checked),
@@ -158,13 +160,13 @@ def _computes(fast: bool, seed: int) -> Finding:
     )
 
 
-def _phi(fast: bool, seed: int) -> Finding:
+def _phi(fast: bool, seed: int) -> ClaimFinding:
     made = _generator(fast)
     trial = documents.coupling_trial(100 if fast else 200, seed=seed)
     theirs, cut = trial.auc["documents' Φ"], trial.auc["minimum bipartition"]
     sees = theirs.low > 0.5 and made.phi_is_one.value < 0.5
-    return Finding(
-        Status.REPRODUCED if sees else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if sees else ClaimStatus.NOT_REPRODUCED,
         f"the documents' Φ prints 1.000 in {_percent(made.phi_is_one)} of their examples (before clipping "
         f"{made.phi_raw.min():.2f} to {made.phi_raw.max():.2f}); it tells coupled from shuffled systems with AUC "
         f"{_figure(theirs, 2)}, chance being 0.5; the minimum bipartition with {_figure(cut, 2)}",
@@ -173,10 +175,10 @@ def _phi(fast: bool, seed: int) -> Finding:
     )
 
 
-def _uipt_data(fast: bool, seed: int) -> Finding:
+def _uipt_data(fast: bool, seed: int) -> ClaimFinding:
     made = _generator(fast)
-    return Finding(
-        Status.REPRODUCED if made.flagged.high < 0.5 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if made.flagged.high < 0.5 else ClaimStatus.NOT_REPRODUCED,
         f"{_percent(made.flagged)} of the documents' examples are flagged as transitions; their 'previous state' is "
         "the present one plus noise, so there is nothing to detect (0.925 follows from the noise alone)",
         made.flagged,
@@ -184,13 +186,13 @@ def _uipt_data(fast: bool, seed: int) -> Finding:
     )
 
 
-def _uipt_ising(fast: bool, seed: int) -> Finding:
+def _uipt_ising(fast: bool, seed: int) -> ClaimFinding:
     trial = transitions.ising_trial(sweeps=400 if fast else 2000, replicas=8 if fast else 16, seed=seed)
     errors = trial.errors
     stated, chance, field_ = errors["smallest imbalance (UIPT)"], errors["chance"], errors["susceptibility"]
     held = stated.high < chance.low
-    return Finding(
-        Status.REPRODUCED if held else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if held else ClaimStatus.NOT_REPRODUCED,
         f"median distance from T_c = {ISING_CRITICAL_TEMPERATURE:.4f}: {_figure(stated, 2)} for the smallest "
         f"imbalance, {_figure(chance, 2)} for a random guess, {_figure(field_, 2)} for the susceptibility, "
         f"{_figure(errors['largest imbalance'], 2)} for the largest imbalance, the inverse of the claim",
@@ -199,11 +201,11 @@ def _uipt_ising(fast: bool, seed: int) -> Finding:
     )
 
 
-def _uipt_fold(fast: bool, seed: int) -> Finding:
+def _uipt_fold(fast: bool, seed: int) -> ClaimFinding:
     trial = transitions.fold_trial(count=50 if fast else 150, seed=seed)
     stated = trial.auc["smallest imbalance (UIPT)"]
-    return Finding(
-        Status.REPRODUCED if stated.low > 0.5 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if stated.low > 0.5 else ClaimStatus.NOT_REPRODUCED,
         f"AUC {_figure(stated, 2)} for the smallest imbalance (chance 0.5), {_figure(trial.auc['variance'], 2)} for "
         f"rising variance, {_figure(trial.auc['autocorrelation'], 2)} for rising autocorrelation, "
         f"{_figure(trial.auc['largest imbalance'], 2)} for the largest imbalance",
@@ -212,21 +214,21 @@ def _uipt_fold(fast: bool, seed: int) -> Finding:
     )
 
 
-def _mu(fast: bool, seed: int) -> Finding:
+def _mu(fast: bool, seed: int) -> ClaimFinding:
     sweep = documents.self_reference_sweep()
     mu = sweep[1.5]
-    return Finding(
-        Status.REPRODUCED if round(mu, 2) == 2.26 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if round(mu, 2) == 2.26 else ClaimStatus.NOT_REPRODUCED,
         f"the operator's spectral radius is {mu:.6f}; its diagonal alone makes 1.5 of it",
         mu,
         sweep,
     )
 
 
-def _existence(fast: bool, seed: int) -> Finding:
+def _existence(fast: bool, seed: int) -> ClaimFinding:
     sweep = documents.self_reference_sweep()
-    return Finding(
-        Status.UNFALSIFIABLE,
+    return ClaimFinding(
+        ClaimStatus.UNFALSIFIABLE,
         f"μ moves one to one with the diagonal that is put in: {sweep[0.2]:.2f} at 0.2, {sweep[1.5]:.2f} at 1.5; no "
         f"observation enters, so none could contradict it (nor is μ the Ising T_c, {ISING_CRITICAL_TEMPERATURE:.3f})",
         sweep[0.2],
@@ -234,13 +236,19 @@ def _existence(fast: bool, seed: int) -> Finding:
     )
 
 
-def _error_reduction(fast: bool, seed: int) -> Finding:
+def _error_reduction(fast: bool, seed: int) -> ClaimFinding:
     trial = _answers(fast, seed)
     cut = {result.regime.name: result.reduction[answers.CENTRE] for result in trial.regimes[:5]}
     reached = [name for name, estimate in cut.items() if estimate.low >= answers.CLAIM]
-    status = Status.REPRODUCED if len(reached) == len(cut) else Status.CONDITIONAL if reached else Status.NOT_REPRODUCED
+    status = (
+        ClaimStatus.REPRODUCED
+        if len(reached) == len(cut)
+        else ClaimStatus.CONDITIONAL
+        if reached
+        else ClaimStatus.NOT_REPRODUCED
+    )
     wrong = {method: f"{100 * estimate.value:.0f} %" for method, estimate in trial.regimes[1].wrong.items()}
-    return Finding(
+    return ClaimFinding(
         status,
         "; ".join(f"{name}: {_figure(estimate, 2)}" for name, estimate in cut.items())
         + f". Pooled over four conditions (ours; theirs are not spelled out) {_percent(trial.pooled)}; {trial.reached} "
@@ -252,13 +260,13 @@ def _error_reduction(fast: bool, seed: int) -> Finding:
     )
 
 
-def _ncd_traces(fast: bool, seed: int) -> Finding:
+def _ncd_traces(fast: bool, seed: int) -> ClaimFinding:
     trial = _traces(fast, seed)
     ratios = {name: separation.ratio for name, separation in trial.items() if "answers" not in name}
     general = ratios["another method, paraphrased"].low >= 11
     template = ratios["two fixed templates"].low >= 11
-    return Finding(
-        Status.REPRODUCED if general else Status.CONDITIONAL if template else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if general else ClaimStatus.CONDITIONAL if template else ClaimStatus.NOT_REPRODUCED,
         "distance between over within: "
         + "; ".join(f"{name} {_figure(ratio, 2)}" for name, ratio in ratios.items())
         + ". NCD sees the wording, not whether the method is right",
@@ -267,12 +275,12 @@ def _ncd_traces(fast: bool, seed: int) -> Finding:
     )
 
 
-def _ncd_answers(fast: bool, seed: int) -> Finding:
+def _ncd_answers(fast: bool, seed: int) -> ClaimFinding:
     trial = _traces(fast, seed)
     raw, padded = trial["answers only"], trial["answers only, XZ container"]
     distance, pairs = padded.commonest
-    return Finding(
-        Status.REPRODUCED if abs(raw.ratio.value - 0.06) < 0.005 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if abs(raw.ratio.value - 0.06) < 0.005 else ClaimStatus.NOT_REPRODUCED,
         f"between over within is {_figure(raw.ratio, 2)} for answers alone; in an XZ container {100 * pairs:.0f} % of "
         f"all pairs have the distance {distance:.4f}, 4 bytes of padding in 64: that is where 0.06 comes from",
         raw.ratio,
@@ -280,12 +288,12 @@ def _ncd_answers(fast: bool, seed: int) -> Finding:
     )
 
 
-def _overconfidence(fast: bool, seed: int) -> Finding:
+def _overconfidence(fast: bool, seed: int) -> ClaimFinding:
     trial = _answers(fast, seed)
     drawn, benign = trial.regimes[5], trial.regimes[6]
     wrong = drawn.wrong[answers.VOTE]
-    return Finding(
-        Status.REPRODUCED if drawn.calibration_error < 0.05 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if drawn.calibration_error < 0.05 else ClaimStatus.NOT_REPRODUCED,
         f"with every answer drawn to one wrong one, the mean confidence is {drawn.mean_confidence:.3f} and "
         f"{_percent(wrong)} are wrong (calibration error {drawn.calibration_error:.2f}, Brier {drawn.brier:.2f}); "
         f"where most are right it is {benign.mean_confidence:.2f}: a cap bounds the number, not the error",
@@ -294,49 +302,49 @@ def _overconfidence(fast: bool, seed: int) -> Finding:
     )
 
 
-def _basin(fast: bool, seed: int) -> Finding:
+def _basin(fast: bool, seed: int) -> ClaimFinding:
     inputs = 2000 if fast else 20_000
     differ = documents.basin_centers_that_differ(inputs, seed)
-    return Finding(
-        Status.DEFINITION if not differ else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.DEFINITION if not differ else ClaimStatus.NOT_REPRODUCED,
         f"the stated centre is the median: {differ} of {inputs:,} random inputs differ",
         share(differ, inputs),
     )
 
 
-def _cap(fast: bool, seed: int) -> Finding:
-    return Finding(
-        Status.DEFINITION,
+def _cap(fast: bool, seed: int) -> ClaimFinding:
+    return ClaimFinding(
+        ClaimStatus.DEFINITION,
         f"a confidence of 1 is cut to {epistemic_bound(1, 0):.2f}: a rule that is set",
         epistemic_bound(1, 0),
     )
 
 
-def _decay(fast: bool, seed: int) -> Finding:
+def _decay(fast: bool, seed: int) -> ClaimFinding:
     value = epistemic_bound(0.85, 3)
-    return Finding(
-        Status.REPRODUCED if f"{value:.2f}" == "0.63" else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if f"{value:.2f}" == "0.63" else ClaimStatus.NOT_REPRODUCED,
         f"0.85 after 3 months is {value:.4f}; the arithmetic holds, the rate of 0.1 a month is a choice",
         value,
     )
 
 
-def _phase_table(fast: bool, seed: int) -> Finding:
+def _phase_table(fast: bool, seed: int) -> ClaimFinding:
     areas = documents.table_areas()
     gap, twice = areas["without a phase"], areas["with two phases"]
-    return Finding(
-        Status.REPRODUCED if gap == twice == 0 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if gap == twice == 0 else ClaimStatus.NOT_REPRODUCED,
         f"the table gives no phase to {100 * gap:.0f} % of the unit square and two to {100 * twice:.0f} %",
         gap,
         areas,
     )
 
 
-def _phases_in_data(fast: bool, seed: int) -> Finding:
+def _phases_in_data(fast: bool, seed: int) -> ClaimFinding:
     made = _generator(fast)
     shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in made.phases.items())
-    return Finding(
-        Status.REPRODUCED if min(made.phases.values()) > 0 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if min(made.phases.values()) > 0 else ClaimStatus.NOT_REPRODUCED,
         f"{shares}; PLASMA needs T > 0.8, and the generator's T is {made.temperature.max():.2f} at most here, and "
         "below 0.77 whatever the risks",
         min(made.phases.values()),
@@ -344,21 +352,21 @@ def _phases_in_data(fast: bool, seed: int) -> Finding:
     )
 
 
-def _critical_temperature(fast: bool, seed: int) -> Finding:
+def _critical_temperature(fast: bool, seed: int) -> ClaimFinding:
     from math import log, pi, sqrt
 
     closed = sqrt(log(2) / log(pi))
-    return Finding(
-        Status.REPRODUCED if abs(closed - 0.7632) < 5e-5 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if abs(closed - 0.7632) < 5e-5 else ClaimStatus.NOT_REPRODUCED,
         f"the closed form given for it, √(ln 2 / ln π), is {closed:.4f}, not 0.7632: a threshold that was tuned",
         closed,
     )
 
 
-def _historical(fast: bool, seed: int) -> Finding:
+def _historical(fast: bool, seed: int) -> ClaimFinding:
     trial = documents.analogue_trial(300 if fast else 1000, seed=seed)
-    return Finding(
-        Status.REPRODUCED if trial.drawn.low > 0.5 else Status.NOT_REPRODUCED,
+    return ClaimFinding(
+        ClaimStatus.REPRODUCED if trial.drawn.low > 0.5 else ClaimStatus.NOT_REPRODUCED,
         f"asked twice about one situation, the documents' way names the same event in {_percent(trial.drawn)} (it "
         f"draws from a list; the situation does not enter), the nearest neighbour in {_percent(trial.nearest)}, with "
         "every score off by 0.05",

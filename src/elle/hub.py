@@ -39,7 +39,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UploadPlan:
     """What would go: files of `folder`, to the repository `repository` (no user in it: the token's own) of a kind,
     `dataset` or `model`; `message` is the commit's."""
 
@@ -82,14 +82,14 @@ class Pushed:
         return asdict(self)
 
 
-def plan(
+def upload_plan(
     folder: Path | str,
     repo: str | None = None,
     *,
     verdict: Sequence[str] | None,
     private: bool = True,
     force: bool = False,
-) -> Plan:
+) -> UploadPlan:
     """What `push` would send, and where to; needs no token and no network.
 
     Args:
@@ -126,7 +126,7 @@ def plan(
         if hashes.get(name, file.sha256) != file.sha256:
             raise ElleError("this is not the file that the manifest describes", where=str(path), fix="make it anew")
         files.append(file)
-    return Plan(folder, named, private, tuple(files))
+    return UploadPlan(folder, named, private, tuple(files))
 
 
 def push(
@@ -157,12 +157,12 @@ def push(
         ElleError: what `plan` raises; no token or one that is refused; a repository that is public where a private
             one was asked for, or the reverse; the Hub refuses, or cannot be reached.
     """
-    planned = plan(folder, repo, verdict=verdict, private=private, force=force)
+    planned = upload_plan(folder, repo, verdict=verdict, private=private, force=force)
     planned = replace(planned, message=message or f"Elle's briefings: {Path(folder).resolve().name}")
     return send(planned, retries=retries, timeout=timeout, endpoint=endpoint, progress=progress, say=say)
 
 
-def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str) -> Plan:
+def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str) -> UploadPlan:
     """What `send` would send of the files `names` of `folder`, under these very names, to a private repository.
 
     Args:
@@ -175,11 +175,11 @@ def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str,
     # Hashed first: that says of a file that cannot be read which it is.
     hashed = [(name, path, storage.sha256(path)) for name, path in paths]
     files = tuple(File(name, path.stat().st_size, sha256) for name, path, sha256 in hashed)
-    return Plan(Path(folder), repository(repo), True, files, kind, message)
+    return UploadPlan(Path(folder), repository(repo), True, files, kind, message)
 
 
 def send(
-    planned: Plan,
+    planned: UploadPlan,
     *,
     retries: int = 5,
     timeout: float = 60.0,
@@ -196,7 +196,7 @@ def send(
     )  # fmt: skip
 
 
-def ensure(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
+def ensure_uploaded(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
     """A private repository of that name, made where there is none.
 
     Raises:
@@ -223,7 +223,7 @@ def listing(repo: str, kind: str, *, endpoint: str | None = None, retries: int =
     return _patiently(listed, "the Hub did not list its files", (repo, kind), retries, 30.0, endpoint, None)
 
 
-def read(repo: str, kind: str, name: str, *, endpoint: str | None = None, retries: int = 5) -> bytes | None:
+def read_remote(repo: str, kind: str, name: str, *, endpoint: str | None = None, retries: int = 5) -> bytes | None:
     """The content of a file in a repository; None where there is none."""
 
     def content(api: Any) -> bytes | None:
@@ -418,7 +418,7 @@ def _ensured(api: Any, repo: str, kind: str, private: bool) -> Any:
     return info
 
 
-def _attempt(api: Any, planned: Plan, heads: list[str], progress: Progress | None) -> Pushed:
+def _attempt(api: Any, planned: UploadPlan, heads: list[str], progress: Progress | None) -> Pushed:
     """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 

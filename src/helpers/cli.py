@@ -91,7 +91,7 @@ def run(profile, only, parameters, run_id, resume, as_json) -> None:
     """Run a profile's notebooks into runs/<id>/, ending with report.html and report.json."""
     from helpers.runs import pipeline
 
-    folder = pipeline.run(
+    folder = pipeline.run_profile(
         profile,
         only=[part.strip() for part in only.split(",") if part.strip()] if only else None,
         given=dict(parameters),
@@ -131,7 +131,7 @@ def profiles(as_json) -> None:
     """List the profiles that `elle run` takes."""
     from helpers.runs import profile
 
-    show({name: profile.load(name).summary for name in profile.names()}, as_json)
+    show({name: profile.load_profile(name).summary for name in profile.profile_names()}, as_json)
 
 
 @cli.group()
@@ -208,7 +208,7 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
 
     what = {"verdict": verdict(folder), "private": not public, "force": force}
     if dry_run:
-        planned = hub.plan(folder, repo, **what)
+        planned = hub.upload_plan(folder, repo, **what)
         click.echo(json.dumps(planned.to_json()) if as_json else f"would go to a {planned.text()}")
         return
     told = counter("bytes", as_json)
@@ -264,10 +264,10 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
     from elle.plan import preflight
     from helpers.runs import profile
 
-    if target not in profile.names():
+    if target not in profile.profile_names():
         plans = [preflight.plan(target, **options)]
     else:
-        chosen = profile.load(target)
+        chosen = profile.load_profile(target)
         given = {name: value for name, value in options.items() if value is not None}
         options = profile.plan_options(chosen)
         if "data" in given:  # the profile's number of examples is that of its own set
@@ -277,7 +277,7 @@ def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
         plans = [preflight.plan(path, **options) for path in profile.recipes(chosen)]
     if full:
         plans = preflight.ask_trainer(plans)
-    if target in profile.names():
+    if target in profile.profile_names():
         return plans, preflight.together(target, plans, limit)
     return plans, plans[0].to_json()
 
@@ -300,12 +300,12 @@ def costs(changes, run_id, target, as_json) -> None:
 
     given = dict(changes)
     if run_id:
-        found = comparison.measured(run_id)
+        found = comparison.measured_tokens(run_id)
         given = {name: found[name] for name in ("tokens_in", "tokens_out")} | given
     if target:
         given["training"] = _plans(target, {}, False)[1]["dollars"]["high"] or 0.0
-    found = comparison.compare(comparison.Assumptions.given(given))
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.text(found))
+    found = comparison.compare_costs(comparison.Assumptions.given(given))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.costs_text(found))
 
 
 @cli.command()
@@ -358,10 +358,10 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
         if rows:
             click.echo(history.line(rows, prepared.hourly), err=True)
 
-    trained = launch.follow(prepared, launch.start(prepared), progress)
+    trained = launch.follow(prepared, launch.start_training(prepared), progress)
     answer = {"weights": paths.shown(trained.weights), "steps": trained.steps, "seconds": trained.seconds}
     if merge and trained.adapter:
-        answer["merged"] = paths.shown(launch.merge(trained))
+        answer["merged"] = paths.shown(launch.merge_adapter(trained))
     show(answer | {"manifest": paths.shown(trained.folder / launch.DONE)}, as_json)
 
 
@@ -399,7 +399,7 @@ def evaluate(
         raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
     if endpoint is not None and model is None:
         raise click.UsageError("--endpoint needs --model NAME")
-    rows = inputs.read_rows(data)
+    rows = inputs.read_test_rows(data)
     batch, used = None, None
     if endpoint is not None:
         batch, used, outputs = _ask_endpoint(
@@ -415,7 +415,7 @@ def evaluate(
     card = scored(outputs)
     other = scored(against) if against else None
     found = compare.compare(other, card) if other else None
-    took = cost.summary(line for line in storage.read(outputs) if line["id"] not in left_out)
+    took = cost.summary(line for line in storage.read_lines(outputs) if line["id"] not in left_out)
     if page:
         storage.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
@@ -425,7 +425,7 @@ def evaluate(
             result["against"] = {"a": str(against), "b": str(outputs)} | found.to_json()
         click.echo(json.dumps(result, ensure_ascii=False))
     else:
-        click.echo(tables.differences(found, "against", "outputs") if found else tables.figures(card))
+        click.echo(tables.differences_text(found, "against", "outputs") if found else tables.figures_text(card))
         if worst := [record for record in card.worst(3) if record.reasons]:
             click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{tables.worst(worst)}")
         if table := tables.requests(took):
@@ -494,11 +494,11 @@ def serve(model, adapters, config, check, port, host, name, max_model_len, as_js
     if not model and not config:
         raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
     given = {"model_id": model, "served_name": name, "max_model_len": max_model_len}
-    deployment = deployments.load(config, given) if config else deployments.made(given, "elle serve")
+    deployment = deployments.load_deployment(config, given) if config else deployments.made(given, "elle serve")
     deployment = deployments.with_adapters(deployment, adapters)
     if check:
-        deployment = deployment if deployment.gpu else deployments.here(deployment)
-        fit = deployments.check(deployment)
+        deployment = deployment if deployment.gpu else deployments.for_this_machine(deployment)
+        fit = deployments.check_fit(deployment)
         endpoint = deployments.render_endpoint(deployment) if deployment.gpu else {}
         command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
         if as_json:

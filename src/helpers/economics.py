@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import table
+from elle.base.yaml_files import config_table
 from elle.evaluation.cost import Price
 from elle.plan import hardware, models
 
@@ -84,7 +84,7 @@ class Assumptions:
     def shape(self) -> models.Model:
         found = models.find(self.model)
         if found is None:
-            raise unknown("model", self.model, models.names(), where="configs/models.yaml")
+            raise unknown("model", self.model, models.model_names(), where="configs/models.yaml")
         return found
 
     def always_on(self) -> hardware.Hardware:
@@ -95,7 +95,7 @@ class Assumptions:
 def _at_once(a: Assumptions, gpu: str, count: int) -> int:
     """How many briefings the memory of a machine holds beside the weights (0: not one, or not even these)."""
     model = a.shape()
-    room = count * MEMORY * table("gpus")["gpus"][gpu]["memory_gb"] * 1e9 - model.stored_bytes
+    room = count * MEMORY * config_table("gpus")["gpus"][gpu]["memory_gb"] * 1e9 - model.stored_bytes
     return max(0, min(AT_ONCE, math.floor(room / (model.kv_cache_bytes() * (a.tokens_in + a.tokens_out)))))
 
 
@@ -123,7 +123,7 @@ def seconds(a: Assumptions, gpu: str, count: int) -> dict[str, tuple[float, floa
     Raises:
         ElleError: the machine does not hold the model.
     """
-    model, row = a.shape(), table("gpus")["gpus"][gpu]
+    model, row = a.shape(), config_table("gpus")["gpus"][gpu]
     weights, cache = model.stored_bytes, model.kv_cache_bytes()
     batch = _at_once(a, gpu, _fewest(a, gpu, [count]))
     bandwidth, speed = count * row["bandwidth_gbs"] * 1e9, count * row["tflops"] * 1e12
@@ -270,7 +270,7 @@ def api(a: Assumptions, name: str) -> float:
     Raises:
         ElleError: there is no such API in configs/prices.yaml.
     """
-    listed = table("prices")["apis"]
+    listed = config_table("prices")["apis"]
     if name not in listed:
         raise unknown("API", name, listed, where="configs/prices.yaml")
     row = listed[name]
@@ -280,7 +280,7 @@ def api(a: Assumptions, name: str) -> float:
 
 def options(a: Assumptions = Assumptions()) -> list[Option]:
     """What there is to choose from: the APIs, the always-on machine, and each class of serverless workers."""
-    prices, fixed = table("prices"), a.training / a.months
+    prices, fixed = config_table("prices"), a.training / a.months
     found = [Option(row["title"], "api", *(PerBriefing(api(a, name)),) * 2) for name, row in prices["apis"].items()]
     machine = a.always_on()
     times = seconds(a, a.gpu, machine.count)["full"]
@@ -303,7 +303,7 @@ def options(a: Assumptions = Assumptions()) -> list[Option]:
     return found
 
 
-def measured(run: Path | str) -> dict[str, float]:
+def measured_tokens(run: Path | str) -> dict[str, float]:
     """What a run's own outputs say: tokens_in and tokens_out, the means a briefing of its trained model, by that
     model's tokenizer; and tokens_per_second, the highest throughput that notebook 08 saw.
 
@@ -313,7 +313,7 @@ def measured(run: Path | str) -> dict[str, float]:
     from elle.evaluation import cost
 
     folder = Path(run) if Path(run).is_dir() else paths.runs() / run
-    took = cost.summary(storage.read(folder / "outputs" / "tuned.jsonl"))
+    took = cost.summary(storage.read_lines(folder / "outputs" / "tuned.jsonl"))
     found = {"tokens_in": took["prompt_tokens"], "tokens_out": took["completion_tokens"]}
     if None in found.values():
         raise ElleError("these outputs do not say their tokens", where=str(folder), fix="run notebook 07 again")
@@ -326,16 +326,16 @@ def sizes(run: Path | str) -> dict[str, dict[str, float]]:
     """Tokens of a briefing as `Assumptions` takes them: the documents', and a run's own if it has outputs."""
     found = {"the documents' briefing": {each.name: each.default for each in fields(Assumptions)[:2]}}
     if (Path(run) / "outputs" / "tuned.jsonl").exists():
-        own = measured(run)
+        own = measured_tokens(run)
         found["this run's briefing"] = {name: own[name] for name in ("tokens_in", "tokens_out")}
     return found
 
 
-def compare(a: Assumptions = Assumptions()) -> dict[str, Any]:
+def compare_costs(a: Assumptions = Assumptions()) -> dict[str, Any]:
     """The whole comparison as one JSON value. Each option: dollars a briefing at VOLUMES, when its machines are always
     full and, serverless, when each request finds none awake; and its break-even with each API, briefings a month (null:
     at no volume). Everything as low and high."""
-    prices, machine = table("prices"), a.always_on()
+    prices, machine = config_table("prices"), a.always_on()
     apis = {row["title"]: api(a, name) for name, row in prices["apis"].items()}
 
     def ends(values: Iterable[float | None]) -> dict[str, float | None]:
@@ -360,13 +360,13 @@ def compare(a: Assumptions = Assumptions()) -> dict[str, Any]:
         "hourly": ends(hardware.hourly(machine)),
         "options": found,
         "documents": prices["documents"],
-        "rests_on": rests_on(a),
+        "rests_on": cost_basis(a),
     }
 
 
-def rests_on(a: Assumptions) -> list[str]:
+def cost_basis(a: Assumptions) -> list[str]:
     """What the figures rest on, a line each."""
-    prices, machine = table("prices"), a.always_on()
+    prices, machine = config_table("prices"), a.always_on()
     (slow, fast), (slow_full, fast_full) = (EFFICIENCY[name] for name in ("alone", "full"))
     speeds = {
         "alone": f"{slow:.0%} to {fast:.0%} of the memory's bandwidth",
@@ -458,7 +458,7 @@ def claim_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"the documents": name, "said": theirs, "here": ours} for name, (theirs, ours) in rows.items()]
 
 
-def text(found: Mapping[str, Any]) -> str:
+def costs_text(found: Mapping[str, Any]) -> str:
     """`compare`'s answer for people."""
     tables = [_aligned(rows) for rows in (cost_rows(found), break_even_rows(found), claim_rows(found))]
     return "\n\n".join([*tables, "\n".join(["rests on", *(f"  {line}" for line in found["rests_on"])])])

@@ -9,17 +9,17 @@ from renting import endpoints, jobs, pods, record, runpod
 from renting.endpoints import EndpointOrder, deploy, endpoint, openai_base_url
 from renting.jobs import JobOrder, job, job_cancel, job_status, submit
 from renting.pods import Order, logs, order, up
-from renting.record import STATES, VARIABLES, Status, environment, needed, runs
+from renting.record import STATES, VARIABLES, Status, environment, needed, rented_runs
 
 __all__ = [
     "STATES", "VARIABLES", "EndpointOrder", "JobOrder", "Order", "Status", "deploy", "down", "endpoint", "environment",
-    "job", "job_cancel", "job_status", "logs", "needed", "openai_base_url", "order", "runs", "status", "submit", "up",
+    "job", "job_cancel", "job_status", "logs", "needed", "openai_base_url", "order", "rented_runs", "status", "submit", "up",
 ]  # fmt: skip
 
 
 def status(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
     """The state of what a run has rented (None: the newest), in one word and one sentence; from any process."""
-    found = record.load(run_id)
+    found = record.load_rental(run_id)
     if found.kind == "job":
         return jobs.job_status(found.run_id, client=client)
     if found.kind == "endpoint":
@@ -33,7 +33,7 @@ def down(run_id: str | None = None, *, client: runpod.Client | None = None) -> S
     Raises:
         ElleError: RunPod cannot be reached: it is not known whether it has ended.
     """
-    found = record.load(run_id)
+    found = record.load_rental(run_id)
     if found.kind == "job":
         return jobs.job_cancel(found.run_id, client=client)
     if found.kind == "endpoint":

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from elle.base.errors import ElleError
-from elle.base.yaml_files import table
+from elle.base.yaml_files import config_table
 from elle.plan import hardware
 from elle.serving import deployments as serving
 from renting import record as records
 from renting import runpod
-from renting.record import Confirm, Record, Say, Status
+from renting.record import Confirm, Rental, Say, Status
 
 #: RunPod's vLLM worker; GB of its disk beyond the weights, and for weights of a model that nothing here knows.
 IMAGE, DISK, UNKNOWN = "runpod/worker-v1-vllm:v2.27.2", 30, 200
@@ -75,12 +75,12 @@ def endpoint(
         ElleError: the deployment is faulty or does not fit its GPU.
     """
     name = records.checked_id(name)
-    deployment = serving.with_adapters(serving.load(config, {"model_id": model}), adapters or [])
-    serving.check(deployment)
+    deployment = serving.with_adapters(serving.load_deployment(config, {"model_id": model}), adapters or [])
+    serving.check_fit(deployment)
     rendered = serving.render_endpoint(deployment)
     if workers is not None:
         rendered["workers"] |= {"min": workers[0], "max": workers[1]}
-    row = table("gpus")["gpus"][deployment.gpu]
+    row = config_table("gpus")["gpus"][deployment.gpu]
     # An endpoint takes a pool of GPUs; of a pool's other kinds nothing was checked, but they are no smaller.
     gpu = {"pools": [row["pool"]], "count": rendered["gpu"]["count"]}
     secret = records.token_secret()
@@ -123,12 +123,12 @@ def deploy(
         ElleError: something is not set or not confirmed; RunPod refuses.
     """
     if dry_run:
-        return Record(order.name, "endpoint", f"elle-{order.name}").status("dry-run")
+        return Rental(order.name, "endpoint", f"elle-{order.name}").status("dry-run")
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
     records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = client or runpod.Client(say=say)
-    known = order.name in records.runs(("endpoint",))
-    record = records.load(order.name) if known else records.begin(order.name, "endpoint", hourly=order.hourly)
+    known = order.name in records.rented_runs(("endpoint",))
+    record = records.load_rental(order.name) if known else records.begin(order.name, "endpoint", hourly=order.hourly)
     client.ensure_secret(order.secret)
     record.save(state="asked", asked=time.time(), ended=None)
     try:
@@ -146,10 +146,10 @@ def deploy(
 
 def openai_base_url(endpoint_id: str) -> str:
     """Where an OpenAI client asks an endpoint; the key is RUNPOD_API_KEY."""
-    return f"{runpod.base(runpod.QUEUE)}/{endpoint_id}/openai/v1"
+    return f"{runpod.base_url(runpod.QUEUE)}/{endpoint_id}/openai/v1"
 
 
-def endpoint_status(record: Record, client: runpod.Client) -> Status:
+def endpoint_status(record: Rental, client: runpod.Client) -> Status:
     """Whether the endpoint is there, and what its workers do."""
     if record.state in records.FINAL:
         return record.status()
@@ -165,7 +165,7 @@ def endpoint_status(record: Record, client: runpod.Client) -> Status:
     return record.status(remark=f"{openai_base_url(found[0]['id'])} (workers: {said})")
 
 
-def delete(record: Record, client: runpod.Client) -> Status:
+def delete(record: Rental, client: runpod.Client) -> Status:
     """Delete every endpoint of the name; safe to repeat."""
     for found in client.endpoints(record.name):
         client.delete_endpoint(found["id"])

@@ -22,7 +22,7 @@ from elle.plan.preflight import Plan, span
 from helpers.runs import planning
 from renting import pods, runpod
 from renting import record as records
-from renting.record import Confirm, Record, Say, Status
+from renting.record import Confirm, Rental, Say, Status
 
 #: Milliseconds that a job may wait for a worker, and the longest that RunPod keeps one.
 QUEUE, LONGEST = 3_600_000, 7 * 86_400_000
@@ -154,14 +154,14 @@ def submit(
         runpod.Unknown: the answer was lost: the job may run, and nobody can find it by name.
     """
     if dry_run:
-        return Record(order.run_id, "job", order.run_id).status("dry-run")
+        return Rental(order.run_id, "job", order.run_id).status("dry-run")
     records.needed(*pods.NEEDED, "AXOLOTL_ENDPOINT_ID")
     question = f"{order.text()}\n\nSubmit it, for at most ${order.max_dollars:.2f}?"
     records.confirmed(confirm, question, "elle job submit")
     client = client or runpod.Client(say=say)
     pods.prepare_data(order.data, say)
     model = records.model_repository()
-    hub.ensure(model, "model", say=say)  # private before the trainer would make it public
+    hub.ensure_uploaded(model, "model", say=say)  # private before the trainer would make it public
     before = {name: found[1] for name, found in hub.listing(model, "model").items()}
     record = records.begin(
         order.run_id, "job", hourly=order.hourly, limit=order.limit_hours * 3600 + QUEUE / 1000, before=before,
@@ -188,7 +188,7 @@ def submit(
 
 def job_status(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
     """The state of a job's run, from any process."""
-    record = records.load(run_id, ("job",))
+    record = records.load_rental(run_id, ("job",))
     if record.state in (*records.FINAL, "preparing"):
         return record.status()
     client = client or runpod.Client(retries=2)
@@ -211,7 +211,7 @@ def job_status(run_id: str | None = None, *, client: runpod.Client | None = None
     return record.settle(state, said or f"RunPod says {found['status']}")
 
 
-def _settled(record: Record) -> Status | None:
+def _settled(record: Rental) -> Status | None:
     """Succeeded, where the model repository holds weights that it did not hold before."""
     there = hub.listing(record.models[0], "model")
     new = [
@@ -228,7 +228,7 @@ def job_cancel(run_id: str | None = None, *, client: runpod.Client | None = None
     Raises:
         ElleError: RunPod cannot be reached, or the job's id is not known: it ends by its own limit then.
     """
-    record = records.load(run_id, ("job",))
+    record = records.load_rental(run_id, ("job",))
     if record.state in records.FINAL:
         return record.status()
     if record.id is None and record.state != "preparing":

@@ -60,7 +60,7 @@ def load(folder: Path) -> None:
         raise ElleError("the weights load, and answer with NaN or infinity", where=str(folder))
 
 
-def train(recipe: dict, code: Path, data: Path, out: Path) -> Path:
+def train_all(recipe: dict, code: Path, data: Path, out: Path) -> Path:
     """Train a recipe by `elle train`, which resumes what was interrupted; the folder of its weights.
 
     Raises:
@@ -84,7 +84,7 @@ def work() -> dict[str, Any]:
     results = []
     for recipe in order["recipes"]:
         recipe = recipe | {"file": str(fetched / "runs" / run / recipe["file"])}
-        folder = train(recipe, Path.cwd(), fetched / "runs" / run / "data", home / "train")
+        folder = train_all(recipe, Path.cwd(), fetched / "runs" / run / "data", home / "train")
         names = weights_of(folder)
         print(f"{len(names)} files of weights; loading them", flush=True)
         load(folder)

@@ -27,7 +27,7 @@ from elle.plan.preflight import Plan, span
 from helpers.runs import planning, profile
 from renting import record as records
 from renting import runpod
-from renting.record import Confirm, Record, Say, Status
+from renting.record import Confirm, Rental, Say, Status
 
 #: The pod's image: bash, curl, git, Python 3.12 and CUDA; the packages come from this project's lock.
 IMAGE = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
@@ -183,8 +183,8 @@ def chosen(target: str, data: Path | str | None, options: dict[str, Any]) -> tup
     """
     given = {name: value for name, value in options.items() if value is not None}
     limit = None
-    if target in profile.names():
-        named = profile.load(target)
+    if target in profile.profile_names():
+        named = profile.load_profile(target)
         options = profile.plan_options(named) | given
         limit = options.pop("limit", None)
         files, values = profile.recipes(named), named.parameters
@@ -193,7 +193,7 @@ def chosen(target: str, data: Path | str | None, options: dict[str, Any]) -> tup
     else:
         options, files = given, [target]
         config = yaml_files.read_yaml(paths.located(target), "recipe")
-        bases = [yaml_files.table("recipes")["recipes"].get(Path(target).name, {}).get("base", "")]
+        bases = [yaml_files.config_table("recipes")["recipes"].get(Path(target).name, {}).get("base", "")]
         sets = config.get("datasets")
         first = sets[0] if isinstance(sets, list) and sets and isinstance(sets[0], dict) else {}
         folder = paths.located(str(first.get("path") or "")).parent
@@ -246,10 +246,12 @@ def order(
     budgeted = options.pop("limit")
     plans = [preflight.plan(path, **options) for path in files]
     machine = max((plan.hardware for plan in plans), key=lambda each: each.count)
-    row = yaml_files.table("gpus")["gpus"].get(machine.name, {})
+    row = yaml_files.config_table("gpus")["gpus"].get(machine.name, {})
     if machine.is_cpu or "catalogue" not in row:
         what = "is for a processor: there is nothing to rent" if machine.is_cpu else f"asks for {machine.title}"
-        rented = ", ".join(name for name, each in yaml_files.table("gpus")["gpus"].items() if "catalogue" in each)
+        rented = ", ".join(
+            name for name, each in yaml_files.config_table("gpus")["gpus"].items() if "catalogue" in each
+        )
         raise ElleError(f"{target} {what}", where="--gpu", fix=f"one that RunPod has: {rented}")
     each, priced = machine.price[1 if cloud == "SECURE" else 0], machine.priced
     if live:
@@ -287,7 +289,7 @@ def _offer(client: runpod.Client, gpu: str, count: int, cloud: str, price: float
     offers = {offer["id"]: offer for offer in client.gpus(count, cloud, cuda=CUDA)["gpus"]}
     offer, tier = offers.get(gpu, {}), cloud.lower()
     if not offer.get(tier) or offer.get("availability", "NONE") == "NONE":
-        known = {row.get("catalogue"): name for name, row in yaml_files.table("gpus")["gpus"].items()}
+        known = {row.get("catalogue"): name for name, row in yaml_files.config_table("gpus")["gpus"].items()}
         free = [
             known[name]
             for name, other in offers.items()
@@ -368,7 +370,7 @@ def prepare_data(folder: Path, say: Say) -> None:
         raise ElleError(refusals[0], where=paths.shown(folder), fix="correct the set; nothing was rented")
 
 
-def stage(order: "Order", say: Say) -> hub.Plan:
+def stage(order: "Order", say: Say) -> hub.UploadPlan:
     """The run's files in one folder as they will stand in the dataset repository, and the plan of their going."""
     prepare_data(order.data, say)
     folder = paths.runs() / order.run_id / "upload"
@@ -411,7 +413,7 @@ def up(
         ElleError: something is not set or not confirmed; the Hub or RunPod refuses; the training failed.
     """
     if dry_run:
-        return Record(order.run_id, "pod", order.name).status("dry-run")
+        return Rental(order.run_id, "pod", order.name).status("dry-run")
     records.needed(*NEEDED)
     question = f"{order.text()}\n\nRent it, for at most ${order.max_dollars:.2f}?"
     records.confirmed(confirm, question, "elle pod up")
@@ -423,7 +425,7 @@ def up(
     with interruptible():
         planned = stage(order, say)
         for repository in order.repositories:  # before it costs: one that is public would refuse the weights
-            hub.ensure(repository, "model", say=say)
+            hub.ensure_uploaded(repository, "model", say=say)
         say(f"uploading {planned.size:,} bytes to {record.dataset} (private)")
         hub.send(planned, say=say)
         try:
@@ -449,7 +451,7 @@ def up(
     return found
 
 
-def _give_up(record: Record, client: runpod.Client, error: BaseException, say: Say) -> None:
+def _give_up(record: Rental, client: runpod.Client, error: BaseException, say: Say) -> None:
     """End what is rented, or say what becomes of it."""
     stopped = isinstance(error, KeyboardInterrupt)
     what = "interrupted" if stopped else str(getattr(error, "what", None) or error or type(error).__name__)
@@ -473,7 +475,7 @@ def _give_up(record: Record, client: runpod.Client, error: BaseException, say: S
         say(found.sentence)
 
 
-def _terminate_all(record: Record, client: runpod.Client) -> None:
+def _terminate_all(record: Rental, client: runpod.Client) -> None:
     """End every pod of the run, whatever is known of it, and see that none is left."""
     for _ in range(3):
         pods = {pod["id"] for pod in client.pods(record.name)}
@@ -485,7 +487,7 @@ def _terminate_all(record: Record, client: runpod.Client) -> None:
         raise ElleError("the pod is still there", where=record.name, fix="give the command again")
 
 
-def watch(record: Record, client: runpod.Client, poll: float, start_timeout: float, say: Say) -> Status:
+def watch(record: Rental, client: runpod.Client, poll: float, start_timeout: float, say: Say) -> Status:
     """Look until the pod has ended; what stays behind is ended, what it left is checked."""
     told, cut_off = "", False
     while True:
@@ -516,14 +518,14 @@ def watch(record: Record, client: runpod.Client, poll: float, start_timeout: flo
         time.sleep(poll)
 
 
-def _ended(record: Record, client: runpod.Client, state: str, remark: str) -> Status:
+def _ended(record: Rental, client: runpod.Client, state: str, remark: str) -> Status:
     """End what is left, and settle: what the pod reported counts more than how it ended."""
     _terminate_all(record, client)
     reported = _reported(record)
     return record.settle(*(reported or (state, remark)))
 
 
-def look(record: Record, client: runpod.Client) -> Status:
+def look(record: Rental, client: runpod.Client) -> Status:
     """The state of a pod's run as it is now; a settled one is not asked for again."""
     if record.state in ("lost", "stopped"):
         with suppress(ElleError):
@@ -553,9 +555,9 @@ def look(record: Record, client: runpod.Client) -> Status:
     return record.settle("lost")
 
 
-def _reported(record: Record) -> tuple[str, str] | None:
+def _reported(record: Rental) -> tuple[str, str] | None:
     """(state, remark) by what the pod put into the Hub, where that holds; None where it reported nothing."""
-    raw = hub.read(record.dataset, "dataset", f"runs/{record.run_id}/result.json")
+    raw = hub.read_remote(record.dataset, "dataset", f"runs/{record.run_id}/result.json")
     if raw is None:
         return None
     try:
@@ -577,7 +579,7 @@ def _reported(record: Record) -> tuple[str, str] | None:
 
 def status(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
     """The state of a pod's run, from any process; it costs nothing but two requests."""
-    record = records.load(run_id, ("pod",))
+    record = records.load_rental(run_id, ("pod",))
     try:
         return look(record, client or runpod.Client(retries=2))
     except ElleError as error:
@@ -590,7 +592,7 @@ def down(run_id: str | None = None, *, client: runpod.Client | None = None) -> S
     Raises:
         ElleError: RunPod cannot be reached: it is not known whether the pod is gone.
     """
-    record = records.load(run_id, ("pod",))
+    record = records.load_rental(run_id, ("pod",))
     if record.state == "preparing":
         record.save(state="asked")  # whatever the record says: look
     _terminate_all(record, client or runpod.Client())
@@ -608,12 +610,12 @@ def logs(run_id: str | None = None, tail: int = 100, *, client: runpod.Client | 
     Raises:
         ElleError: neither has any.
     """
-    record = records.load(run_id, ("pod",))
+    record = records.load_rental(run_id, ("pod",))
     client = client or runpod.Client(retries=2)
     pods = client.pods(record.name) if record.state not in records.FINAL else []
     if pods and (lines := client.logs(pods[0]["id"], tail)):
         return lines
-    raw = hub.read(record.dataset, "dataset", f"runs/{record.run_id}/log.txt")
+    raw = hub.read_remote(record.dataset, "dataset", f"runs/{record.run_id}/log.txt")
     if raw is None:
         raise ElleError(
             "there is no log", where=f"run {record.run_id}", fix="a pod that never ran has none: elle pod status"

@@ -79,7 +79,7 @@ class Status:
 
 
 @dataclass
-class Record:
+class Rental:
     """What is kept of a rental, written before and after every step that costs: another process can go on from it.
 
     kind: pod, job or endpoint; id: RunPod's; hourly: dollars; limit: seconds that it may take, start included; times
@@ -107,7 +107,7 @@ class Record:
     def folder(self) -> Path:
         return paths.runs() / self.run_id
 
-    def save(self, **changes: Any) -> "Record":
+    def save(self, **changes: Any) -> "Rental":
         for name, value in changes.items():
             setattr(self, name, value)
         storage.write_json(self.folder / FILE, asdict(self))
@@ -135,41 +135,41 @@ class Record:
         return ", ".join(self.models)
 
 
-def runs(kinds: Iterable[str] = ("pod", "job", "endpoint")) -> list[str]:
+def rented_runs(kinds: Iterable[str] = ("pod", "job", "endpoint")) -> list[str]:
     """The runs that rented something, or were about to, oldest first."""
     found = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
     return [each["run_id"] for each in sorted(found, key=lambda each: each["created"]) if each["kind"] in kinds]
 
 
-def load(run_id: str | None, kinds: Iterable[str] = ("pod", "job", "endpoint")) -> Record:
+def load_rental(run_id: str | None, kinds: Iterable[str] = ("pod", "job", "endpoint")) -> Rental:
     """The record of a run; None: of the newest one of these kinds.
 
     Raises:
         ElleError: there is none.
     """
     kinds = tuple(kinds)
-    known = runs(kinds)
+    known = rented_runs(kinds)
     if run_id is None and known:
         run_id = known[-1]
     if run_id not in known:
         what = f"nothing was rented by run {run_id!r}" if run_id else "nothing was rented from here"
         fix = f"one of: {', '.join(known[-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
         raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
-    return Record(**storage.read_json(paths.runs() / str(run_id) / FILE))
+    return Rental(**storage.read_json(paths.runs() / str(run_id) / FILE))
 
 
-def begin(run_id: str, kind: str, **values: Any) -> Record:
+def begin(run_id: str, kind: str, **values: Any) -> Rental:
     """A new record, written; nothing is rented yet.
 
     Raises:
         ElleError: the run has one already, and it is not over.
     """
-    if run_id in runs():
-        old = load(run_id)
+    if run_id in rented_runs():
+        old = load_rental(run_id)
         if old.state not in (*FINAL, "preparing"):
             fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
             raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.folder / FILE), fix=fix)
-    return Record(run_id, kind, f"elle-{run_id}", **values).save()
+    return Rental(run_id, kind, f"elle-{run_id}", **values).save()
 
 
 def new_id(stem: str) -> str:

@@ -38,7 +38,7 @@ class Refused(ElleError):
     status = 0
 
 
-def base(service: str) -> str:
+def base_url(service: str) -> str:
     """The base URL of REST or QUEUE."""
     return secrets.address(os.environ.get(service) or DEFAULTS[service], "RunPod's", service)
 
@@ -57,7 +57,7 @@ class Request:
     @property
     def url(self) -> str:
         query = "&".join(f"{name}={value}" for name, value in self.query.items())
-        return f"{base(self.service)}{self.path}" + (f"?{query}" if query else "")
+        return f"{base_url(self.service)}{self.path}" + (f"?{query}" if query else "")
 
     @property
     def headers(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cic.confidence import brier_score, epistemic_bound, expected_calibration_error
 from cic.consensus import basin_center, best_cluster, cluster_then_vote, cohesion, half_sample_mode, majority_vote
-from cic.trials.intervals import Estimate, bootstrap, share
+from cic.trials.intervals import Reading, resampled, share
 
 #: The claim to its digits (0.921 rounded), the largest relative error counted, and the mistakes a question invites.
 CLAIM, ERROR_CAP, MISTAKES = 0.9205, 2.0, 30
@@ -77,8 +77,8 @@ class RegimeResult:
     answers: np.ndarray
     errors: dict[str, np.ndarray]
     error: dict[str, float]
-    wrong: dict[str, Estimate]
-    reduction: dict[str, Estimate]
+    wrong: dict[str, Reading]
+    reduction: dict[str, Reading]
     confidence: np.ndarray
     mean_confidence: float
     calibration_error: float
@@ -93,8 +93,8 @@ class AnswersTrial:
     """
 
     regimes: tuple[RegimeResult, ...]
-    spread: tuple[Estimate, ...]
-    pooled: Estimate
+    spread: tuple[Reading, ...]
+    pooled: Reading
     seeds: np.ndarray
     reached: int
 
@@ -110,7 +110,7 @@ def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> Answer
     spread = [_errors(replace(REGIMES[0], sigma=sigma), trials, rng) for sigma in SPREADS]
     first, *others = [_pooled_errors(CONDITIONS, trials, rng) for _ in range(seeds + 1)]
     again = np.array([_reduction(errors, axis=0) for errors in others])
-    estimates = tuple(bootstrap(errors, _reduction, rng) for errors in (*spread, first))
+    estimates = tuple(resampled(errors, _reduction, rng) for errors in (*spread, first))
     return AnswersTrial(regimes, estimates[:-1], estimates[-1], again, int((again >= CLAIM).sum()))
 
 
@@ -120,7 +120,7 @@ def pooled(spreads: Sequence[float], trials: int = 300, seed: int = 1) -> float:
     return float(_reduction(_pooled_errors(_conditions(spreads), trials, rng), axis=0))
 
 
-def draw(regime: Regime, trials: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_answers(regime: Regime, trials: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Truths (trials,) and shuffled answers (trials, 11) of a regime."""
     truth = rng.integers(100, 1000, (trials, 1)).astype(float)
     near = truth * (1 + regime.sigma * rng.standard_normal((trials, regime.near)))
@@ -135,7 +135,7 @@ def draw(regime: Regime, trials: int, rng: np.random.Generator) -> tuple[np.ndar
 
 def _errors(regime: Regime, trials: int, rng: np.random.Generator) -> np.ndarray:
     """The cluster centre's and the majority vote's errors, (trials, 2)."""
-    truth, answers = draw(regime, trials, rng)
+    truth, answers = draw_answers(regime, trials, rng)
     centre, majority = (np.array([answer(row) for row in answers]) for answer in (basin_center, majority_vote))
     return np.column_stack([_relative(centre, truth), _relative(majority, truth)])
 
@@ -157,15 +157,15 @@ def _reduction(errors: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _regime_result(regime: Regime, trials: int, rng: np.random.Generator) -> RegimeResult:
-    truth, answers = draw(regime, trials, rng)
+    truth, answers = draw_answers(regime, trials, rng)
     given = {name: np.array([answer(row) for row in answers]) for name, answer in METHODS.items()}
     errors = {name: _relative(answer, truth) for name, answer in given.items()}
     error = {name: float(values.mean()) for name, values in errors.items()}
     wrong = {name: share((np.rint(answer) != truth).sum(), trials) for name, answer in given.items()}
     pairs = {name: np.column_stack([errors[name], errors[MAJORITY]]) for name in errors if name != MAJORITY}
-    reduction = {name: bootstrap(pair, _reduction, rng) for name, pair in pairs.items()}
+    reduction = {name: resampled(pair, _reduction, rng) for name, pair in pairs.items()}
     if not error[MAJORITY]:
-        reduction = dict.fromkeys(pairs, Estimate(np.nan, np.nan, np.nan))
+        reduction = dict.fromkeys(pairs, Reading(np.nan, np.nan, np.nan))
     clusters = [best_cluster(row) for row in answers]
     strength = np.array([len(cluster) / answers.shape[1] * cohesion(cluster) for cluster in clusters])
     confidence, right = epistemic_bound(strength, months=0), errors[VOTE] == 0

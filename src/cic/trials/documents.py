@@ -10,7 +10,7 @@ from cic import analogues, seed_formulas, systems
 from cic.criticality import PHASES
 from cic.fixed_points import circulant_self_reference_operator, spectral_radius
 from cic.information import minimum_information_bipartition
-from cic.trials.intervals import Estimate, share
+from cic.trials.intervals import Reading, share
 from cic.trials.transitions import auc
 
 #: The base risks of the documents' 23 countries (0.7–0.9 high, 0.4–0.7 medium, 0.15–0.3 low).
@@ -55,8 +55,8 @@ class GeneratorTrial:
     temperature: np.ndarray
     order: np.ndarray
     phases: dict[str, float]
-    phi_is_one: Estimate
-    flagged: Estimate
+    phi_is_one: Reading
+    flagged: Reading
 
 
 def generator_trial(examples: int = 10_000, seed: int = 10) -> GeneratorTrial:
@@ -100,7 +100,7 @@ class CouplingTrial:
 
     coupling: np.ndarray
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
-    auc: dict[str, Estimate]
+    auc: dict[str, Reading]
 
 
 def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, seed: int = 11) -> CouplingTrial:
@@ -162,8 +162,8 @@ class AnalogueTrial:
     """agreement: how often two answers to one situation name the same event, by the documents' way and by the nearest
     neighbour (which always agrees with itself, so it is asked again with every score off by a little)."""
 
-    drawn: Estimate
-    nearest: Estimate
+    drawn: Reading
+    nearest: Reading
     counts: dict[str, int]
 
 

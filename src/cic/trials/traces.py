@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cic.compression import ncd_matrix
-from cic.trials.intervals import Estimate
+from cic.trials.intervals import Reading
 
 #: Two essays on different subjects with gaps for numbers: what a factor of 11 takes.
 TEMPLATES = (
@@ -65,7 +65,7 @@ class Separation:
     distances: np.ndarray
     within: float
     between: float
-    ratio: Estimate
+    ratio: Reading
     commonest: tuple[float, float]
 
 
@@ -136,4 +136,4 @@ def _separation(texts: list[str], compressor: str, draws: int, rng: np.random.Ge
     interval = np.quantile(mean(drawn, across) / mean(drawn, same), (0.025, 0.975)).tolist()
     values, counts = np.unique(matrix[same | across], return_counts=True)
     commonest = float(values[counts.argmax()]), float(counts.max() / counts.sum())
-    return Separation(tuple(texts), matrix, within, between, Estimate(between / within, *interval), commonest)
+    return Separation(tuple(texts), matrix, within, between, Reading(between / within, *interval), commonest)

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from cic import systems
 from cic.criticality import early_warning_signals, kendall_trend, lag1_autocorrelation, uipt_balance
 from cic.information import entropy, normalized_entropy_gaussian, total_correlation, total_correlation_gaussian
-from cic.trials.intervals import Estimate, bootstrap
+from cic.trials.intervals import Reading, resampled
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class IsingTrial:
     temperatures: np.ndarray
     curves: dict[str, np.ndarray]
     found: dict[str, np.ndarray]
-    errors: dict[str, Estimate]
+    errors: dict[str, Reading]
     snapshots: np.ndarray
 
 
@@ -53,7 +53,7 @@ def ising_trial(size: int = 32, replicas: int = 16, sweeps: int = 2000, seed: in
         "chance": rng.choice(temperatures, 1000),
     }
     errors = {
-        name: bootstrap(np.abs(values - systems.ISING_CRITICAL_TEMPERATURE), np.median, rng)
+        name: resampled(np.abs(values - systems.ISING_CRITICAL_TEMPERATURE), np.median, rng)
         for name, values in found.items()
     }
     curves = {
@@ -77,7 +77,7 @@ class FoldTrial:
     approaching: np.ndarray
     quiet: np.ndarray
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
-    auc: dict[str, Estimate]
+    auc: dict[str, Reading]
 
 
 def fold_trial(count: int = 150, length: int = 800, seed: int = 21) -> FoldTrial:
@@ -123,7 +123,7 @@ def _rolling_covariance(units: np.ndarray, width: int) -> np.ndarray:
     return centred @ centred.swapaxes(1, 2) / (width - 1)
 
 
-def auc(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> Estimate:
+def auc(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> Reading:
     """P(a positive scores above a negative), ties counted half (Mann and Whitney 1947), with a bootstrap interval."""
 
     def value(p: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -135,4 +135,4 @@ def auc(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator, dr
         rng.choice(negative, (draws, len(negative))),
     )
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(float(value(positive, negative)), float(low), float(high))
+    return Reading(float(value(positive, negative)), float(low), float(high))

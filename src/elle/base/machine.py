@@ -71,7 +71,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineFault:
     level: Literal["ok", "warn", "error"]
     message: str
     fix: str = ""
@@ -206,61 +206,65 @@ def inspect(path: Path | str | None = None) -> Machine:
     )
 
 
-def _gpu_findings(machine: Machine) -> list[Finding]:
+def _gpu_findings(machine: Machine) -> list[MachineFault]:
     if not machine.gpus:
         hidden = "CUDA_VISIBLE_DEVICES" in machine.gpu_note
         fix = "unset CUDA_VISIBLE_DEVICES" if hidden else "rent a pod with a GPU; on a laptop use `make setup`"
-        return [Finding("error", f"no GPU can be used: {machine.gpu_note or 'none is visible'}", fix)]
-    found = [Finding("ok", describe(machine.gpus))]
+        return [MachineFault("error", f"no GPU can be used: {machine.gpu_note or 'none is visible'}", fix)]
+    found = [MachineFault("ok", describe(machine.gpus))]
     if len({gpu.name for gpu in machine.gpus}) > 1:
         fix = "set CUDA_VISIBLE_DEVICES to those of one kind"
-        found.append(Finding("warn", "the GPUs differ: the smallest one sets the pace and the limit", fix))
+        found.append(MachineFault("warn", "the GPUs differ: the smallest one sets the pace and the limit", fix))
     driver = machine.gpus[0].driver
     major = re.match(r"\d+", driver)
     if not major:
         fix = f"see what `nvidia-smi` prints: torch 2.13 (CUDA 13) needs {MINIMUM_DRIVER} or newer"
-        found.append(Finding("warn", f"the NVIDIA driver's version cannot be read ({driver!r})", fix))
+        found.append(MachineFault("warn", f"the NVIDIA driver's version cannot be read ({driver!r})", fix))
     elif int(major[0]) < MINIMUM_DRIVER:
         message = (
             f"NVIDIA driver {driver} is too old: torch 2.13 is built for CUDA 13, which needs {MINIMUM_DRIVER} or newer"
         )
         fix = "the host sets the driver: rent another pod, and filter for CUDA 13.0 or newer when you choose it"
-        found.append(Finding("error", message, fix))
+        found.append(MachineFault("error", message, fix))
     else:
-        found.append(Finding("ok", f"NVIDIA driver {driver} (CUDA 13 needs {MINIMUM_DRIVER} or newer)"))
+        found.append(MachineFault("ok", f"NVIDIA driver {driver} (CUDA 13 needs {MINIMUM_DRIVER} or newer)"))
     return found
 
 
-def _volume_findings(volume: Path) -> list[Finding]:
+def _volume_findings(volume: Path) -> list[MachineFault]:
     where = f"the volume {volume}"
     elsewhere = f"mount the pod's volume at {DEFAULT_VOLUME}, or name another folder with ELLE_VOLUME"
     if not volume.is_dir():
         return [
-            Finding("error", f"{where} is not a folder" if volume.exists() else f"{where} does not exist", elsewhere)
+            MachineFault(
+                "error", f"{where} is not a folder" if volume.exists() else f"{where} does not exist", elsewhere
+            )
         ]
     if not os.access(volume, os.W_OK | os.X_OK):
-        return [Finding("error", f"{where} cannot be written to", "mount it writable, or give this user the right to")]
+        return [
+            MachineFault("error", f"{where} cannot be written to", "mount it writable, or give this user the right to")
+        ]
     found = []
     # Anything from the volume up to (not including) the root may be the mount point itself.
     mount = next((parent for parent in (volume, *volume.parents) if os.path.ismount(parent)), Path("/"))
     if mount == Path("/"):
         fix = f"{elsewhere}, or accept that models and runs are lost when the pod is removed"
-        found.append(Finding("warn", f"{where} is on the container's own disk, not on a mounted volume", fix))
+        found.append(MachineFault("warn", f"{where} is on the container's own disk, not on a mounted volume", fix))
     if Path("/workspace") in (volume, mount):
         message = "the volume is mounted over /workspace, which hides what the image keeps there (Axolotl's checkout)"
-        found.append(Finding("warn", message, f"set the pod's volume mount path to {DEFAULT_VOLUME}"))
+        found.append(MachineFault("warn", message, f"set the pod's volume mount path to {DEFAULT_VOLUME}"))
     free = _disk_free_gb(volume)
     if free < MINIMUM_VOLUME_GB:
         message = (
             f"{where} has {free:.0f} GB free: less than a 7B model with checkpoints takes ({MINIMUM_VOLUME_GB:.0f})"
         )
-        found.append(Finding("warn", message, "enlarge the volume, or remove old runs and models from it"))
+        found.append(MachineFault("warn", message, "enlarge the volume, or remove old runs and models from it"))
     else:
-        found.append(Finding("ok", f"{where} can be written to, {free:.0f} GB free"))
+        found.append(MachineFault("ok", f"{where} can be written to, {free:.0f} GB free"))
     return found
 
 
-def pod_findings(machine: Machine, volume: Path | str) -> list[Finding]:
+def pod_findings(machine: Machine, volume: Path | str) -> list[MachineFault]:
     """Whether this machine will do as a pod, with `volume` as the folder for what must outlast it.
 
     The memory that a particular model needs is the planner's business (`elle plan`), not asked here.
@@ -269,14 +273,16 @@ def pod_findings(machine: Machine, volume: Path | str) -> list[Finding]:
     gpu_memory = sum(gpu.memory_gb for gpu in machine.gpus)
     if machine.ram_gb < gpu_memory / 2:
         message = f"{machine.ram_gb:.0f} GB of memory beside {gpu_memory:.0f} GB on the GPUs: too little to offload to"
-        found.append(Finding("warn", message, "ask `elle plan` whether your recipe offloads, or rent a larger host"))
+        found.append(
+            MachineFault("warn", message, "ask `elle plan` whether your recipe offloads, or rent a larger host")
+        )
     else:
-        found.append(Finding("ok", f"{machine.ram_gb:.0f} GB of memory, {machine.cores} cores"))
+        found.append(MachineFault("ok", f"{machine.ram_gb:.0f} GB of memory, {machine.cores} cores"))
     if machine.disk_free_gb < MINIMUM_DISK_GB:
         message = f"{machine.disk_free_gb:.0f} GB free on this disk; the packages may take {MINIMUM_DISK_GB:.0f}"
-        found.append(Finding("warn", message, "give the pod a larger container disk"))
+        found.append(MachineFault("warn", message, "give the pod a larger container disk"))
     else:
-        found.append(Finding("ok", f"{machine.disk_free_gb:.0f} GB free on this disk"))
+        found.append(MachineFault("ok", f"{machine.disk_free_gb:.0f} GB free on this disk"))
     return found + _volume_findings(Path(volume).absolute())
 
 

@@ -72,7 +72,7 @@ def read_json(path: Path | str) -> Any:
 line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-def write(path: Path | str, rows: Iterable[dict]) -> int:
+def write_lines(path: Path | str, rows: Iterable[dict]) -> int:
     """Write one JSON object a line, streaming; return how many."""
     count = 0
     with atomic(path) as file:
@@ -82,7 +82,7 @@ def write(path: Path | str, rows: Iterable[dict]) -> int:
     return count
 
 
-def read(path: Path | str) -> Iterator[dict]:
+def read_lines(path: Path | str) -> Iterator[dict]:
     """Read one JSON object a line, streaming; blank lines are skipped.
 
     Raises:
@@ -101,10 +101,10 @@ def numbered(path: Path | str, *, unique: bool = False) -> Iterator[tuple[int, d
     with file:
         for number, text in enumerate(file, 1):
             if text.strip():
-                yield number, parse(text, f"{path}:{number}", unique=unique)
+                yield number, parse_line(text, f"{path}:{number}", unique=unique)
 
 
-def parse(text: bytes, where: str, *, unique: bool = False) -> dict:
+def parse_line(text: bytes, where: str, *, unique: bool = False) -> dict:
     """The object that one line holds.
 
     Args:

@@ -64,7 +64,7 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     return value
 
 
-def table(name: str) -> dict:
+def config_table(name: str) -> dict:
     """One of the project's own tables, `configs/NAME.yaml`; read again only when it changes."""
     path = paths.configs() / f"{name}.yaml"
     return _table(path, path.stat().st_mtime_ns if path.exists() else 0)

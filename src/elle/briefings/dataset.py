@@ -232,7 +232,7 @@ def _make_part(
             if progress and (done % 200 == 0 or done == count):
                 progress(done, count)
 
-    storage.write(_part(parts, number), rows())
+    storage.write_lines(_part(parts, number), rows())
     return done
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from cic.confidence import CAP
 from cic.functional import GAMMA, LAMBDA
 from elle.briefings.cic_figures import decayed
-from elle.evaluation.faithfulness import Finding
+from elle.evaluation.faithfulness import CheckedNumber
 
 #: How far F may be from Φ − 0.3·H + 0.25·C: γC is rounded to three decimals before the sum.
 F_TOLERANCE = Decimal("0.0005")
@@ -16,7 +16,7 @@ _SUM, _DECAY = ("F", "Φ", "H", "C"), ("decayed", "confidence", "horizon")
 _NEEDED = frozenset((*_SUM, *_DECAY))
 
 
-def faults(findings: Iterable[Finding]) -> tuple[list[str], int]:
+def faults(findings: Iterable[CheckedNumber]) -> tuple[list[str], int]:
     """(what does not hold, how many can be checked) of: F = Φ − 0.3·H + 0.25·C; decayed = confidence·e^(−0.1·horizon).
 
     A check needs each of its figures, as a plain number. Where an answer prints one of them with two values it
@@ -40,7 +40,7 @@ def faults(findings: Iterable[Finding]) -> tuple[list[str], int]:
     return wrong, checked
 
 
-def consistency(findings: Iterable[Finding]) -> tuple[int, int]:
+def consistency(findings: Iterable[CheckedNumber]) -> tuple[int, int]:
     """(how many hold, how many can be checked), as `faults` has them."""
     wrong, checked = faults(findings)
     return checked - len(wrong), checked

@@ -264,7 +264,7 @@ def _faults(found: Mapping[str, Any], targets: Mapping[str, float | None], rows:
     return faults
 
 
-def summary(found: Mapping[str, Any]) -> dict[str, str]:
+def audit_summary(found: Mapping[str, Any]) -> dict[str, str]:
     """The findings in a line each: what was asked → what was found."""
     lines = {f"{split} rows": f"{count:,}" for split, count in found["rows"].items()}
     lines |= {f"{name} of the targets": _shown(value) for name, value in found["targets"].items()}
@@ -310,7 +310,7 @@ def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in summary(found).items()),
+        *(f"| {name} | {value} |" for name, value in audit_summary(found).items()),
     ]
     if cic := found["cic"]:
         lines += ["", "| figure | mean | sd | 5 % | 95 % |", "|---|---|---|---|---|"]

@@ -22,7 +22,7 @@ from elle.briefings.cic_figures import ANALOGUES, DERIVED
 from elle.briefings.cic_figures import NAMES as CIC_NAMES
 from elle.briefings.metrics import RISK_WORDS, SIGNALS, TRENDS, Metrics
 from elle.briefings.schema import CicBriefing
-from elle.evaluation.faithfulness import Finding
+from elle.evaluation.faithfulness import CheckedNumber
 from elle.evaluation.words import Text
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -78,7 +78,9 @@ _YEAR = re.compile(r"1\d{3}|2[01]\d{2}", re.ASCII)
 _OPENS = re.compile(r"(?:^|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
 
 
-def faults(texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
+def faults(
+    texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[CheckedNumber]
+) -> tuple[list[str], list[str]]:
     """What is fabricated, (under the strict reading, under the lenient one), each "key: what"."""
     strict, lenient = [], []
     # The prompt's own words: the nations' codes and the analogue are all that `KNOWN` does not hold.
@@ -123,7 +125,7 @@ def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
             yield f"{word[:40]!r} is no name of the prompt's", sure
 
 
-def _year(text: str, found: Finding, correlates: dict[str, list[tuple[int, int]]]) -> str:
+def _year(text: str, found: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
     key, start, end, digits, _, metric = found.number
     if not _YEAR.fullmatch(digits) or metric == "analogue":
         return ""

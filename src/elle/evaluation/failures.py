@@ -16,7 +16,7 @@ _BOX = "border:1px solid rgba(128,128,128,.5);border-radius:6px;padding:.6em .9e
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0;background:none;color:inherit;font-size:.9em"
 
 
-def html(record: Mapping[str, Any]) -> str:
+def failure_html(record: Mapping[str, Any]) -> str:
     """A self-contained HTML fragment: what is wrong, the output with each wrong number marked (why: on hovering and in
     the list), the prompt. Everything that a model or a data file wrote is escaped.
 

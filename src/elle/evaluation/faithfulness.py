@@ -102,7 +102,7 @@ class Number(NamedTuple):
     metric: str | None  # None: unbound
 
 
-class Finding(NamedTuple):
+class CheckedNumber(NamedTuple):
     """The verdict on one number. `expected` is the metric's true value, None where it has none; `derived`: the metric
     is computed, not printed; `why` says what is wrong, "" where `ok`."""
 
@@ -238,7 +238,7 @@ class Checker:
         self._cic = metrics.cic is not None
         self._true = self.printed | self.derived
 
-    def check(self, texts: Mapping[str, str]) -> list[Finding]:
+    def check(self, texts: Mapping[str, str]) -> list[CheckedNumber]:
         """The verdict on every number of `texts` (key → text), in order."""
         result = []
         for key, text in texts.items():
@@ -246,7 +246,7 @@ class Checker:
                 expected = self._true.get(number.metric)
                 ok = expected is not None and number.value == expected
                 why = "" if ok else self._why(number, expected)
-                result.append(Finding(number, expected, number.metric in self.derived, ok, why))
+                result.append(CheckedNumber(number, expected, number.metric in self.derived, ok, why))
         return result
 
     def triples(self, texts: Mapping[str, str]) -> set[tuple[str, str, Decimal]]:
@@ -274,6 +274,6 @@ class Checker:
         return f"{number.metric} is {expected}"
 
 
-def triples(findings: list[Finding]) -> set[tuple[str, str, Decimal]]:
+def triples(findings: list[CheckedNumber]) -> set[tuple[str, str, Decimal]]:
     """(key, metric, value) of every right number."""
     return {(found.number.key, found.number.metric, found.number.value) for found in findings if found.ok}

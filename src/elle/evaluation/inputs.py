@@ -8,7 +8,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 
 
-def read_rows(path: Path | str) -> list[dict]:
+def read_test_rows(path: Path | str) -> list[dict]:
     """The rows of a JSONL or Parquet file, or the test split of a data set's folder.
 
     Raises:
@@ -29,7 +29,7 @@ def read_outputs(path: Path | str) -> dict[str, str]:
     """
     outputs: dict[str, str] = {}
     seen: set[str] = set()
-    for number, row in enumerate(storage.read(path), 1):
+    for number, row in enumerate(storage.read_lines(path), 1):
         name, output = row.get("id"), row.get("output")
         where = f"{path}, entry {number}"
         if not isinstance(name, str) or "output" not in row or not isinstance(output, str | None):

@@ -110,7 +110,7 @@ METRICS = {
 }
 
 
-def table() -> str:
+def metrics_table() -> str:
     """`METRICS` as a markdown table, for the documentation."""
     lines = ["| metric | version | definition | counts | 95 % interval | cannot see |", "|---|---|---|---|---|---|"]
     for name, metric in METRICS.items():

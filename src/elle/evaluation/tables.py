@@ -8,7 +8,7 @@ from elle.evaluation.statistics import Interval
 from elle.evaluation.verdict import Record
 
 
-def figures(card: Scorecard) -> str:
+def figures_text(card: Scorecard) -> str:
     """Metric, value, 95 % interval, the value where only strict JSON counts, n, and coverage: the share of rows that
     have anything the metric counts."""
     lines = [("metric", "value", "95 % interval", "strict", "n", "coverage")]
@@ -30,7 +30,7 @@ def requests(found: Mapping[str, Interval | None]) -> str:
     return _aligned(lines) if len(lines) > 1 else ""
 
 
-def differences(found: Comparison, a: str = "a", b: str = "b") -> str:
+def differences_text(found: Comparison, a: str = "a", b: str = "b") -> str:
     """Metric, both figures, b − a with its 95 % interval, p, p after Holm's correction, briefings, and how many of them
     one alone has right. a, b: what the models are called."""
     head = (a, b, "difference", "95 % interval", "p", "p (Holm)", "n", f"only {a}", f"only {b}", "test")

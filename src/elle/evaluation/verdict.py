@@ -7,7 +7,7 @@ from elle.base.errors import ElleError
 from elle.briefings.metrics import parse
 from elle.briefings.schema import CATEGORIES, Briefing, CicBriefing
 from elle.evaluation import arithmetic, bounds, fabrication, words
-from elle.evaluation.faithfulness import Checker, Finding, texts_of, triples
+from elle.evaluation.faithfulness import CheckedNumber, Checker, texts_of, triples
 from elle.evaluation.parsing import Parsed, parse_output, schema_valid
 
 
@@ -21,7 +21,7 @@ class Record:
     output: str | None
     parsed: Parsed
     texts: dict[str, str]
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckedNumber, ...]
     reasons: tuple[str, ...]
     counts: dict[str, tuple[int, int]]
 
@@ -112,7 +112,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     missing = required - triples(findings)
     lost = sum(metric in checker.derived for _, metric, _ in missing)
     reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
-    read = words.read(texts)
+    read = words.read_words(texts)
     risk, said = words.faults(read, metrics)
     reasons += [f"{key}: {why}" for key, why in (*risk.items(), *said.items())]
     phase = words.phase_fault(read, metrics) if metrics.cic else ""

@@ -52,7 +52,7 @@ class Text(NamedTuple):
 _EMPTY = Text("", "", frozenset())
 
 
-def read(texts: Mapping[str, str]) -> dict[str, Text]:
+def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
     """What the rules read, by key."""
     result = {}
     for key, text in texts.items():

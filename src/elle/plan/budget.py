@@ -12,7 +12,7 @@ from pathlib import Path
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import table
+from elle.base.yaml_files import config_table
 from elle.plan import speed, steps
 from elle.plan.hardware import Hardware, hourly
 from elle.plan.memory import Setup
@@ -65,7 +65,7 @@ class Data:
 
 def known_sets() -> dict[str, dict]:
     """The data sets whose lengths `configs/recipes.yaml` states, by name."""
-    return table("recipes")["data"]
+    return config_table("recipes")["data"]
 
 
 def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str]:
@@ -125,7 +125,7 @@ def read_data(path: Path, base_model: str, sizes: str = "") -> Data:
         rows = (line for line in file if line.strip())
         for number_, line in enumerate(rows):
             if number_ % every == 0:
-                row = storage.parse(line, f"{path}:{number_ + 1}")
+                row = storage.parse_line(line, f"{path}:{number_ + 1}")
                 lengths[round(sum(count(text) + TURN for text in _texts(row)))] += 1
     if not lengths:
         raise ElleError("this data set is empty", where=str(path), fix="generate it anew")
@@ -190,7 +190,7 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     examples = sum(kept.values())
     cut = steps.validation(recipe, examples, found) if examples else (0, 0)
     mean = sum(length * count for length, count in kept.items()) / examples if examples else 0
-    run = steps.run(recipe, kept, cut, (s.micro, s.gpus, s.sequence), found)
+    run = steps.schedule(recipe, kept, cut, (s.micro, s.gpus, s.sequence), found)
     packed = bool(recipe.get("sample_packing"))
     padded = packed if recipe.get("pad_to_sequence_len") is None else bool(recipe.get("pad_to_sequence_len"))
     # A batch is padded to its longest example: between the mean and the longest of all.

@@ -43,7 +43,11 @@ class Change:
                 if old.get(key) != new.get(key)
             }
         return [
-            (key, "unset" if old is None else recipe.shown(old), "removed" if new is None else recipe.shown(new))
+            (
+                key,
+                "unset" if old is None else recipe.value_text(old),
+                "removed" if new is None else recipe.value_text(new),
+            )
             for key, (old, new) in pairs.items()
         ]
 
@@ -60,7 +64,7 @@ def _dataset(config: dict, finding: Finding) -> dict:
         entry |= recipe.CHAT_TEMPLATE
         entry.pop("conversation", None)
     else:
-        known = recipe.schema()["datasets"]
+        known = recipe.axolotl_schema()["datasets"]
         sets[int(index[:-1])] = {k: v for k, v in entry.items() if k in known and recipe.fits(v, known[k])}
     return {key: sets}
 
@@ -145,7 +149,7 @@ def _smaller(plan: Plan) -> dict:
     tight: dict = {}
     zeros: dict[str, recipe.Zero] = {}
     for changes in _ladder(plan):
-        config = recipe.merge(plan.config, changes)
+        config = recipe.merged(plan.config, changes)
         named = f"{config.get('deepspeed')}, {config.get('adapter')}"
         if named not in zeros:
             zeros[named] = recipe.zero(config)[0]
@@ -211,7 +215,7 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
     }.get(code, {})
 
 
-def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
+def nearest_recipe(plan: Plan) -> tuple[Plan, list[Change]]:
     """The nearest recipe that passes on the same hardware and data, as a plan, and each change with its reason.
 
     Raises:
@@ -235,7 +239,7 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
         else:
             break
         reasons |= dict.fromkeys(remedy, finding.message)
-        config = recipe.merge(plan.config, remedy)
+        config = recipe.merged(plan.config, remedy)
         plan = assess(plan.file, config, plan.hardware, plan.data, sizes=plan.sizes, limit=plan.limit)
     if not plan.ok:
         left = next((f for f in plan.findings if f.severity == "error"), None)
@@ -253,7 +257,7 @@ def nearest(plan: Plan) -> tuple[Plan, list[Change]]:
     return plan, [Change(key, *pairs[key], reasons[key]) for key in kept]
 
 
-def write(plan: Plan, changes: list[Change], out: Path) -> Path:
+def write_recipe(plan: Plan, changes: list[Change], out: Path) -> Path:
     """Write the corrected recipe, with its changes and what it is planned for as its header."""
     lines = [f"{paths.shown(plan.file)}, corrected by `elle plan --fix`:", *(f"- {change}" for change in changes)]
     hardware, data = plan.hardware, plan.data.name if plan.data else ""

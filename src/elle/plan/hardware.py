@@ -12,7 +12,7 @@ from pathlib import Path
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
 from elle.base.machine import Machine
-from elle.base.yaml_files import table
+from elle.base.yaml_files import config_table
 
 #: Environment variable: dollars a GPU-hour, in place of the list prices.
 PRICE = "ELLE_GPU_PRICE"
@@ -59,7 +59,7 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     Raises:
         ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
     """
-    listed, name = table("gpus"), name.lower()
+    listed, name = config_table("gpus"), name.lower()
     if name not in listed["gpus"]:
         failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
         raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
@@ -107,7 +107,7 @@ def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
         title = f"processor ({computer.cores} cores)"
         return replace(found, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
     gpu = min(computer.gpus, key=lambda gpu: gpu.memory_gb)
-    listed = table("gpus")["gpus"]
+    listed = config_table("gpus")["gpus"]
     named = [name for name, row in listed.items() if name != "cpu" and _is(gpu.name, row)]
     slowest = min((name for name in listed if name != "cpu"), key=lambda name: listed[name]["tflops"])
     found = find(named[0] if named else slowest, len(computer.gpus) * nodes, disk_gb)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
-from elle.base.yaml_files import read_yaml, table
+from elle.base.yaml_files import config_table, read_yaml
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -97,8 +97,8 @@ def _shape(content: dict) -> dict[str, int | bool]:
     return {k: v for k, v in found.items() if k in wanted and isinstance(v, int) and (k == "tied" or 0 < v < 2**24)}
 
 
-def names() -> list[str]:
-    return list(table("models")["models"])
+def model_names() -> list[str]:
+    return list(config_table("models")["models"])
 
 
 def find(base_model: str, sizes: str = "") -> Model | None:
@@ -117,7 +117,7 @@ def find(base_model: str, sizes: str = "") -> Model | None:
             return Model(base_model, qkv_bias=family == "qwen2", **_shape(content))
         except TypeError as error:
             raise ElleError("this config.json does not say a model's sizes", where=str(config)) from error
-    listed = table("models")["models"]
+    listed = config_table("models")["models"]
     key = re.sub(r"^meta-|(-instruct|-chat|-hf)+$", "", base_model.rstrip("/").rpartition("/")[2].lower())
     if key in listed:
         return Model(base_model, **listed[key])

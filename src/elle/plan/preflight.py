@@ -204,8 +204,8 @@ def span(values: tuple[float, float], unit: str) -> str:
 
 def _model_findings(config: dict, model: Model | None, base: str) -> list[Finding]:
     if model is None:
-        fix = f"add its shape to configs/models.yaml; known: {', '.join(models.names())}"
-        message = f"not covered: nothing says how large {recipe.shown(base)} is"
+        fix = f"add its shape to configs/models.yaml; known: {', '.join(models.model_names())}"
+        message = f"not covered: nothing says how large {recipe.value_text(base)} is"
         return [error("unknown-model", "base_model", message, fix)]
     if not model.train:
         message = f"{base} is quantised for inference only ({model.quantized}): it can be served, not trained"
@@ -337,7 +337,7 @@ def faster(config: dict, s: Setup, hardware: Hardware) -> dict:
 def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, hardware: Hardware) -> list[Finding]:
     if m.peak > hardware.memory_gb or not b.steps or not (changes := faster(config, s, hardware)):
         return []
-    other = recipe.merge(config, changes)
+    other = recipe.merged(config, changes)
     setup, _ = memories.setup(other, s.model, hardware, s.zero)
     after, _ = budgets.estimate(other, setup, hardware, data)
     hours = (sum(b.hours) - sum(after.hours)) / 2
@@ -385,7 +385,9 @@ def assess(
     found += _model_findings(config, model, base)
     uncovered = _uncovered(config, hardware)
     for key in uncovered:
-        message = f"not covered: what {key}: {recipe.shown(config[key])} makes of memory and time; the rest is checked"
+        message = (
+            f"not covered: what {key}: {recipe.value_text(config[key])} makes of memory and time; the rest is checked"
+        )
         found.append(warning("not-covered", key, message, "see docs/planning.md; the trainer may well run it"))
     if model is None or uncovered:
         return Plan(file, config, hardware, model, None, None, data, None, found, sizes, limit)
@@ -415,7 +417,7 @@ def _entry(path: Path) -> dict:
         text = ""
     if match := _PLANNED.search(text):
         return {"gpu": match[1], "count": int(match[2]), "disk": float(match[3]), "data": match[4] or None}
-    return yaml_files.table("recipes")["recipes"].get(path.name, {})
+    return yaml_files.config_table("recipes")["recipes"].get(path.name, {})
 
 
 def own_data(config: dict) -> str | None:
@@ -459,7 +461,7 @@ def plan(
     config = yaml_files.read_yaml(path, "recipe")
     entry = _entry(path)
     if gpu is None and "gpu" not in entry:
-        known = yaml_files.table("recipes")["recipes"]
+        known = yaml_files.config_table("recipes")["recipes"]
         raise NotCovered(
             f"nothing says on which GPUs {path.name!r} is to run",
             where=str(path),
@@ -505,8 +507,8 @@ def corrected(found: Plan, out: Path) -> tuple[Plan, list]:
 
     if out.resolve() == paths.located(found.file).resolve():
         raise ElleError("this would overwrite the recipe itself", where=str(out), fix="name another file")
-    fixed, changes = fix.nearest(found)
-    fix.write(fixed, changes, out)
+    fixed, changes = fix.nearest_recipe(found)
+    fix.write_recipe(fixed, changes, out)
     return replace(fixed, file=out), changes
 
 

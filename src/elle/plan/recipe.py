@@ -22,7 +22,7 @@ def _keys_file() -> Path:
 
 
 @functools.cache
-def schema() -> dict:
+def axolotl_schema() -> dict:
     """The locked Axolotl's own schema: `keys`, `datasets` and each of `plugins` (key → type), and `required` keys.
 
     Asking Axolotl takes long, so the answer is kept beside this module; `python -m elle.plan.recipe` (part of
@@ -35,13 +35,13 @@ def known_keys(recipe: dict | None = None) -> dict[str, str]:
     """The keys (→ types) that Axolotl takes in `recipe`: its own, and those of the plugins that the recipe names."""
     plugins = (recipe or {}).get("plugins")
     named = [name for name in plugins if isinstance(name, str)] if isinstance(plugins, list) else []
-    found = dict(schema()["keys"])
+    found = dict(axolotl_schema()["keys"])
     for name in named:
-        found |= schema()["plugins"].get(name, {})
+        found |= axolotl_schema()["plugins"].get(name, {})
     return found
 
 
-def environment() -> dict[str, str]:
+def trainer_environment() -> dict[str, str]:
     """The variables under which Axolotl runs: this environment's programs first (its launchers call each other by
     name), and no usage reports."""
     programs = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -55,7 +55,7 @@ def ask_validator(*arguments: str) -> dict:
         ElleError: it gives none.
     """
     command = [sys.executable, "-m", "elle.plan.validator", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=trainer_environment(), check=False)
     try:
         return json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError) as error:
@@ -71,10 +71,10 @@ def refresh_known_keys() -> None:
         ElleError: it gives none.
     """
     storage.write_json(_keys_file(), ask_validator("keys"))
-    schema.cache_clear()
+    axolotl_schema.cache_clear()
 
 
-def merge(recipe: dict, changes: dict) -> dict:
+def merged(recipe: dict, changes: dict) -> dict:
     """`recipe` with `changes` (key → value; None removes the key)."""
     return {key: value for key, value in (recipe | changes).items() if value is not None or key not in changes}
 
@@ -162,7 +162,7 @@ REFUSED_PAIRS = (
 )
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a message may hold it: short, whatever it is."""
     try:
         text = repr(value)
@@ -195,7 +195,7 @@ def fits(value: Any, kinds: str) -> bool:
 
 def _key_findings(recipe: dict) -> list[Finding]:
     known = known_keys(recipe)
-    plugin_of = {key: plugin for plugin, keys in schema()["plugins"].items() for key in keys}
+    plugin_of = {key: plugin for plugin, keys in axolotl_schema()["plugins"].items() for key in keys}
     found = []
     for key, value in recipe.items():
         # A key that asks for nothing loses nothing by being dropped.
@@ -206,8 +206,10 @@ def _key_findings(recipe: dict) -> list[Finding]:
             fix = f"add `plugins: [{plugin_of[key]}]`"
             found.append(dropped("ignored-key", key, f"Axolotl drops {key} without a word: its plugin is missing", fix))
         elif key not in known:
-            offer = unknown("recipe key", shown(key)[1:-1], known).fix
-            found.append(error("unknown-key", key, f"Axolotl knows no {shown(key)} and drops it without a word", offer))
+            offer = unknown("recipe key", value_text(key)[1:-1], known).fix
+            found.append(
+                error("unknown-key", key, f"Axolotl knows no {value_text(key)} and drops it without a word", offer)
+            )
         elif key in ATTENTION and value:
             fix = f"attn_implementation: {ATTENTION[key]}"
             found.append(warning("deprecated-key", key, f"{key} is deprecated", fix))
@@ -216,7 +218,7 @@ def _key_findings(recipe: dict) -> list[Finding]:
         elif (key in REMOVED or key.startswith("unsloth_")) and value:
             found.append(error("removed-key", key, f"Axolotl rejects {key}: it is no longer supported", "remove it"))
         elif not fits(value, known[key]):
-            message = f"{shown(value)} is not what Axolotl takes here ({known[key]})"
+            message = f"{value_text(value)} is not what Axolotl takes here ({known[key]})"
             found.append(error("wrong-type", key, message, "correct the value, or remove the key"))
     return found
 
@@ -229,7 +231,7 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
             continue
         if not isinstance(sets, list) or not sets or not all(isinstance(entry, dict) for entry in sets):
             fix = "a list of mappings; see configs/nano.yaml"
-            found.append(error("wrong-type", key, f"{shown(sets)} is no list of data sets", fix))
+            found.append(error("wrong-type", key, f"{value_text(sets)} is no list of data sets", fix))
             continue
         for number, entry in enumerate(sets):
             where = f"{key}[{number}]"
@@ -239,13 +241,15 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
                 fix = "type: chat_template, field_messages: conversations, "
                 fix += "message_property_mappings: {role: from, content: value}"
                 found.append(error("sharegpt", where, message, fix))
-            known = schema()["datasets"]
+            known = axolotl_schema()["datasets"]
             for name, value in entry.items():
                 if name not in known:
-                    offer = unknown("key", shown(name)[1:-1], known).fix
-                    found.append(error("unknown-key", where, f"Axolotl knows no {shown(name)} in a data set", offer))
+                    offer = unknown("key", value_text(name)[1:-1], known).fix
+                    found.append(
+                        error("unknown-key", where, f"Axolotl knows no {value_text(name)} in a data set", offer)
+                    )
                 elif name != "type" and not fits(value, known[name]):
-                    message = f"{name}: {shown(value)} is not what Axolotl takes here ({known[name]})"
+                    message = f"{name}: {value_text(value)} is not what Axolotl takes here ({known[name]})"
                     found.append(error("wrong-type", where, message, "correct the value"))
     return found
 
@@ -259,7 +263,7 @@ def nearest_name(kind: str, value: str) -> str | None:
 
 
 def _usable(kind: str) -> list[str]:
-    known = schema()[f"{kind}s"]
+    known = axolotl_schema()[f"{kind}s"]
     return [name for name in known if not known[name]] if isinstance(known, dict) else known
 
 
@@ -280,14 +284,16 @@ def _name_findings(recipe: dict) -> list[Finding]:
         value = recipe.get(key)
         if not isinstance(value, str) or not value or value in _usable(kind):
             continue
-        code, known = f"unknown-{kind}", schema()[f"{kind}s"]
+        code, known = f"unknown-{kind}", axolotl_schema()[f"{kind}s"]
         longer = [name for name in _usable(kind) if name.startswith(value)]
-        offer = f"use one of: {', '.join(longer)}" if longer else unknown(kind, shown(value)[1:-1], _usable(kind)).fix
+        offer = (
+            f"use one of: {', '.join(longer)}" if longer else unknown(kind, value_text(value)[1:-1], _usable(kind)).fix
+        )
         if value in known:
             message = f"{value} cannot be made with the locked packages: {known[value]}"
             offer = f"another one, such as {'adamw_bnb_8bit' if '8bit' in value else 'adamw_torch_fused'}"
         else:
-            message = f"no {kind} is called {shown(value)}: Axolotl's validator takes it, the run then fails"
+            message = f"no {kind} is called {value_text(value)}: Axolotl's validator takes it, the run then fails"
         found.append(error(code, key, message, offer))
     return found
 
@@ -316,7 +322,7 @@ def check(recipe: dict) -> list[Finding]:
     """What is wrong with a recipe by itself, without asking Axolotl (`ask_validator` does): keys, types, settings that
     it rejects or that do not do what they seem to."""
     found = _key_findings(recipe) + _dataset_findings(recipe) + _name_findings(recipe)
-    for key in (*schema()["required"], "datasets"):
+    for key in (*axolotl_schema()["required"], "datasets"):
         if not recipe.get(key):
             found.append(error("missing-key", key, f"the recipe has no {key}", f"add {key}; see configs/nano.yaml"))
     for one, other in REFUSED_PAIRS:
@@ -348,7 +354,7 @@ def number(recipe: dict, key: str, default: float, low: float, high: float, foun
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return default
     if not low <= value <= high:
-        message = f"{shown(value)} is not between {low:g} and {high:g}"
+        message = f"{value_text(value)} is not between {low:g} and {high:g}"
         found.append(error("wrong-value", key, message, f"such as {default:g}"))
         return default
     return value
@@ -387,7 +393,7 @@ def read_deepspeed(path: str) -> dict:
     try:
         content = storage.read_json(paths.located(path))
     except (OSError, ValueError) as failure:  # a name that no file can have
-        raise ElleError("no such file", where=shown(path), fix="see deepspeed/") from failure
+        raise ElleError("no such file", where=value_text(path), fix="see deepspeed/") from failure
     if not isinstance(content, dict):
         raise ElleError("a DeepSpeed configuration is one JSON object", where=path, fix="see deepspeed/zero2.json")
     return content
@@ -404,19 +410,21 @@ def zero(recipe: dict) -> tuple[Zero, list[Finding]]:
     try:
         content = read_deepspeed(named) if isinstance(named, str) else named
     except ElleError as failure:
-        return Zero(), [error("deepspeed-file", shown(where)[1:-1], failure.what, failure.fix or "see deepspeed/")]
+        return Zero(), [error("deepspeed-file", value_text(where)[1:-1], failure.what, failure.fix or "see deepspeed/")]
     found = []
     section = content.get("zero_optimization", {})
     if not isinstance(section, dict):
         fix = "see deepspeed/zero2.json"
         return Zero(), [error("deepspeed-file", where, "zero_optimization is no object", fix)]
     for key in section:
-        if key not in schema()["zero_optimization"]:
-            offer = unknown("key", shown(key)[1:-1], schema()["zero_optimization"]).fix
-            found.append(error("deepspeed-file", where, f"DeepSpeed rejects zero_optimization.{shown(key)}", offer))
+        if key not in axolotl_schema()["zero_optimization"]:
+            offer = unknown("key", value_text(key)[1:-1], axolotl_schema()["zero_optimization"]).fix
+            found.append(
+                error("deepspeed-file", where, f"DeepSpeed rejects zero_optimization.{value_text(key)}", offer)
+            )
     stage = section.get("stage", 0)
     if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
-        found.append(error("deepspeed-file", where, f"{shown(stage)} is no ZeRO stage", "stage: 0, 1, 2 or 3"))
+        found.append(error("deepspeed-file", where, f"{value_text(stage)} is no ZeRO stage", "stage: 0, 1, 2 or 3"))
         stage = 0
 
     def offloads(key: str) -> dict:

@@ -86,7 +86,7 @@ def pack(lengths: tuple[tuple[int, int], ...], held_out: int, capacity: int, mos
 
 
 @dataclass(frozen=True)
-class Run:
+class Schedule:
     """A run as counted. steps: of the optimizer; batches: micro batches that one GPU trains on in all of them;
     epochs: passes begun; seen: passes through the training rows, as a share of them that is trained on;
     evaluated: micro batches of one evaluation on one GPU."""
@@ -142,9 +142,9 @@ class _Batches:
         return training // whole, tests // whole
 
 
-def run(
+def schedule(
     recipe: dict, lengths: dict[int, int], cut: tuple[int, int], shape: tuple[int, int, int], found: list[Finding]
-) -> Run:
+) -> Schedule:
     """The steps of a run on examples of these lengths (length → how many, none above `sequence_len`).
 
     Packed (axolotl/utils/trainer.py, calculate_total_num_steps): whole optimizer steps of an epoch, times the epochs,
@@ -159,7 +159,7 @@ def run(
     held_out, evaluated = cut
     rows = sum(lengths.values()) - held_out
     if rows <= 0:
-        return Run(0, 0, 0, 0.0, 0)
+        return Schedule(0, 0, 0, 0.0, 0)
     accumulated = accumulation(recipe, found)
     epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
     packed, drop = bool(recipe.get("sample_packing")), recipe.get("dataloader_drop_last")
@@ -187,7 +187,7 @@ def run(
     if not batches:
         message = f"{rows:,} examples do not make a micro batch for each of {gpus} GPUs: nothing is trained"
         found.append(error("no-steps", "micro_batch_size", message, "more examples, a smaller batch, or fewer GPUs"))
-    return Run(full * own + rest, full * batches + last, full + (rest > 0), seen, tested)
+    return Schedule(full * own + rest, full * batches + last, full + (rest > 0), seen, tested)
 
 
 def _loaded(rows: int, width: int, gpus: int, drop: bool) -> int:
@@ -195,7 +195,7 @@ def _loaded(rows: int, width: int, gpus: int, drop: bool) -> int:
     return rows // width // gpus if drop else math.ceil(math.ceil(rows / width) / gpus)
 
 
-def _every(recipe: dict, what: str, run: Run, found: list[Finding]) -> int:
+def _every(recipe: dict, what: str, run: Schedule, found: list[Finding]) -> int:
     """Steps from one evaluation or save (`what`: eval or save) to the next; 0 where the recipe counts none.
 
     A share of all steps is rounded up. `evals_per_epoch` and `saves_per_epoch` become one, but for 1 in one epoch:
@@ -213,12 +213,12 @@ def _every(recipe: dict, what: str, run: Run, found: list[Finding]) -> int:
     return math.ceil(run.steps * every) if every < 1 else int(every)
 
 
-def _times(every: int, run: Run) -> int:
+def _times(every: int, run: Schedule) -> int:
     """How often in a run: at each `every` steps, and at the last (transformers, DefaultFlowCallback)."""
     return math.ceil(run.steps / every) if every else 0
 
 
-def evaluations(recipe: dict, run: Run, cut: tuple[int, int], found: list[Finding]) -> int:
+def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[Finding]) -> int:
     """How often a run evaluates: at its intervals, at its last step, and before the first unless `eval_on_start` is
     false (axolotl/core/builders/base.py)."""
     strategy = recipe.get("eval_strategy")
@@ -243,7 +243,7 @@ def evaluations(recipe: dict, run: Run, cut: tuple[int, int], found: list[Findin
     return (_times(every, run) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
 
 
-def saves(recipe: dict, run: Run, evaluations: int, found: list[Finding]) -> int:
+def saves(recipe: dict, run: Schedule, evaluations: int, found: list[Finding]) -> int:
     """How many checkpoints a run writes: at its intervals and at its last step; one an epoch where the recipe is
     silent; of `best` at most one an evaluation. The result itself, written at the end, is not counted."""
     if not run.steps:

@@ -23,7 +23,7 @@ from elle.serving.client import Answer, Batch, ask
 SAMPLED = 8
 
 
-class Model(Protocol):
+class ServedModel(Protocol):
     """A model behind an OpenAI-compatible server: a `Server` started here, or an `Endpoint`."""
 
     base_url: str  # with its /v1
@@ -99,7 +99,7 @@ def schema_of(rows: Sequence[dict]) -> dict:
 
 
 def collect(
-    server: Model,
+    server: ServedModel,
     rows: Sequence[dict],
     path: Path | str,
     *,
@@ -225,7 +225,7 @@ def _kept(path: Path, digests: dict[str, str]) -> dict[str, Answer]:
         if not text.strip() or (number == len(lines) and not _whole(text)):
             continue
         where = f"{path}:{number}"
-        row = storage.parse(text, where)
+        row = storage.parse_line(text, where)
         name, digest = row.get("id"), row.pop("request", None)
         if name not in digests or digest != digests[name]:
             why = "asked otherwise" if name in digests and digest else "not by this command, or for other rows"
@@ -275,7 +275,7 @@ def _append(path: Path, rows: list[dict]) -> None:
         ) from error
 
 
-def table(points: Iterable[dict]) -> list[dict[str, str]]:
+def load_table(points: Iterable[dict]) -> list[dict[str, str]]:
     """The measurements of `measure` for display, a row each; seconds are medians where nothing else is said."""
     return [
         {
@@ -291,8 +291,8 @@ def table(points: Iterable[dict]) -> list[dict[str, str]]:
     ]
 
 
-def measure(
-    server: Model,
+def measure_load(
+    server: ServedModel,
     rows: Sequence[dict],
     concurrencies: Sequence[int],
     folder: Path | str,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import table
+from elle.base.yaml_files import config_table
 from elle.plan import budget, hardware, models
 from elle.plan.hardware import Hardware
 from elle.serving.client import refuse_guided
@@ -91,7 +91,7 @@ class Fit:
         )
 
 
-def load(path: Path | str, given: Mapping[str, Any] | None = None) -> Deployment:
+def load_deployment(path: Path | str, given: Mapping[str, Any] | None = None) -> Deployment:
     """Read a deployment file; what is `given` (and not None) stands in place of its values.
 
     Raises:
@@ -141,7 +141,7 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         manifest = paths.runs() / str(model) / "manifests" / "05_train.json"
         if manifest.is_file():
-            return of_run(manifest.parent.parent, storage.read_json(manifest)["metrics"])
+            return deployment_of_run(manifest.parent.parent, storage.read_json(manifest)["metrics"])
         folder = _cached(str(model)) or folder
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = str(adapter_config(folder).get("base_model_name_or_path") or "")
@@ -155,7 +155,7 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
     return folder.resolve(), {}
 
 
-def of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:
+def deployment_of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:
     """A run's weights, and its adapter ("adapter") where it has trained one. training: the metrics of 05_train."""
     weights, adapters = resolve(folder / training["weights"])
     if merged := training.get("adapter"):  # made from the adapter in whose folder it lies
@@ -237,7 +237,7 @@ def _reserved(rank: int) -> int:
 # ---- whether it can be
 
 
-def check(deployment: Deployment, on: Hardware | None = None) -> Fit | None:
+def check_fit(deployment: Deployment, on: Hardware | None = None) -> Fit | None:
     """Whether a deployment can run: its adapters, its length against the data's, its memory against the GPU's.
 
     Args:
@@ -334,7 +334,7 @@ def _fault(deployment: Deployment, model: models.Model, on: Hardware, found: Fit
 def _would_fit(deployment: Deployment, model: models.Model, found: Fit, rank: int) -> str:
     """What would: the cheapest GPUs first, or a shorter length."""
     options = []
-    for kind, row in table("gpus")["gpus"].items():
+    for kind, row in config_table("gpus")["gpus"].items():
         if kind == "cpu":
             continue
         for count in (1, 2, 4, 8) if row.get("nvlink") else (1,):
@@ -348,7 +348,7 @@ def _would_fit(deployment: Deployment, model: models.Model, found: Fit, rank: in
     return f"what would fit: {'; '.join(would)}" if would else "a smaller or a quantised model"
 
 
-def here(deployment: Deployment) -> Deployment:
+def for_this_machine(deployment: Deployment) -> Deployment:
     """The deployment as it can run on this machine: its model and adapters as folders, over as few GPUs as it fits on.
 
     Raises:
@@ -369,7 +369,7 @@ def here(deployment: Deployment) -> Deployment:
         deployment = deployment.model_copy(update={"gpus": count})
         if model is None or not _fault(deployment, model, on, fit(deployment, model, on, rank)):
             break
-    check(deployment, on)
+    check_fit(deployment, on)
     return deployment
 
 
@@ -427,9 +427,9 @@ def render_endpoint(deployment: Deployment) -> dict[str, Any]:
     Raises:
         ElleError: the deployment names no GPU, or one that is not in RunPod's catalogue.
     """
-    row = table("gpus")["gpus"].get(deployment.gpu)
+    row = config_table("gpus")["gpus"].get(deployment.gpu)
     if row is None or "catalogue" not in row:
-        rented = [name for name, each in table("gpus")["gpus"].items() if "catalogue" in each]
+        rented = [name for name, each in config_table("gpus")["gpus"].items() if "catalogue" in each]
         raise unknown("RunPod GPU", deployment.gpu, rented, where="gpu")
     scaling = deployment.scaling
     return {

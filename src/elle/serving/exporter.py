@@ -70,7 +70,7 @@ class Exporter:
 
     def judged(self, record: Record) -> None:
         """Count a verdict."""
-        self._briefings.labels(verdict(record)).inc()
+        self._briefings.labels(outcome_of(record)).inc()
 
     def close(self) -> None:
         self._http.shutdown()
@@ -90,7 +90,7 @@ class Exporter:
         return counter
 
 
-def verdict(record: Record) -> str:
+def outcome_of(record: Record) -> str:
     """Which one of `VERDICTS` an answer got: the first thing that is wrong with it."""
     if not record.counts["json_strict"][0]:
         ways = {"from a code fence": "code_fence", "from surrounding prose": "prose"}

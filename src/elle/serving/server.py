@@ -126,7 +126,7 @@ def serve(
             public host without a key; a start that failed (with the log's own reason) or took too long. Nothing is
             left running.
     """
-    asked, deployment = deployment.served_name, deployments.here(deployment)
+    asked, deployment = deployment.served_name, deployments.for_this_machine(deployment)
     key = os.environ.get("ELLE_API_KEY")
     if not loopback(host) and not key:
         raise ElleError(

@@ -132,7 +132,7 @@ CASES = (
 ENDING = "correct the cause and run this again: it continues from the last whole checkpoint"
 
 
-def find(log: str, returncode: int | None = None) -> Case | None:
+def diagnose(log: str, returncode: int | None = None) -> Case | None:
     """The case that a failed training's log (its text) and exit code speak of; None: none that is known.
 
     The last exception counts for more than what was only warned of before it.
@@ -144,10 +144,10 @@ def find(log: str, returncode: int | None = None) -> Case | None:
     return next((case for case in CASES if case.killed and returncode == -9), None)
 
 
-def rows() -> list[str]:
+def diagnosis_rows() -> list[str]:
     """The table's rows for docs/troubleshooting.md: symptom and fix."""
     return [case.row for case in CASES]
 
 
 if __name__ == "__main__":
-    print("\n".join(rows()))
+    print("\n".join(diagnosis_rows()))

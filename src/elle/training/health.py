@@ -75,7 +75,7 @@ TABLE = {
 }
 
 
-def check(history: list[dict], examples: Mapping[str, Mapping[str, int]] | None = None) -> list[Row]:
+def check_health(history: list[dict], examples: Mapping[str, Mapping[str, int]] | None = None) -> list[Row]:
     """A run against the table of healthy ranges.
 
     Args:

@@ -144,8 +144,8 @@ def line(history: list[dict], hourly: float | None = 0.0) -> str:
     return ", ".join(parts)
 
 
-def finite(value):
+def finite_or_none(value):
     """A value as strict JSON can hold it: None for what is no finite number."""
     if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
+        return {key: finite_or_none(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

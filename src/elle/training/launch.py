@@ -25,7 +25,7 @@ from elle.plan import budget, hardware, preflight, recipe
 from elle.plan.preflight import Plan
 from elle.plan.recipe import Finding
 from elle.training import checkpoints, diagnosis
-from elle.training.history import copying_learned, ending, finite, rate, read_history, tokens
+from elle.training.history import copying_learned, ending, finite_or_none, rate, read_history, tokens
 
 #: Environment variable: a pid with which a training ends too (`elle run` sets it). Without it a training outlives
 #: its notebook's kernel, and a re-run cell joins it again.
@@ -237,7 +237,7 @@ def _base(config: dict, inputs: dict[str, str]) -> bool:
         raise ElleError(
             "this folder holds an adapter, not a whole model",
             where=str(base),
-            fix="merge it into its base first: elle.training.launch.merge, or `axolotl merge-lora`",
+            fix="merge it into its base first: elle.training.launch.merge_adapter, or `axolotl merge-lora`",
         )
     config["base_model"] = str(base.resolve())
     inputs |= {f"base/{path.name}": storage.sha256(path) for path in weights}
@@ -270,7 +270,7 @@ def _datasets(
 
 def _data(path: Path | str, inputs: dict[str, str]) -> str:
     path = Path(path).resolve()
-    for _ in storage.read(path):  # the first line is enough: Axolotl reads the rest
+    for _ in storage.read_lines(path):  # the first line is enough: Axolotl reads the rest
         inputs[path.name] = storage.sha256(path)
         return str(path)
     raise ElleError("this data set is empty", where=str(path), fix="run notebook 03_generate_data with a larger count")
@@ -368,7 +368,7 @@ def _launcher(computer: Machine, nodes: int, node: int, rendezvous: str, key: st
     return ["--launcher", "python"]  # one process: no launcher is needed
 
 
-def start(prepared: Prepared) -> Job | None:
+def start_training(prepared: Prepared) -> Job | None:
     """Start the training, or join one that runs; None if it is done already. Checkpoints that were cut short are set
     aside, so that it goes on from the newest whole one."""
     if finished(prepared):
@@ -394,7 +394,7 @@ def _run(prepared: Prepared, folder: Path, command: list[str]) -> Job:
     return Job.start(
         folder,
         command,
-        env=recipe.environment() | prepared.variables | started,
+        env=recipe.trainer_environment() | prepared.variables | started,
         cwd=prepared.folder,  # Axolotl leaves files where it runs
         owner=int(owner) if owner else None,
     )
@@ -444,7 +444,7 @@ def counted(found: dict[str, dict[str, int]]) -> str:
 
 def failure(job: Job) -> ElleError:
     """Why a job of Axolotl failed: the log's own reason, and what is known of it."""
-    case = diagnosis.find(job.log.read_text(encoding="utf-8", errors="replace"), job.returncode)
+    case = diagnosis.diagnose(job.log.read_text(encoding="utf-8", errors="replace"), job.returncode)
     what, fix = f"Axolotl failed: {job.reason()}", f"the log has the rest; {diagnosis.ENDING}"
     if case:
         what, fix = f"{what}\n  cause: {case.means}", f"{case.fix}; {fix}"
@@ -527,7 +527,9 @@ def _manifest(prepared: Prepared) -> dict:
         "peak_host_gb": end.get("peak_host_gb"),
         "peak_gpu_gb": end.get("peak_gpu_gb"),
         "learned_at": copying_learned(history),
-        "history": [finite({key: row[key] for key in kept if key in row}) for row in history if "saved" not in row],
+        "history": [
+            finite_or_none({key: row[key] for key in kept if key in row}) for row in history if "saved" not in row
+        ],
     }
 
 
@@ -541,7 +543,7 @@ def adapt(
     if not recipe_file:
         return None
     prepared = prepare(recipe_file, trained.folder.parent, base_model=trained.weights, **options)
-    return follow(prepared, start(prepared), progress)
+    return follow(prepared, start_training(prepared), progress)
 
 
 def compared(trainings: Mapping[str, Trained | None]) -> list[dict]:
@@ -567,7 +569,7 @@ def compared(trainings: Mapping[str, Trained | None]) -> list[dict]:
     return rows
 
 
-def merge(trained: Trained) -> Path:
+def merge_adapter(trained: Trained) -> Path:
     """Merge a trained adapter into its base by `axolotl merge-lora`; the folder of the whole model.
 
     Of a 4-bit base the adapter has only ever seen the rounded weights, so Axolotl rounds them to NF4 and back before it
@@ -582,6 +584,6 @@ def merge(trained: Trained) -> Path:
     if list(merged.glob("*.safetensors")) and all(map(checkpoints.whole_safetensors, merged.glob("*.safetensors"))):
         return merged
     command = ["axolotl", "merge-lora", str(trained.folder / "axolotl.yaml")]
-    job = Job.start(trained.folder / "merge", command, env=recipe.environment(), cwd=trained.folder)
+    job = Job.start(trained.folder / "merge", command, env=recipe.trainer_environment(), cwd=trained.folder)
     _wait(job)
     return merged

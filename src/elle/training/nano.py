@@ -115,7 +115,7 @@ def _make(sizes: Sizes, train: str, folder: str) -> dict:
     """The other process's part: write tokenizer, configuration and weights; return what they came to."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 
-    rows = itertools.islice(storage.read(train), TOKENIZER_ROWS)
+    rows = itertools.islice(storage.read_lines(train), TOKENIZER_ROWS)
     tokenizer = train_tokenizer((turn["value"] for row in rows for turn in row["conversations"]), sizes.vocab_size)
     config = Qwen2Config(
         vocab_size=len(tokenizer),

@@ -62,10 +62,10 @@ class Progress(TrainerCallback):
         self._write("save", state)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
-        self._write("end", state, **(sizes(model) if model is not None else {}), **peaks())
+        self._write("end", state, **(parameter_counts(model) if model is not None else {}), **peaks())
 
 
-def sizes(model) -> dict[str, int]:
+def parameter_counts(model) -> dict[str, int]:
     """Parameters of a model as it trains: all (of a 4-bit base: those it stands for), and those that are trained."""
     trained = total = 0
     for parameter in model.parameters():
@@ -140,7 +140,7 @@ def count_examples(cfg, meta) -> dict[str, dict[str, int]]:
     return {name: {"rows": asked[name], "kept": kept} for name, kept in found.items()}
 
 
-def watch(trainer) -> None:
+def halt_on_nan(trainer) -> None:
     """Halt before the optimizer takes a step by a loss or a gradient that is no number: it would ruin the weights, and
     the next checkpoint with them."""
     step, norm = trainer.training_step, trainer._get_grad_norm
@@ -196,7 +196,7 @@ class ElleAxolotlPlugin(BasePlugin):
                 module.support_avx512bf16_for_cpu = False
 
     def add_callbacks_post_trainer(self, cfg, trainer):
-        watch(trainer)
+        halt_on_nan(trainer)
         make = trainer.create_optimizer
 
         def create_optimizer(*arguments, **options):

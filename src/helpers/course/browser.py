@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from elle.evaluation.failures import html as one
+from elle.evaluation.failures import failure_html as one
 from elle.evaluation.verdict import Record
 
 #: Bytes, as a notebook's JSON holds them.

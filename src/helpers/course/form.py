@@ -10,7 +10,7 @@ from elle.briefings import cic_writer, dataset, writer
 from elle.briefings.metrics import Metrics, parse, render
 from elle.evaluation.parsing import parse_output
 from elle.evaluation.verdict import Record, judge
-from elle.serving.answers import Model
+from elle.serving.answers import ServedModel
 from elle.serving.client import ask
 from helpers.course.show import batch, preformatted, text
 
@@ -22,7 +22,9 @@ def changed(metrics: Metrics, risks: Mapping[str, int]) -> Metrics:
     return replace(metrics, nations=tuple(nations), categories=categories)
 
 
-def brief(server: Model, row: Mapping[str, Any], risks: Mapping[str, int], schema: dict, max_tokens: int) -> Record:
+def brief(
+    server: ServedModel, row: Mapping[str, Any], risks: Mapping[str, int], schema: dict, max_tokens: int
+) -> Record:
     """The server's briefing of a row's figures with other risks, judged.
 
     Raises:
@@ -39,7 +41,7 @@ def brief(server: Model, row: Mapping[str, Any], risks: Mapping[str, int], schem
     return judge("mine", prompt, right, answer.output)
 
 
-def show(server: Model, row: Mapping[str, Any], *, schema: dict, max_tokens: int = 400) -> None:
+def show(server: ServedModel, row: Mapping[str, Any], *, schema: dict, max_tokens: int = 400) -> None:
     """Display the form, filled with a row's figures; it asks the server when its button is clicked.
 
     In a batch run it says in a line what stands there: a committed notebook holds no widgets.

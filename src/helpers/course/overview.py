@@ -144,7 +144,7 @@ def _version(package: str, *folders: str) -> str:
     return ""
 
 
-def runs() -> list[dict[str, Any]]:
+def recent_runs() -> list[dict[str, Any]]:
     """The runs found here, a row each."""
     return [
         {

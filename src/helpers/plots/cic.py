@@ -11,7 +11,7 @@ from cic.criticality import PHASES, classify_phase
 from cic.systems import ISING_CRITICAL_TEMPERATURE
 from cic.trials.answers import CENTRE, CLAIM, SPREADS, VOTE, AnswersTrial
 from cic.trials.documents import CouplingTrial, GeneratorTrial
-from cic.trials.intervals import Estimate
+from cic.trials.intervals import Reading
 from cic.trials.traces import Separation
 from cic.trials.transitions import FoldTrial, IsingTrial, detrended
 from helpers.plots.style import (
@@ -35,7 +35,7 @@ from helpers.plots.style import (
 PHASE_LOOKS = {name: LOOKS[colour] for name, colour in zip(PHASES, (SKY, BLUE, ORANGE, RED, PURPLE), strict=True)}
 
 
-def _bars(axes, estimates: Mapping[str, Estimate], colours: Mapping[str, str] | None = None) -> None:
+def _bars(axes, estimates: Mapping[str, Reading], colours: Mapping[str, str] | None = None) -> None:
     """Horizontal bars with intervals and their values, the first on top."""
     for row, (name, (value, low, high)) in enumerate(estimates.items()):
         axes.barh(row, value, color=(colours or {}).get(name, BLUE), height=0.62)

@@ -19,7 +19,7 @@ COLUMNS = (0.55, 5.0, 7.2)  # of the map's words; its numbers stand at 0
 
 
 @styled
-def course_map(stations: Sequence[tuple[str, str, str, Sequence[str]]]) -> Figure:
+def stations_map(stations: Sequence[tuple[str, str, str, Sequence[str]]]) -> Figure:
     """The way through the notebooks, from top to bottom. stations: (number, what it makes, state, the numbers it reads)
     in order; states: those of `STATES`. Thin arrows to the left are what is read, dotted until it is there."""
     figure, (axes,) = new_axes(height=0.36 * len(stations) + 1.1)

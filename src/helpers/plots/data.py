@@ -99,7 +99,7 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
 
 
 @styled
-def audit(found: Mapping[str, Any]) -> Figure:
+def audit_overview(found: Mapping[str, Any]) -> Figure:
     """What an audit (`evaluation.audit`) counted: the length of examples, and how often each risk word is used."""
     figure, (left, right) = new_axes(2, height=4.2)
     if tokens := found["tokens"]:

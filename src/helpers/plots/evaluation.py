@@ -60,7 +60,7 @@ def differences(comparison: Comparison, a: str, b: str) -> Figure:
 
 
 @styled
-def errors(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
+def error_map(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
     """Where errors gather (`gather.errors_by`): the share that is wrong in each group, with its n and 95 % interval; of
     the metrics the `limit` worst. Numbers by which no metric stands are wrong by definition: they are only counted."""
     metrics = gathered.get("metric", Gathering("numbers", {}))

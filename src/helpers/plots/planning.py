@@ -136,7 +136,7 @@ def break_even(options: Sequence[Option], title: str, volumes: tuple[float, floa
 
 
 @styled
-def steps(seconds: Mapping[str, float]) -> Figure:
+def step_seconds(seconds: Mapping[str, float]) -> Figure:
     """Where a run's time went: one bar a step."""
     figure, (axes,) = new_axes(height=0.34 * len(seconds) + 1)
     for row, took in enumerate(seconds.values()):

@@ -11,7 +11,7 @@ from helpers.plots.style import BLUE, LOOKS, ORANGE, SMALL, log_ticks, new_axes,
 
 
 @styled
-def load(points: Sequence[Mapping[str, Any]]) -> Figure:
+def load_test(points: Sequence[Mapping[str, Any]]) -> Figure:
     """Throughput, latency, and when tokens come, by concurrency. points: concurrency, tokens_per_second, p50, p95,
     first_token, inter_token (seconds; None: not measured), constrained (whether held to the schema)."""
     figure, (left, middle, right) = new_axes(3, height=3.8)

@@ -121,13 +121,13 @@ class Run:
             "metrics": metrics,
             "machine": self.machine.described,
             "device": self.machine.device_reason,
-            "versions": versions(),
+            "versions": package_versions(),
         }
         storage.write_json(self.path("manifests", f"{self.step}.json"), manifest)
         print(f"{self.step} done in {seconds:.0f} s; manifest: {paths.shown(self.path('manifests'))}/{self.step}.json")
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run does; those not installed are left out."""
     return {"python": ".".join(map(str, sys.version_info[:3]))} | machine.versions(PACKAGES)
 
@@ -158,7 +158,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     print(f"run      {paths.shown(folder)}")
     print(f"device   {computer.device_reason}")
     print(f"machine  {computer.described}")
-    named = ", ".join(f"{name} {version}" for name, version in versions().items())
+    named = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     print(textwrap.fill(named, 100, initial_indent="versions ", subsequent_indent=" " * 9))
     return Run(step, folder, values, computer)
 

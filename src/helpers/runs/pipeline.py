@@ -38,7 +38,7 @@ def select(chosen: profile.Profile, only: list[str]) -> list[str]:
     return [name for name in chosen.notebooks if name in wanted]
 
 
-def plan(chosen: profile.Profile, steps: list[str], given: Mapping[str, object]) -> dict[str, dict]:
+def step_parameters(chosen: profile.Profile, steps: list[str], given: Mapping[str, object]) -> dict[str, dict]:
     """The parameters of each step: the profile's, overridden by `given`, for those that declare them.
 
     Raises:
@@ -121,7 +121,7 @@ def _watched(status: Path) -> Iterator[None]:
         status.unlink(missing_ok=True)
 
 
-def run(
+def run_profile(
     name: str,
     *,
     only: list[str] | None = None,
@@ -142,9 +142,9 @@ def run(
         ElleError: an unknown profile, notebook or parameter, before anything runs; a notebook that failed, with its
             cell, the reason, and how to continue.
     """
-    chosen = profile.load(name)
+    chosen = profile.load_profile(name)
     steps = select(chosen, only or [])
-    values = plan(chosen, steps, given or {})
+    values = step_parameters(chosen, steps, given or {})
     run_id = run_id or (latest(name) if resume or only else f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     folder = paths.runs() / run_id
     # What the notebooks start in the background ends with this process, however it ends.
@@ -169,7 +169,7 @@ def run(
                 _execute(step, folder, values[step] | {"run_id": run_id}, name)
             say(f"{title}: {time.monotonic() - start:.0f} s")
         # Of a run in several pieces the whole is the sum of its steps, not the time of the last piece.
-        made = report.build(folder, total_seconds=None if resume or only else time.monotonic() - began)
+        made = report.write_report(folder, total_seconds=None if resume or only else time.monotonic() - began)
         say(f"report   {paths.shown(made)}")
     return folder
 
@@ -261,7 +261,7 @@ def publish(run_id: str) -> list[str]:
     folder = paths.runs() / run_id
     if not (folder / "run.json").exists():
         raise unknown("run", run_id, [path.parent.name for path in paths.runs().glob("*/run.json")])
-    chosen = profile.load(storage.read_json(folder / "run.json")["profile"])
+    chosen = profile.load_profile(storage.read_json(folder / "run.json")["profile"])
     for step in chosen.notebooks:
         executed, own = folder / "notebooks" / f"{step}.ipynb", parameters.file_of(step)
         made_by = executed.exists() and storage.read_json(folder / "manifests" / f"{step}.json")["code"]

@@ -22,7 +22,7 @@ KEPT = """
 """.split()  # noqa: SIM905
 
 
-def of_run(run: Run) -> list[Plan]:
+def plans_of_run(run: Run) -> list[Plan]:
     """The plans of a run's `recipe` and, if it names one, its `recipe_next`: with its GPUs, disk, price and `base`; on
     its own data if notebook 03 has made it, else on the stated set of its `kind` (as `elle plan PROFILE` does).
 
@@ -47,7 +47,7 @@ def _with_base(plan: Plan, run: Run) -> Plan:
     if not base:
         return plan
     made = base.endswith((".yaml", ".yml"))  # the sizes of a nano base, which is made in the run's folder
-    config = recipe.merge(plan.config, {"base_model": str(run.path("base")) if made else base})
+    config = recipe.merged(plan.config, {"base_model": str(run.path("base")) if made else base})
     return preflight.assess(plan.file, config, plan.hardware, plan.data, sizes=base if made else "")
 
 
@@ -63,7 +63,7 @@ def varied(
     machine = plan.hardware
     if gpu or gpus or price is not None:
         machine = hardware.find(gpu or machine.name, gpus or machine.count, machine.disk_gb, price)
-    config = recipe.merge(plan.config, changes)
+    config = recipe.merged(plan.config, changes)
     return preflight.assess(plan.file, config, machine, data or plan.data, sizes=plan.sizes, limit=plan.limit)
 
 
@@ -72,7 +72,7 @@ def documented() -> dict[str, tuple[Plan, Plan]]:
     on the documents' own data."""
     found = {}
     for path in sorted((paths.root() / "tests" / "fixtures" / "documented").glob("*.yaml")):
-        data = yaml_files.table("recipes")["recipes"][path.name]["data"].removeprefix("documents-")
+        data = yaml_files.config_table("recipes")["recipes"][path.name]["data"].removeprefix("documents-")
         files = (path, paths.configs() / path.name)
         found[path.stem] = tuple(preflight.plan(file, data=f"documents-{data}") for file in files)
     return found
@@ -83,7 +83,7 @@ def amounts(values: tuple[float, float]) -> str:
     return span(values, "").strip()
 
 
-def errors(findings: Iterable[recipe.Finding]) -> str:
+def error_codes(findings: Iterable[recipe.Finding]) -> str:
     """The codes of the errors among findings, each once: "sharegpt, ignored-key (3)"."""
     counted = Counter(f.code for f in findings if f.severity == "error")
     return ", ".join(code if n == 1 else f"{code} ({n})" for code, n in counted.items()) or "none"
@@ -102,7 +102,7 @@ def facts(plan: Plan) -> dict[str, str]:
         "steps": f"{b.steps:,}" if b else "?",
         "hours": amounts(b.hours) if b else "?",
         "dollars": "0" if machine.is_cpu else amounts(b.dollars) if b else "?",
-        "errors": errors(plan.findings),
+        "errors": error_codes(plan.findings),
     }
 
 
@@ -142,7 +142,7 @@ def kept(answer: dict) -> dict[str, Any]:
     return {key: answer[key] for key in ("ok", "verdict", "hours", "dollars")} | {"plans": plans}
 
 
-def measured(plan: dict[str, Any] | None, training: dict[str, Any] | None) -> dict[str, Any] | None:
+def with_measured(plan: dict[str, Any] | None, training: dict[str, Any] | None) -> dict[str, Any] | None:
     """A run's plan as `kept` made it, and with each recipe, if the run has trained it, `measured_hours` and
     `within` (whether they lie in the planned interval). training: what notebook 05 measured."""
     if plan is None:

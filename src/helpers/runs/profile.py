@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import read_yaml, table
+from elle.base.yaml_files import config_table, read_yaml
 
 
 class Profile(BaseModel):
@@ -28,19 +28,19 @@ class Profile(BaseModel):
         return names
 
 
-def names() -> list[str]:
+def profile_names() -> list[str]:
     return sorted(path.stem for path in paths.profiles().glob("*.yaml"))
 
 
-def load(name: str) -> Profile:
+def load_profile(name: str) -> Profile:
     """The profile of that name.
 
     Raises:
         ElleError: no such profile (with the nearest name), or a file that is not a profile (with the keys at fault).
     """
     path: Path = paths.profiles() / f"{name}.yaml"
-    if name not in names():
-        raise unknown("profile", name, names(), where=paths.shown(paths.profiles()))
+    if name not in profile_names():
+        raise unknown("profile", name, profile_names(), where=paths.shown(paths.profiles()))
     content = read_yaml(path, "profile")
     for key in content:
         if key not in Profile.model_fields:
@@ -70,7 +70,7 @@ def plan_options(chosen: Profile) -> dict:
     values = chosen.parameters
     named = {"gpu": "gpu", "gpus": "count", "disk": "disk", "price": "price", "budget": "limit"}
     options = {option: values[name] for name, option in named.items() if values.get(name)}
-    if values.get("kind") in table("recipes")["data"]:
+    if values.get("kind") in config_table("recipes")["data"]:
         # Of twenty examples eighteen are trained on (briefings.dataset); the recipe is given just these.
         options |= {"data": values["kind"], "examples": int(values.get("count", 0)) * 18 // 20 or None}
     return options

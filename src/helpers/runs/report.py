@@ -57,7 +57,7 @@ _LATER = ("precision", "red_flags", "trainings")
 _MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
 
 
-def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str, Any]:
+def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[str, Any]:
     """What the manifests of a run say, as one JSON value; a part whose step has not run is null ("NOT RUN").
 
     The trained model's figures stand under their own names, those of the other models under the model's. total_seconds:
@@ -79,7 +79,7 @@ def collect(folder: Path | str, total_seconds: float | None = None) -> dict[str,
     by_importance = [manifests[s] for s in ("03_generate_data", *manifests) if s in manifests]
     seeds = [manifest["parameters"]["seed"] for manifest in by_importance if "seed" in manifest["parameters"]]
     tuned = cards.get("tuned")
-    plan = planning.measured(metrics.get("04_plan_the_run", {}).get("plan"), training)
+    plan = planning.with_measured(metrics.get("04_plan_the_run", {}).get("plan"), training)
     audit = _audit(folder)
     return {
         **dict.fromkeys((*HEADLINE, "all_right")),
@@ -159,7 +159,7 @@ def _cost(folder: Path, manifests: Mapping, cards: Mapping, plan: Mapping | None
 
     files = {model: folder / "outputs" / f"{model}.jsonl" for model in MODELS if model in cards}
     requests = {
-        model: {name: each and asdict(each) for name, each in cost.summary(storage.read(path)).items()}
+        model: {name: each and asdict(each) for name, each in cost.summary(storage.read_lines(path)).items()}
         for model, path in files.items()
         if path.exists()
     }
@@ -195,7 +195,7 @@ def _cost(folder: Path, manifests: Mapping, cards: Mapping, plan: Mapping | None
     }
 
 
-def verdict(report: Mapping[str, Any]) -> str:
+def overall_verdict(report: Mapping[str, Any]) -> str:
     """The report's first sentence."""
     if report["json_strict"] is None:
         return f"Nothing was evaluated in this run: {', '.join(report['not_run'])} NOT RUN."
@@ -235,7 +235,7 @@ def difference(found: Mapping[str, Any] | None) -> str:
     return f"{value} [{low}, {high}], p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
 
 
-def span(dollars: Mapping[str, float] | None) -> str:
+def range_text(dollars: Mapping[str, float] | None) -> str:
     """Dollars from low to high; none on one's own processor, NOT RUN where the price is unknown."""
     if dollars is None:
         return "NOT RUN"
@@ -246,18 +246,18 @@ def span(dollars: Mapping[str, float] | None) -> str:
     return "free" if not dollars["high"] else f"${low}" if low == high else f"${low} to ${high}"
 
 
-def models(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def evaluated_models(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Model → its figures, for those that were evaluated, in the report's order."""
     found = {"tuned": report if report["definitions"] else None} | {m: report[m] for m in MODELS if m != "tuned"}
     return {model: found[model] for model in MODELS if found[model]}
 
 
-def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The table of figures, a row a metric: metric, version, definition, coverage (the trained model's n, and the rows
     that have anything it counts, where that is known), defined (for any of the models), and cells: the name of a model
     → value, strict (where it differs) and difference (from the trained model), as text."""
     judged = (report["coverage"] or {}).get("judged", {})
-    there = models(report)
+    there = evaluated_models(report)
 
     def cell(model: str, name: str) -> dict[str, Any]:
         lenient, strict = there[model].get(name), report["strict"].get(model, {}).get(name)
@@ -284,7 +284,7 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
     """What was not run → why, or which notebook does it."""
     found = dict.fromkeys(report["not_run"], "its notebook has not run")
     if report["definitions"]:
-        there = models(report)
+        there = evaluated_models(report)
         found |= {name: WITHOUT.get(model, "") for model, name in MODELS.items() if model not in there}
         if report["differences"] is None:
             found["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
@@ -307,8 +307,10 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
     def seconds(value: float | None) -> str:
         return "NOT RUN" if value is None else f"{value:.0f} s"
 
-    lines = {"verdict": verdict(report)} | ({"warning": "; ".join(report["warnings"])} if report["warnings"] else {})
-    there = models(report)
+    lines = {"verdict": overall_verdict(report)} | (
+        {"warning": "; ".join(report["warnings"])} if report["warnings"] else {}
+    )
+    there = evaluated_models(report)
     for model, label in MODELS.items():
         if model == "adapter" and model not in there:
             lines[label] = "NOT RUN"
@@ -327,7 +329,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         "training": seconds(report["train_seconds"]),
         "whole run": seconds(report["total_seconds"]),
         "served": "NOT RUN" if speed is None else f"{speed:,.0f} tokens a second",
-        "dollars a briefing": span(cost["a_briefing"]),
+        "dollars a briefing": range_text(cost["a_briefing"]),
         "seed": str(report["seed"]),
     }
 
@@ -341,12 +343,12 @@ def picture(path: Path) -> str:
         return base64.b64encode(file.getvalue()).decode()
 
 
-def build(folder: Path | str, total_seconds: float | None = None) -> Path:
+def write_report(folder: Path | str, total_seconds: float | None = None) -> Path:
     """Write `report.json` and `report.html` (self-contained) into the run's folder; return the page's path."""
     from elle.evaluation import failures
 
     folder = Path(folder)
-    report = collect(folder, total_seconds)
+    report = report_card(folder, total_seconds)
     storage.write_json(folder / "report.json", report)
     made = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
     first, further = (
@@ -361,16 +363,16 @@ def build(folder: Path | str, total_seconds: float | None = None) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         report=report,
-        verdict=verdict(report),
-        rows=rows(report),
-        models=models(report),
+        verdict=overall_verdict(report),
+        rows=metric_rows(report),
+        models=evaluated_models(report),
         names=MODELS,
         missing=missing(report),
         pictures=first,
         further=further,
         percent=percent,
         interval=interval,
-        span=span,
-        worst=[failures.html(record) for record in report["worst"] or []],
+        span=range_text,
+        worst=[failures.failure_html(record) for record in report["worst"] or []],
     )
     return storage.write_text(folder / "report.html", page)
