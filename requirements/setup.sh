@@ -161,6 +161,7 @@ set_up() {
     say "installing the laboratory into .venv${gpu:+, with the CUDA build of vLLM}"
     open_venv .venv "$lab_found" "$lab_python"
     install .venv install "${packages[@]}" -r requirements/dev.in -c requirements/lock.txt
+    rm -rf src/elle.egg-info # of an earlier layout: it would hide the verbs that packages add
     install .venv install --no-deps -e .
     actionlint
     # Not over one that `pod` wrote: that one says where the volume is.

@@ -873,7 +873,7 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
             "count": 20,
         },
     )
-    monkeypatch.setattr(profile, "names", lambda: ["two"])
+    monkeypatch.setattr(profile, "profile_names", lambda: ["two"])
     monkeypatch.setattr(profile, "load", lambda name: two)
     answer = json.loads(elle("two", "--json").stdout)
     assert set(KEYS) <= set(answer)
@@ -890,8 +890,8 @@ def test_planning_imports_nothing_heavy():
     code = """
 import sys
 from elle.plan import fix, preflight
-from elle.base.yaml_files import table
-for name in table("recipes")["recipes"]:
+from elle.base.yaml_files import config_table
+for name in config_table("recipes")["recipes"]:
     preflight.plan(f"configs/{name}").to_json()
 heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules)
 print(heavy or "light")
