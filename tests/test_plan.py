@@ -874,7 +874,7 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
         },
     )
     monkeypatch.setattr(profile, "profile_names", lambda: ["two"])
-    monkeypatch.setattr(profile, "load", lambda name: two)
+    monkeypatch.setattr(profile, "load_profile", lambda name: two)
     answer = json.loads(elle("two", "--json").stdout)
     assert set(KEYS) <= set(answer)
     assert [one["recipe"] for one in answer["plans"]] == ["configs/config.yaml", "configs/config_14b.yaml"]

@@ -207,7 +207,7 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     with pytest.raises(ElleError, match="not confirmed"):
         renting.up(order, confirm=lambda question: asked.append(question))
     assert f"at most ${order.max_dollars:.2f}?" in asked[0]
-    assert not renting.runs()
+    assert not renting.rented_runs()
 
 
 @pytest.mark.parametrize(
@@ -452,7 +452,7 @@ def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(accou
 def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, monkeypatch):
     shown = json.loads(elle("pod", "up", RECIPE, "--data", data, "--run-id", "first", "--dry-run", "--json").output)
     assert not account.server.requests
-    assert not renting.runs()
+    assert not renting.rented_runs()
     account.steps = (0.0, 0.0, 0.2)
     assert up(data).exit_code == 0
     sent = [r for r in account.server.requests if r.path.startswith("/v2/")]
