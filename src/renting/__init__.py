@@ -30,14 +30,9 @@ def status(run_id: str | None = None) -> Rental:
 
 
 def down(run_id: str | None = None) -> Rental:
-    """End all that a run rents (None: the newest), whatever its record says. What a pod has reported counts; else it is
-    stopped. Safe to repeat.
+    """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat.
 
     Raises:
         ElleError: RunPod cannot be reached: it is not known whether it has ended.
     """
-    rental = record.load_rental(run_id)
-    runpod.Client().end_all(rental.kind, rental.name)
-    if rental.state in record.FINAL:
-        return rental
-    return rental.settle(*(pods.reported(rental) or ("stopped", "")))
+    return pods.end(record.load_rental(run_id), runpod.Client(), "stopped")

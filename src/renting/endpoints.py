@@ -32,13 +32,7 @@ class EndpointOrder:
         return runpod.create_rented("endpoint", self.body)
 
     def requests(self) -> list[runpod.Request]:
-        secret = records.token_secret()
-        return [
-            runpod.find_secret(secret),
-            runpod.create_secret(secret),
-            runpod.list_rented("endpoint"),
-            self.request,
-        ]
+        return [*runpod.keep_secret(records.token_secret()), runpod.list_rented("endpoint"), self.request]
 
     def uploads(self) -> list[dict[str, Any]]:
         """Nothing: a worker takes its model from the Hub."""
@@ -106,7 +100,7 @@ def deploy(order: EndpointOrder, *, confirm: Confirm, dry_run: bool = False, say
         ElleError: something is not set or not confirmed; RunPod refuses.
     """
     if dry_run:
-        return Rental(order.name, "endpoint", f"elle-{order.name}", "dry-run")
+        return Rental(order.name, "endpoint", "dry-run")
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
     records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = runpod.Client(say=say)

@@ -77,10 +77,6 @@ class Order:
         return self.hours[0] * self.hourly, self.hours[1] * self.hourly
 
     @property
-    def name(self) -> str:
-        return f"elle-{self.run_id}"
-
-    @property
     def repositories(self) -> list[str]:
         """The model repository of each recipe."""
         named = records.own_repository("HF_MODEL_REPO")
@@ -103,7 +99,7 @@ class Order:
         if host:
             gpu["minRamPerGpu"] = math.ceil(host / self.count)
         return {
-            "name": self.name,
+            "name": f"elle-{self.run_id}",
             "image": self.image,
             "args": """bash -c 'printf %s "$ELLE_START" >~/start.sh && exec bash ~/start.sh'""",
             "gpu": gpu,
@@ -116,11 +112,9 @@ class Order:
 
     def requests(self) -> list[runpod.Request]:
         """What goes to RunPod, in order: the last but one again and again, until it shows no pod; then the last."""
-        secret = records.token_secret()
         return [
             runpod.list_gpus(self.count, self.cloud, CUDA),
-            runpod.find_secret(secret),
-            runpod.create_secret(secret),
+            *runpod.keep_secret(records.token_secret()),
             runpod.list_rented("pod"),
             runpod.create_rented("pod", self.body()),
             runpod.list_rented("pod"),
@@ -149,7 +143,7 @@ class Order:
         lines = [
             *(plan.short() for plan in self.plans),
             "",
-            f"pod         {self.name}: {self.count} x {self.gpu}, {self.cloud.lower()} cloud, {self.image}",
+            f"pod         elle-{self.run_id}: {self.count} x {self.gpu}, {self.cloud.lower()} cloud, {self.image}",
             f"price       ${self.hourly:.2f} an hour ({self.priced})",
             f"planned     {span(self.hours, 'h')}, {span(self.dollars, '$')}, and up to {SETUP:g} h to set up and push",
             f"at most     ${self.max_dollars:.2f}: after {self.limit_hours:.2f} h the pod ends itself, done or not",

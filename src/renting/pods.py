@@ -43,7 +43,7 @@ def up(
         ElleError: something is not set or not confirmed; the Hub or RunPod refuses; the training failed.
     """
     if dry_run:
-        return Rental(order.run_id, "pod", order.name, "dry-run")
+        return Rental(order.run_id, "pod", "dry-run")
     records.needed(*NEEDED)
     question = f"{order.text()}\n\nRent it, for at most ${order.max_dollars:.2f}?"
     records.confirmed(confirm, question, "elle pod up")
@@ -93,25 +93,30 @@ def _give_up(record: Rental, client: runpod.Client, error: BaseException, say: S
         return
     say("ending the pod")
     try:
-        client.end_all("pod", record.name)
+        end(record, client, "stopped" if stopped else "refused", what)
     except ElleError as failure:
         record.save(remark=f"{what}; and it could not be ended: {failure.what}"[:500])
         say(f"it could not be ended: {failure.what}\nit ends by itself; `elle pod down {record.run_id}` ends it sooner")
         return
-    found = reported(record)  # it may have been done at this very moment
-    record.settle(*(found or ("stopped" if stopped else "refused", what)))
-    say("the pod is terminated" + ("; what it had not pushed is lost" if stopped else ""))
-    if found:
+    say("the pod is terminated" + ("; what it had not pushed is lost" if record.state == "stopped" else ""))
+    if record.state == "succeeded":  # at this very moment
         say(record.sentence)
 
 
-def watch(record: Rental, client: runpod.Client, poll: float, say: Say) -> None:
+def end(record: Rental, client: runpod.Client, state: str, remark: str = "") -> Rental:
+    """End all that a run rents, whatever its record says. What a pod has reported counts more than how it ended.
+
+    Raises:
+        ElleError: RunPod cannot be reached: it is not known whether it has ended.
+    """
+    client.end_all(record.kind, record.name)
+    if record.state in records.FINAL:
+        return record
+    return record.settle(*(reported(record) or (state, remark)))
+
+
+def watch(record: Rental, client: runpod.Client, poll: float, say: Say) -> Rental:
     """Look until the pod has ended; what stays behind is ended, what it left is checked."""
-
-    def end(state: str, remark: str = "") -> None:
-        client.end_all("pod", record.name)
-        record.settle(*(read_report(record) or (state, remark)))
-
     told, cut_off = "", False
     while True:
         try:
@@ -124,19 +129,19 @@ def watch(record: Rental, client: runpod.Client, poll: float, say: Say) -> None:
         since = time.time() - record.rented
         if not cut_off:
             if not record.costs:
-                return None
+                return record
             if record.state != told:
                 told = record.state
                 say(f"{time.strftime('%H:%M:%S')} {record.sentence}")
             if record.state in ("exited", "error"):
-                return end("lost", f"its container ended ({record.state})")
+                return end(record, client, "lost", f"its container ended ({record.state})")
             if record.state in ("provisioning", "starting") and since > START:
-                return end("never-started")
+                return end(record, client, "never-started")
         if since > record.limit + OVERDUE:
             if cut_off:
                 what = "RunPod could not be asked since before the pod's limit"
                 raise ElleError(what, where=record.name, fix="elle pod status")
-            return end("expired", "it outlived its own limit and was ended from here")
+            return end(record, client, "expired", "it outlived its own limit and was ended from here")
         time.sleep(poll)
 
 

@@ -61,7 +61,6 @@ class Rental:
 
     run_id: str
     kind: str
-    name: str
     state: str = "preparing"
     pod: str | None = None
     hourly: float = 0.0
@@ -73,6 +72,11 @@ class Rental:
     remark: str = ""
     dataset: str = ""
     models: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its name at RunPod, by which it is found again."""
+        return f"elle-{self.run_id}"
 
     @property
     def file(self) -> Path:
@@ -161,7 +165,7 @@ def begin(run_id: str, kind: str, **values: Any) -> Rental:
         if old.state not in (*FINAL, "preparing"):
             fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
             raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)
-    return Rental(run_id, kind, f"elle-{run_id}", **values).save()
+    return Rental(run_id, kind, **values).save()
 
 
 def checked_id(run_id: str) -> str:

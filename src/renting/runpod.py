@@ -113,10 +113,12 @@ class Request:
 
 
 def list_rented(kind: str) -> Request:
+    """All of a kind in the account, whatever their names."""
     return Request("GET", PATHS[kind])
 
 
 def create_rented(kind: str, body: Mapping[str, Any]) -> Request:
+    """Costs money from its answer on, and once more if it is sent once more."""
     return Request("POST", PATHS[kind], dict(body), repeatable=False)
 
 
@@ -129,14 +131,10 @@ def list_gpus(count: int = 1, cloud: str = "SECURE", cuda: str = "") -> Request:
     return Request("GET", "/catalog/gpus", query=query | ({"minCudaVersion": cuda} if cuda else {}))
 
 
-def find_secret(name: str) -> Request:
-    return Request("GET", "/account/secrets", query={"name": name})
-
-
-def create_secret(name: str) -> Request:
-    """Keeps HF_TOKEN as a secret of the account, for pods and workers to refer to."""
+def keep_secret(name: str) -> tuple[Request, Request]:
+    """To look for an account secret of that name, and to keep HF_TOKEN as it, for pods and workers to refer to."""
     body = {"name": name, "value": "$HF_TOKEN", "description": "elle: read and write the runs' repositories"}
-    return Request("POST", "/account/secrets", body)  # a second one of the name is refused with 409
+    return Request("GET", "/account/secrets", query={"name": name}), Request("POST", "/account/secrets", body)
 
 
 def secret_reference(name: str) -> str:
@@ -152,13 +150,13 @@ class Client:
         ElleError: no key, no answer after all tries, or an answer that cannot be used.
     """
 
-    def __init__(self, *, timeout: float = TIMEOUT, retries: int = RETRIES, say: Callable[[str], None] | None = None):
-        self.timeout, self.retries, self.say = timeout, retries, say
+    def __init__(self, *, retries: int = RETRIES, say: Callable[[str], None] | None = None):
+        self.retries, self.say = retries, say
 
     @cached_property
     def http(self) -> httpx.Client:
         """Made once: it reads all the machine's certificates."""
-        return httpx.Client(timeout=self.timeout)
+        return httpx.Client(timeout=TIMEOUT)
 
     def send(self, request: Request, *, allowed: tuple[int, ...] = ()) -> Any:
         """The answer's JSON; None where it has no body, or is a refusal that is `allowed`."""
@@ -198,7 +196,7 @@ class Client:
         except (httpx.ConnectError, httpx.ConnectTimeout):
             failure = _Passing("no connection", untouched=True)
         except httpx.TimeoutException:
-            failure = _Passing(f"no answer within {self.timeout:g} s")
+            failure = _Passing(f"no answer within {TIMEOUT:g} s")
         except httpx.TransportError as error:
             failure = _Passing(f"the connection failed ({type(error).__name__})")
         except _Passing as error:
@@ -265,7 +263,7 @@ class Client:
         """The last lines of a pod's container, without secrets. The stream does not end by itself: what has come when
         it pauses is what there is."""
         request = Request("GET", f"/pods/{pod}/logs", query={"source": "container", "tail": str(tail)})
-        headers, patient = _authorised(request), httpx.Timeout(self.timeout, read=min(self.timeout, 5.0))
+        headers, patient = _authorised(request), httpx.Timeout(TIMEOUT, read=5.0)
         lines: list[str] = []
         try:
             with self.http.stream("GET", request.url, headers=headers, timeout=patient) as answer:
@@ -288,8 +286,9 @@ class Client:
 
     def ensure_secret(self, name: str) -> None:
         """An account secret of that name that holds HF_TOKEN, made where there is none."""
-        if not self.send(find_secret(name))["secrets"]:
-            self.send(create_secret(name), allowed=(409,))  # 409: it is there; an earlier try made it
+        find, create = keep_secret(name)
+        if not self.send(find)["secrets"]:
+            self.send(create, allowed=(409,))  # 409: it is there; an earlier try made it
 
 
 def _authorised(request: Request) -> dict[str, str]:
@@ -315,12 +314,11 @@ def _answered(url: str, answer: httpx.Response) -> Any:
 
 
 def _refusal(status: int, url: str, answer: httpx.Response) -> Refused:
-    try:
+    message = ""
+    with contextlib.suppress(ValueError, AttributeError, TypeError):  # a body of another shape
         content = answer.json()
         message = str(content.get("detail") or content.get("error") or content.get("message") or "")
         message += "".join(f"; {each}" for each in content.get("errors") or [])
-    except (ValueError, AttributeError, TypeError):
-        message = ""
     message = f" (it said: {secrets.redacted(message)[:500]})" if message else ""
     fixes = {
         401: ("RunPod does not accept the key", f"export {KEY}, a valid one (the console: Settings, API keys)"),

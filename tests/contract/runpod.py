@@ -19,20 +19,10 @@ from typing import Any
 from contract import Request, Response, Route
 from contract.hub import Hub
 
-FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"}
+FIELDS = {*["name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"]}
 GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
 ENDPOINT = {
-    "name",
-    "type",
-    "image",
-    "gpu",
-    "disk",
-    "env",
-    "workers",
-    "scaling",
-    "timeout",
-    "flashboot",
-    "networkVolumes",
+    *["name", "type", "image", "gpu", "disk", "env", "workers", "scaling", "timeout", "flashboot", "networkVolumes"]
 }
 PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
 POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
@@ -287,6 +277,19 @@ class RunPod:
 
     def health(self, request: Request, endpoint: str) -> Response:
         return Response(200, {"workers": {"idle": 1, "running": 0}})
+
+
+class Chat:
+    """The route of an endpoint that an app asks: every answer is `{}`."""
+
+    def __init__(self):
+        self.routes = [Route("chat", "POST", ".*/openai/v1/chat/completions", self.answer)]
+
+    def answer(self, request: Request) -> Response:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        about = {"id": "1", "object": "chat.completion", "created": 0, "model": request.json()["model"]}
+        return Response(body=about | {"choices": [choice], "usage": usage})
 
 
 def shown(thing: dict[str, Any]) -> dict[str, Any]:
