@@ -291,6 +291,16 @@ def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unse
     assert len(account.gone) == (1 if unseen else 0)
 
 
+def test_a_create_that_is_refused_after_one_was_taken_up_late_leaves_no_pod(account, data):
+    account.life = "works for ever"
+    account.server.fail("create-pod", drop="done")
+    account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
+    account.server.fail("pods", status=200, body={"pods": []}, times=2)  # it does not show yet
+    assert "no longer any instances" in str(up(data).exception)
+    assert not account.pods
+    assert record.load_rental("first").state == "refused"
+
+
 def test_what_turns_up_still_later_is_ended_by_whoever_looks(account, data):
     account.life = "works for ever"
     assert up(data, "--detach").exit_code == 0

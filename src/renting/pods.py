@@ -88,15 +88,16 @@ def _give_up(record: Rental, client: runpod.Client, error: BaseException, say: S
     what = secrets.redacted(what)[:500]
     if record.state == "preparing":
         return  # nothing was rented
-    if record.state == "asked" and isinstance(error, runpod.Refused):
-        record.settle("refused", what)
-        return
-    say("ending the pod")
+    refused = record.state == "asked" and isinstance(error, runpod.Refused)
+    if not refused:  # else there is none, unless an earlier try was taken up late
+        say("ending the pod")
     try:
         end(record, client, "stopped" if stopped else "refused", what)
     except ElleError as failure:
         record.save(remark=f"{what}; and it could not be ended: {failure.what}"[:500])
         say(f"it could not be ended: {failure.what}\nit ends by itself; `elle pod down {record.run_id}` ends it sooner")
+        return
+    if refused:
         return
     say("the pod is terminated" + ("; what it had not pushed is lost" if record.state == "stopped" else ""))
     if record.state == "succeeded":  # at this very moment

@@ -11,14 +11,20 @@ shown with one.
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+    wait_fixed,
+)  # fmt: skip
 
 from elle.base import secrets
 from elle.base.errors import ElleError
@@ -127,6 +133,7 @@ def get_pod(pod: str) -> Request:
 
 
 def list_gpus(count: int = 1, cloud: str = "SECURE", cuda: str = "") -> Request:
+    """The catalogue: `{"gpus": [{"id", "price", "availability", …}]}`, dollars per hour of one GPU."""
     query = {"include": "AVAILABILITY", "product": "POD", "count": str(count), "cloud": cloud}
     return Request("GET", "/catalog/gpus", query=query | ({"minCudaVersion": cuda} if cuda else {}))
 
@@ -221,23 +228,19 @@ class Client:
         A create whose answer is lost may have been done: the next try looks for the name first, and what turns up
         beside the one that is kept is ended.
         """
-        lost = False
-        for left in range(self.retries, -1, -1):
-            if found := self.rented(kind, body["name"]):
-                break
-            try:
-                found = [self.send(create_rented(kind, body))]
-                break
-            except Unknown:
-                if not left:
-                    raise
-                lost = True
-                time.sleep(FIRST_WAIT)
-        if lost:  # an earlier try may have been taken up after it was given up
+
+        def attempt() -> dict:
+            found = self.rented(kind, body["name"])
+            return found[0] if found else self.send(create_rented(kind, body))
+
+        retry, stop = retry_if_exception_type(Unknown), stop_after_attempt(self.retries + 1)
+        retrying = Retrying(retry=retry, stop=stop, wait=wait_fixed(FIRST_WAIT), reraise=True)
+        made = retrying(attempt)
+        if retrying.statistics["attempt_number"] > 1:  # an earlier try may have been taken up after it was given up
             for other in self.rented(kind, body["name"]):
-                if other["id"] != found[0]["id"]:
+                if other["id"] != made["id"]:
                     self.end(kind, other["id"])
-        return found[0]
+        return made
 
     def end(self, kind: str, id: str) -> None:
         """End a pod (its disk with it) or an endpoint for good; one that is gone already is not a failure."""

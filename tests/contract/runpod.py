@@ -19,11 +19,10 @@ from typing import Any
 from contract import Request, Response, Route
 from contract.hub import Hub
 
-FIELDS = {*["name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"]}
+FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"}
 GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
-ENDPOINT = {
-    *["name", "type", "image", "gpu", "disk", "env", "workers", "scaling", "timeout", "flashboot", "networkVolumes"]
-}
+ENDPOINT = {"name", "type", "image", "gpu", "disk", "env", "workers", "scaling"}
+ENDPOINT |= {"timeout", "flashboot", "networkVolumes"}
 PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
 POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
 WEIGHTS = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      " * 500
