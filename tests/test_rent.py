@@ -195,7 +195,7 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
         ((RECIPE, "--gpu", "a10"), "asks for A10", "h200, h100, a100"),
         (("configs/nano.yaml",), "is for a processor", "h200, h100, a100"),
         (("configs/config_72b_8xh200.yaml", "--gpu", "a100", "--count", "1"), "does not hold", "--fix"),
-        ((RECIPE, "--run-id", "../x"), "no name of a run", "letters"),
+        ((RECIPE, "--run-id", "../x"), "not a valid run name", "letters"),
         (("configs/none.yaml",), "unknown recipe", "nano.yaml"),
         (("battle-qlora", "--max-dollars", "20"), "may not be enough", "or more"),
     ],

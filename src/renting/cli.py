@@ -1,15 +1,19 @@
-"""`elle pod`: what is rented on RunPod. No verb holds logic of its own (`renting` does)."""
+"""`elle pod`: what is rented on RunPod. No verb holds logic of its own (`renting` does, half a second to import)."""
 
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-import renting  # here, not in the verbs: without the extra `rent`, `elle pod` says what to install
-from renting.app import App, served
-from renting.endpoints import CONFIG
+# Here, although `renting` needs them: without the extra `rent`, `elle pod` says what to install.
+import httpx  # noqa: F401
+import tenacity  # noqa: F401
+
+if TYPE_CHECKING:
+    from renting import EndpointOrder, Order, Rental
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 yes = click.option("--yes", is_flag=True, help="Do not ask: the figures shown are accepted.")
@@ -33,7 +37,7 @@ def _confirm(accepted: bool) -> Callable[[str], bool]:
     return confirm
 
 
-def _show(rental: renting.Rental, as_json: bool) -> None:
+def _show(rental: "Rental", as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rental.to_json()))
         return
@@ -41,7 +45,7 @@ def _show(rental: renting.Rental, as_json: bool) -> None:
     click.echo(f"{rental.run_id}: {rental.state}{cost}\n{rental.sentence}")
 
 
-def _dry(order: renting.Order | renting.EndpointOrder, as_json: bool) -> None:
+def _dry(order: "Order | EndpointOrder", as_json: bool) -> None:
     """What would be sent, all of it."""
     uploads, requests = order.uploads(), order.requests()
     if as_json:
@@ -82,6 +86,8 @@ def up(target, detach, poll, dry_run, yes, as_json, **wishes) -> None:
 
     Exit code 0 only when checked weights are on the Hub (with --detach: when it is rented).
     """
+    import renting
+
     order = renting.order(target, live=not dry_run, **wishes)
     if dry_run:
         _dry(order, as_json)
@@ -94,6 +100,8 @@ def up(target, detach, poll, dry_run, yes, as_json, **wishes) -> None:
 @as_json
 def status(run_id, as_json) -> None:
     """What a run has rented, how it stands, what it costs (default: the newest). Exit code 1 where it failed."""
+    import renting
+
     rental = renting.status(run_id)
     _show(rental, as_json)
     sys.exit(0 if rental.costs or rental.state in ("succeeded", "stopped", "preparing") else 1)
@@ -104,6 +112,8 @@ def status(run_id, as_json) -> None:
 @click.option("--tail", type=click.IntRange(1, 5000), default=100, show_default=True, help="Lines.")
 def logs(run_id, tail) -> None:
     """The last lines of a pod's log; once it has ended, of what it reported to the Hub."""
+    import renting
+
     for line in renting.logs(run_id, tail):
         click.echo(line)
 
@@ -113,13 +123,15 @@ def logs(run_id, tail) -> None:
 @as_json
 def down(run_id, as_json) -> None:
     """End all that a run rents: pod, endpoint (default: the newest). Safe to repeat."""
+    import renting
+
     _show(renting.down(run_id), as_json)
 
 
 @pod.command()
 @click.argument("model", required=False)
 @click.option("--trained", metavar="TARGET", help="In place of MODEL: what `elle pod up TARGET` has trained.")
-@click.option("--config", default=CONFIG, show_default=True, help="The deployment.")
+@click.option("--config", default="configs/vllm_deploy.json", show_default=True, help="The deployment.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=REPO", help="An adapter of the Hub, and its name.")
 @click.option("--run-id", "name", default="elle", show_default=True, help="The endpoint's name; the same is changed.")
 @click.option("--workers", type=(click.IntRange(0), click.IntRange(1)), metavar="MIN MAX", help="How many may run.")
@@ -128,6 +140,9 @@ def down(run_id, as_json) -> None:
 @as_json
 def deploy(trained, dry_run, yes, as_json, **what) -> None:
     """Serve a model of the Hub on a serverless vLLM endpoint; `elle pod down` deletes it."""
+    import renting
+    from renting.app import App, served
+
     if trained:
         if what["model"] or what["adapters"]:
             raise click.UsageError("--trained says what is served: give it without MODEL and --adapter")

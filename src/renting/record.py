@@ -175,7 +175,7 @@ def checked_id(run_id: str) -> str:
         ElleError: it may not.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", run_id) or ".." in run_id:
-        raise ElleError(f"{run_id!r} is no name of a run", where="--run-id", fix="letters, digits, '-', '_', '.'")
+        raise ElleError(f"{run_id!r} is not a valid run name", where="--run-id", fix="letters, digits, '-', '_', '.'")
     return run_id
 
 
