@@ -184,7 +184,7 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     with pytest.raises(ElleError, match="not confirmed"):
         renting.up(order, confirm=lambda question: questions.append(question))
     assert f"at most ${order.max_dollars:.2f}?" in questions[0]
-    assert not record.rented_runs()
+    assert not record.rentals()
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, m
     dry = ("up", RECIPE, "--data", data, "--run-id", "first", "--dry-run")
     shown = json.loads(pod(*dry, "--json").output)
     assert not account.server.requests
-    assert not record.rented_runs()
+    assert not record.rentals()
     account.steps = (0.0, 0.0, 0.2)
     assert up(data).exit_code == 0
     sent = []

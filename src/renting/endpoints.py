@@ -104,8 +104,8 @@ def deploy(order: EndpointOrder, *, confirm: Confirm, dry_run: bool = False, say
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
     records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = runpod.Client(say=say)
-    known = order.name in records.rented_runs("endpoint")
-    record = records.load_rental(order.name) if known else records.begin(order.name, "endpoint", hourly=order.hourly)
+    known = records.rentals("endpoint").get(order.name)
+    record = known or records.begin(order.name, "endpoint", hourly=order.hourly)
     client.ensure_secret(records.token_secret())
     record.save(state="asked", asked=time.time(), ended=None)
     try:

@@ -131,10 +131,12 @@ class Rental:
         return replace(self, state=state, remark=remark or self.remark)
 
 
-def rented_runs(kind: str | None = None) -> list[str]:
-    """The runs that rented something of that kind (None: any), or were about to, oldest first."""
-    found = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
-    return [each["run_id"] for each in sorted(found, key=lambda each: each["created"]) if kind in (None, each["kind"])]
+def rentals(kind: str | None = None) -> dict[str, Rental]:
+    """By run, oldest first: what is kept of each rental of that kind (None: any), begun or over."""
+    kept = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
+    records = [Rental(**{name: each[name] for name in Rental.__dataclass_fields__ if name in each}) for each in kept]
+    records.sort(key=lambda each: each.created)
+    return {each.run_id: each for each in records if kind in (None, each.kind)}
 
 
 def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
@@ -143,15 +145,13 @@ def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
     Raises:
         ElleError: there is none.
     """
-    known = rented_runs(kind)
-    if run_id is None and known:
-        run_id = known[-1]
-    if run_id not in known:
+    known = rentals(kind)
+    newest = next(reversed(known), None)
+    if (run_id or newest) not in known:
         what = f"nothing was rented by run {run_id!r}" if run_id else "nothing was rented from here"
-        fix = f"one of: {', '.join(known[-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
+        fix = f"one of: {', '.join([*known][-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
         raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
-    kept = storage.read_json(paths.runs() / str(run_id) / FILE)
-    return Rental(**{name: value for name, value in kept.items() if name in Rental.__dataclass_fields__})
+    return known[run_id or newest]
 
 
 def begin(run_id: str, kind: str, **values: Any) -> Rental:
@@ -160,11 +160,10 @@ def begin(run_id: str, kind: str, **values: Any) -> Rental:
     Raises:
         ElleError: the run has one already, and it is not over.
     """
-    if run_id in rented_runs():
-        old = load_rental(run_id)
-        if old.state not in (*FINAL, "preparing"):
-            fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
-            raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)
+    old = rentals().get(run_id)
+    if old and old.state not in (*FINAL, "preparing"):
+        fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
+        raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)
     return Rental(run_id, kind, **values).save()
 
 
