@@ -60,9 +60,10 @@ def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
 
     from elle.base import patience
     from helpers import cli
+    from renting import runpod
 
     constants.HF_HUB_OFFLINE = False  # read when it was imported, before these variables
-    patience.FIRST_WAIT = 0.05
+    patience.FIRST_WAIT = runpod.FIRST_WAIT = 0.05
     sys.argv = ["elle", *arguments]
     cli.main()
 

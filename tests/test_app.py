@@ -1,25 +1,13 @@
 """How an app reaches a deployed Elle: what is shown of it, and what is sent."""
 
 import pytest
-from contract import Response, Route, Server
+from contract import Server
+from contract.runpod import Chat
 
 from elle.base.errors import ElleError
 from renting.app import App
 
 QUESTION = {"messages": [{"role": "user", "content": "political 40"}], "max_tokens": 9}
-
-
-class Endpoint:
-    """The one route of an endpoint that an app asks."""
-
-    def __init__(self):
-        self.routes = [Route("chat", "POST", "/v2/e1/openai/v1/chat/completions", self.chat)]
-        self.asked = []
-
-    def chat(self, request) -> Response:
-        self.asked.append(request)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
-        return Response(body={"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +18,12 @@ def _no_keys(monkeypatch):
 
 def test_a_dry_run_shows_the_request_and_sends_nothing(monkeypatch):
     monkeypatch.setenv("LFBM_API_KEY", "a-key-that-must-not-be-seen")
-    said = []
+    texts = []
     app = App("https://nowhere.invalid/v2/e1/openai/v1", "elle")
-    client = app.client(dry_run=True, say=said.append)
+    client = app.client(dry_run=True, say=texts.append)
     answer = client.chat.completions.create(model=app.model, **QUESTION)
     assert "nothing was sent" in answer.choices[0].message.content
-    (text,) = said
+    (text,) = texts
     assert text.startswith(
         "POST https://nowhere.invalid/v2/e1/openai/v1/chat/completions\nAuthorization: Bearer $LFBM_API_KEY"
     )
@@ -46,12 +34,12 @@ def test_a_dry_run_shows_the_request_and_sends_nothing(monkeypatch):
 @pytest.mark.parametrize("variable", ["LFBM_API_KEY", "RUNPOD_API_KEY"])
 def test_an_endpoint_is_asked_with_the_key_of_the_environment(monkeypatch, variable):
     monkeypatch.setenv(variable, "secret-1")
-    with Server(service := Endpoint()) as server:
+    with Server(Chat()) as server:
         app = App(f"{server.url}/v2/e1/openai/v1", "elle")
         assert app.client().chat.completions.create(model=app.model, **QUESTION).choices[0].message.content == "{}"
-    (asked,) = service.asked
-    assert asked.token == "secret-1"
-    assert asked.json() == {"model": "elle"} | QUESTION
+    (request,) = server.requests
+    assert request.token == "secret-1"
+    assert request.json() == {"model": "elle"} | QUESTION
 
 
 def test_a_key_goes_to_safe_addresses_only_and_must_be_there(monkeypatch):

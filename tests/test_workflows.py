@@ -13,11 +13,12 @@ from types import SimpleNamespace
 import click
 import pytest
 import yaml
-from contract import Response, Route, Server
-from contract.runpod import RunPod
+from contract import Server
+from contract.runpod import Chat, RunPod
 
 from elle.base import paths
 from helpers import cli
+from renting.uploads import CODE
 
 ROOT = paths.root()
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -41,10 +42,10 @@ def test_actionlint_finds_nothing_and_would(tmp_path):
     broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
     files = [*WORKFLOWS, broken]  # each by a process of its own: it takes one file
     started = [subprocess.Popen(["node", LINTER, file], stdout=subprocess.PIPE, text=True) for file in files]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert all("Checking 1 workflow file" in each for each in said)
-    assert [each for each, process in zip(said[:-1], started, strict=False) if process.returncode] == []
-    assert 'unexpected key "run-on"' in said[-1]
+    outputs = [process.communicate(timeout=120)[0] for process in started]
+    assert all("Checking 1 workflow file" in output for output in outputs)
+    assert [output for output, process in zip(outputs[:-1], started, strict=False) if process.returncode] == []
+    assert 'unexpected key "run-on"' in outputs[-1]
 
 
 @each
@@ -104,7 +105,7 @@ def test_its_commands_exist(path):
 
 
 def test_what_a_workflow_rents_it_ends_in_every_case():
-    renting = [path for path in WORKFLOWS if re.search(r"elle (pod (up|deploy)|job submit)", path.read_text())]
+    renting = [path for path in WORKFLOWS if re.search(r"elle pod (up|deploy)", path.read_text())]
     assert [path.stem for path in renting] == ["train"]
     for path in renting:
         workflow = read(path)
@@ -139,57 +140,24 @@ def parse(words: list[str]) -> None:
 # The training, its own scripts run against RunPod's and the Hub's contracts
 
 
-class Chat:
-    """An endpoint's one route that an evaluation asks; it answers with what it is asked about."""
-
-    def __init__(self):
-        self.routes = [Route("chat", "POST", "/queue/[^/]+/openai/v1/chat/completions", self.chat)]
-        self.models = []
-
-    def chat(self, request) -> Response:
-        self.models.append(request.json()["model"])
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
-        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
-        return Response(
-            body={
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "m",
-                "choices": [choice],
-                "usage": usage,
-            }
-        )
-
-
 @pytest.fixture
 def account(hub, tmp_path, monkeypatch):
     """A checkout of its own, and an account at RunPod and the Hub behind one server: account.run(name of a step)."""
     root = tmp_path / "checkout"
     root.mkdir()
-    for name in (
-        "notebooks",
-        "configs",
-        "src",
-        "deepspeed",
-        "requirements",
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "Makefile",
-    ):
+    for name in ("notebooks", *CODE):
         (root / name).symlink_to(ROOT / name)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "elle").write_text(f'#!/bin/sh\nexec {sys.executable} -m helpers.cli "$@"\n')
     (tmp_path / "bin" / "elle").chmod(0o755)
     hub.tokens["hf-secret"] = "ada"
-    service, chat = RunPod(hub), Chat()
+    service = RunPod(hub)
     service.keys.add("rp-secret")
     (job,) = read(WORKFLOWS[1])["jobs"].values()
     given = {"TARGET": "starter", "MAX_DOLLARS": "5", "QUESTIONS": "8", "RUN": "actions-1-1", "CONFIRM": "starter"}
     given |= {"HF_USERNAME": "ada", "HF_DATASET_REPO": "elle", "HF_MODEL_REPO": "elle-model"}
     secrets = {"secrets.RUNPOD_API_KEY": "rp-secret", "secrets.HF_TOKEN": "hf-secret"}
-    with Server(service, chat) as server:
+    with Server(service, Chat()) as server:
         at = {"RUNPOD_REST_URL": f"{server.url}/v2", "RUNPOD_ENDPOINT_BASE_URL": f"{server.url}/queue"}
         at |= {"HF_ENDPOINT": hub.server.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
         place = {"ELLE_ROOT": str(root), "ELLE_RUNS": str(root / "runs"), "PYTHONPATH": str(ROOT / "src")}
@@ -206,7 +174,7 @@ def account(hub, tmp_path, monkeypatch):
             )  # fmt: skip
 
         (root / "report").mkdir()
-        yield SimpleNamespace(run=run, runpod=service, chat=chat, root=root, given=given, server=server)
+        yield SimpleNamespace(run=run, runpod=service, root=root, given=given, server=server)
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="the runner has jq, this machine has not")
@@ -216,7 +184,8 @@ def test_a_training_started_by_hand_ends_with_a_report_and_nothing_rented(accoun
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
     assert account.runpod.pods == account.runpod.endpoints == {}
     assert len(account.runpod.gone) == 1
-    assert set(account.chat.models) == {"elle-trained"}, "the adapter is asked, not its base"
+    chats = [request.json()["model"] for request in account.server.requests if request.route == "chat"]
+    assert set(chats) == {"elle-trained"}, "the adapter is asked, not its base"
     report = {path.name: path.read_text() for path in (account.root / "report").iterdir()}
     names = {"plan.txt", "training.json", "endpoint.json", "outputs.jsonl", "failures.html", "scorecard.json"}
     assert set(report) == names

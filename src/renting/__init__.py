@@ -1,41 +1,38 @@
-"""What is rented on RunPod, and how it ends: trainings on pods and as serverless jobs, endpoints that serve.
+"""What is rented on RunPod, and how it ends: trainings on pods, endpoints that serve.
 
 Before anything is sent an order says what it will be, what it costs and what it cannot exceed; a dry run shows every
 request. Money is the failure mode: each rental has a limit of its own that no machine but RunPod's has to keep, and a
 record on disk by which any later process can look at it and end it (docs/runpod.md).
 """
 
-from renting import endpoints, jobs, pods, record, runpod
-from renting.endpoints import EndpointOrder, deploy, endpoint, openai_base_url
-from renting.jobs import JobOrder, job, job_cancel, job_status, submit
-from renting.pods import Order, logs, order, up
-from renting.record import STATES, VARIABLES, Status, environment, needed, rented_runs
+from elle.base.errors import ElleError
+from renting import endpoints, pods, record, runpod
+from renting.endpoints import EndpointOrder, deploy, endpoint
+from renting.orders import Order, order
+from renting.pods import logs, up
+from renting.record import Rental, environment
 
 __all__ = [
-    "STATES", "VARIABLES", "EndpointOrder", "JobOrder", "Order", "Status", "deploy", "down", "endpoint", "environment",
-    "job", "job_cancel", "job_status", "logs", "needed", "openai_base_url", "order", "rented_runs", "status", "submit", "up",
+    "EndpointOrder", "Order", "Rental", "deploy", "down", "endpoint", "environment", "logs", "order", "status", "up",
 ]  # fmt: skip
 
-
-def status(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
-    """The state of what a run has rented (None: the newest), in one word and one sentence; from any process."""
-    found = record.load_rental(run_id)
-    if found.kind == "job":
-        return jobs.job_status(found.run_id, client=client)
-    if found.kind == "endpoint":
-        return endpoints.endpoint_status(found, client or runpod.Client(retries=2))
-    return pods.status(found.run_id, client=client)
+#: How each kind is looked at.
+LOOKS = {"pod": pods.look, "endpoint": endpoints.look}
 
 
-def down(run_id: str | None = None, *, client: runpod.Client | None = None) -> Status:
-    """End all that a run rents (None: the newest): its pod, its job, its endpoint. Safe to repeat.
+def status(run_id: str | None = None) -> Rental:
+    """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process."""
+    rental = record.load_rental(run_id)
+    try:
+        return LOOKS[rental.kind](rental, runpod.Client(retries=2))
+    except ElleError as error:
+        return rental.seen("unreachable", error.what)
+
+
+def down(run_id: str | None = None) -> Rental:
+    """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat.
 
     Raises:
         ElleError: RunPod cannot be reached: it is not known whether it has ended.
     """
-    found = record.load_rental(run_id)
-    if found.kind == "job":
-        return jobs.job_cancel(found.run_id, client=client)
-    if found.kind == "endpoint":
-        return endpoints.delete(found, client or runpod.Client())
-    return pods.down(found.run_id, client=client)
+    return pods.end(record.load_rental(run_id), runpod.Client(), "stopped")

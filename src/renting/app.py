@@ -1,4 +1,4 @@
-"""How an app reaches a deployed Elle: by the documents' environment variables, through the `openai` client."""
+"""How an app reaches a deployed Elle: by the source plans' environment variables, through the `openai` client."""
 
 import json
 import os
@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from elle.base import secrets
-from renting import EndpointOrder, Order, endpoint, openai_base_url
-from renting.endpoints import CONFIG
+import httpx
 
-#: The documents' environment variables: where the app asks, with which key, for which model, and whether it asks Elle
-#: before its other API.
+from elle.base import secrets
+from renting.endpoints import CONFIG, EndpointOrder, endpoint, openai_base_url
+from renting.orders import Order
+
+#: The source plans' environment variables: where the app asks, with which key, for which model, and whether it asks
+#: Elle before its other API.
 ENDPOINT, KEY, MODEL, PREFER = "LFBM_ENDPOINT", "LFBM_API_KEY", "LFBM_MODEL", "PREFER_LFBM"
 
 
@@ -24,8 +26,8 @@ class App:
 
     @classmethod
     def of(cls, order: EndpointOrder, endpoint_id: str) -> "App":
-        """Of the endpoint that was deployed. Where an adapter is served it is the model: by the base's name the
-        untrained base would answer."""
+        """The app of a deployed endpoint. Where an adapter is served it is the model: by the base's name the untrained
+        base would answer."""
         served_names = [*order.deployment.adapters, order.deployment.served_name]
         return cls(openai_base_url(endpoint_id), served_names[0])
 
@@ -35,37 +37,35 @@ class App:
 
     def client(self, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Any:
         """An `openai.OpenAI` client of the endpoint, with the key in LFBM_API_KEY, else in RUNPOD_API_KEY. In a dry run
-        it needs no key and sends nothing: what it would send is said, and the answer says that there is none.
+        it needs no key and sends nothing: `say` gets what it would send, and the answer says that there is none.
 
         Raises:
-            ElleError: there is no key, or the address is none that a key may go to.
+            ElleError: there is no key, or a key may not go to this address.
         """
-        import httpx
         from openai import OpenAI
 
-        def shown(request: httpx.Request) -> httpx.Response:
-            body = (
-                f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}"
-                for k, v in json.loads(request.content).items()
-            )
+        address = secrets.address(self.endpoint, "the endpoint's", ENDPOINT)
+        if not dry_run:
+            name = KEY if os.environ.get(KEY, "").strip() else "RUNPOD_API_KEY"
+            key = secrets.secret(name, "RunPod key", f"export {KEY}")
+            return OpenAI(base_url=address, api_key=key, timeout=300.0)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            body = json.loads(request.content).items()
+            lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in body)
             head = f"{request.method} {request.url}\nAuthorization: {request.headers['Authorization']}"
-            say("\n".join([head, "", "{", ",\n".join(body), "}"]))
-            choice = {"index": 0, "finish_reason": "stop"}
-            choice["message"] = {"role": "assistant", "content": "(dry run: nothing was sent)"}
+            say(f"{head}\n\n{{\n{lines}\n}}")
+            message = {"role": "assistant", "content": "(dry run: nothing was sent)"}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
             answer = {"id": "dry-run", "object": "chat.completion", "created": 0, "model": self.model}
             return httpx.Response(200, json=answer | {"choices": [choice]})
 
-        address = secrets.address(self.endpoint, "the endpoint's", ENDPOINT)
-        if dry_run:
-            nowhere = httpx.Client(transport=httpx.MockTransport(shown))
-            return OpenAI(base_url=address, api_key=f"${KEY}", http_client=nowhere)
-        name = KEY if os.environ.get(KEY, "").strip() else "RUNPOD_API_KEY"
-        key = secrets.secret(name, "RunPod key", f"export {KEY}")
-        return OpenAI(base_url=address, api_key=key, timeout=300.0)
+        nowhere = httpx.Client(transport=httpx.MockTransport(answer))
+        return OpenAI(base_url=address, api_key=f"${KEY}", http_client=nowhere)
 
 
 def served(order: Order, config: str = CONFIG, name: str = "elle-trained") -> dict[str, Any]:
-    """How `deploy.endpoint` is to serve what an order trains (its last recipe): an adapter called `name` beside its
+    """How `renting.endpoint` is to serve what an order trains (its last recipe): an adapter called `name` beside its
     base, or the whole model.
 
     Raises:

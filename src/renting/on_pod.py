@@ -36,7 +36,7 @@ def load(folder: Path) -> None:
     """Load the weights as whoever serves them would, and ask for one token.
 
     Raises:
-        ElleError: they do not load, or answer with something that is no number.
+        ElleError: they do not load, or answer with NaN or infinity.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -52,23 +52,23 @@ def load(folder: Path) -> None:
 
             model = PeftModel.from_pretrained(model, str(folder))
         with torch.no_grad():
-            asked = tokenizer("PIPELINE METRICS", return_tensors="pt", return_token_type_ids=False).to(model.device)
-            logits = model(**asked).logits[0, -1].float()
+            inputs = tokenizer("PIPELINE METRICS", return_tensors="pt", return_token_type_ids=False).to(model.device)
+            logits = model(**inputs).logits[0, -1].float()
     except Exception as error:  # whatever it is, these weights cannot be used
         raise ElleError(f"the weights do not load: {type(error).__name__}: {error}", where=str(folder)) from error
     if not bool(torch.isfinite(logits).all()):
         raise ElleError("the weights load, and answer with NaN or infinity", where=str(folder))
 
 
-def train_all(recipe: dict, code: Path, data: Path, out: Path) -> Path:
-    """Train a recipe by `elle train`, which resumes what was interrupted; the folder of its weights.
+def train_recipe(recipe: dict, data: Path, out: Path) -> Path:
+    """Train by `elle train`, which resumes what was interrupted; the folder of the weights.
 
     Raises:
         ElleError: it failed.
     """
     command = [sys.executable, "-m", "helpers.cli", "train", recipe["file"], "--data", str(data), "--out", str(out)]
     command += ["--base", recipe["base"]] if recipe["base"] else []
-    done = subprocess.run([*command, "--json"], cwd=code, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise ElleError(f"`elle train` ended with code {done.returncode}; the log says why", where=recipe["file"])
     manifest = json.loads(done.stdout.splitlines()[-1])["manifest"]  # as it is shown: relative to the runs' parent
@@ -76,24 +76,24 @@ def train_all(recipe: dict, code: Path, data: Path, out: Path) -> Path:
 
 
 def work() -> dict[str, Any]:
-    """All of it; what `result.json` holds."""
+    """Fetch, train, check and push; what `result.json` holds."""
     run, home = os.environ["ELLE_RUN"], Path(os.environ["ELLE_HOME"])
-    fetched = home / "hub"
-    hub.download(os.environ["ELLE_DATASET_REPO"], "dataset", f"runs/{run}/*", fetched, say=print)
-    order = storage.read_json(fetched / "runs" / run / "order.json")
+    hub.download(os.environ["ELLE_DATASET_REPO"], "dataset", f"runs/{run}/*", home / "hub", say=print)
+    fetched = home / "hub" / "runs" / run
+    order = storage.read_json(fetched / "order.json")
     results = []
     for recipe in order["recipes"]:
-        recipe = recipe | {"file": str(fetched / "runs" / run / recipe["file"])}
-        folder = train_all(recipe, Path.cwd(), fetched / "runs" / run / "data", home / "train")
+        recipe = recipe | {"file": str(fetched / recipe["file"])}
+        folder = train_recipe(recipe, fetched / "data", home / "train")
         names = weights_of(folder)
         print(f"{len(names)} files of weights; loading them", flush=True)
         load(folder)
         message = f"Trained by {run}: weights that were loaded before they were pushed"
         planned = hub.of_files(folder, names, recipe["repository"], kind="model", message=message)
         pushed = hub.send(planned, timeout=600.0, retries=8, say=print)
+        print(f"pushed to {pushed.url}", flush=True)
         files = {file.name: [file.size, file.sha256] for file in planned.files}
         results.append({"repository": pushed.repository, "commit": pushed.commit, "files": files})
-        print(f"pushed to {pushed.url}", flush=True)
     return {"state": "succeeded", "reason": "", "weights": results}
 
 

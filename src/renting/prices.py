@@ -11,11 +11,10 @@ from renting import runpod
 
 
 def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
-    """Put a provider's current prices into `configs/gpus.yaml`; return those found, by our name.
+    """Put current prices into `configs/gpus.yaml`; return those found, by our name.
 
-    Args:
-        catalogue: `{"gpus": [{"id", "secure": bool, "community": bool, "price": {"secure", "community"}}]}`, the
-            answer of RunPod's `GET /v2/catalog/gpus`. A price of a cloud that does not offer the GPU is a placeholder.
+    catalogue: `{"gpus": [{"id", "secure": bool, "community": bool, "price": {"secure", "community"}}]}`, the answer of
+    `GET /v2/catalog/gpus`. A price of a cloud that does not offer the GPU is a placeholder.
 
     Raises:
         ElleError: it holds no price of a GPU that is listed here.
@@ -32,23 +31,16 @@ def reprice(catalogue: dict, source: str) -> dict[str, tuple[float, float]]:
         if prices:
             found[name] = row["price"] = [min(prices), max(prices)]
     if not found:
-        raise ElleError(
-            "no price of a GPU listed here",
-            where=source,
-            fix=f"compare its ids with {file.name}",
-        )
+        raise ElleError("no price of a GPU listed here", where=source, fix=f"compare its ids with {file.name}")
     content |= {"priced": datetime.now(UTC).date(), "source": source}
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    storage.write_text(
-        file,
-        header + yaml.safe_dump(content, sort_keys=False, width=200, default_flow_style=None),
-    )
+    storage.write_text(file, header + yaml.safe_dump(content, sort_keys=False, width=200, default_flow_style=None))
     return found
 
 
 if __name__ == "__main__":
     try:
-        for gpu, (lowest, highest) in reprice(runpod.Client().gpus(), "RunPod's catalogue").items():
-            print(f"{gpu:<6} {lowest:.2f} to {highest:.2f} dollars a GPU-hour")
+        for gpu, (lowest, highest) in reprice(runpod.Client().send(runpod.list_gpus()), "RunPod's catalogue").items():
+            print(f"{gpu:<6} {lowest:.2f} to {highest:.2f} dollars per GPU-hour")
     except ElleError as failure:
         sys.exit(f"error: {failure}")

@@ -5,8 +5,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ Confirm = Callable[[str], bool]
 
 #: Environment variables: what each is for, and which commands need it.
 VARIABLES = {
-    "RUNPOD_API_KEY": ("rents on RunPod, in your name", "pod, job"),
-    "HF_TOKEN": ("writes to your repositories on the Hugging Face Hub", "pod, job"),
-    "HF_USERNAME": ("the Hub account that repositories without a user in their name belong to", "pod, job"),
-    "HF_DATASET_REPO": ("the private repository that data, recipe and results go to", "pod up, job"),
-    "HF_MODEL_REPO": ("the private repository that weights go to", "pod up, job"),
-    "AXOLOTL_ENDPOINT_ID": ("your serverless endpoint with RunPod's Axolotl worker", "job"),
+    "RUNPOD_API_KEY": ("rents on RunPod, in your name", "pod"),
+    "HF_TOKEN": ("writes to your repositories on the Hugging Face Hub", "pod"),
+    "HF_USERNAME": ("the Hub account that repositories without a user in their name belong to", "pod"),
+    "HF_DATASET_REPO": ("the private repository that data, recipe and results go to", "pod up"),
+    "HF_MODEL_REPO": ("the private repository that weights go to", "pod up"),
 }
 
 #: Every state that a rental can be seen in: whether it costs money then, and the sentence that explains it.
@@ -39,58 +38,31 @@ STATES = {
     "exited": (True, "The pod's container has stopped and its disk still costs: `elle pod down {run}`."),
     "error": (True, "The pod's container cannot run: `elle pod down {run}`."),
     "unreachable": (True, "RunPod cannot be asked now ({remark}). What runs there ends by itself, latest {latest}."),
-    "succeeded": (
-        False,
-        "The weights are in {weights}, file by file as they were checked. Nothing is rented any more.",
-    ),
-    "failed": (False, "It failed: {remark}. Nothing is rented any more."),
-    "expired": (False, "It reached its limit of time and ended itself: {remark}. Nothing is rented any more."),
-    "stopped": (False, "You ended it. Nothing is rented any more."),
-    "never-started": (False, "It did not start in time and was ended. Nothing is rented any more."),
+    "succeeded": (False, "The weights are in {weights}, file by file as they were checked. {nothing}"),
+    "failed": (False, "It failed: {remark}. {nothing}"),
+    "expired": (False, "It reached its limit of time and ended itself: {remark}. {nothing}"),
+    "stopped": (False, "You ended it. {nothing}"),
+    "never-started": (False, "It did not start in time and was ended. {nothing}"),
     "refused": (False, "Nothing is rented: {remark}."),
-    "lost": (False, "It is gone and left no result. What it had uploaded is kept. Nothing is rented any more."),
-    "queued": (True, "The job waits for a worker; nothing is charged while it waits."),
-    "in-progress": (True, "A worker is at work on the job. It ends by itself, at the latest {latest}."),
+    "lost": (False, "It is gone and left no result. What it had uploaded is kept. {nothing}"),
     "deployed": (True, "The endpoint answers at {remark}. Its workers cost while they run: `elle pod down {run}`."),
 }
 #: States that do not change any more.
 FINAL = tuple(state for state, (costs, _) in STATES.items() if not costs and state not in ("dry-run", "preparing"))
 
 
-@dataclass(frozen=True)
-class Status:
-    """What is known of a rental. state: of STATES; sentence: what it means; cost_so_far: dollars, None where unknown;
-    weights: the model repositories that hold checked weights."""
-
-    run_id: str
-    state: str
-    sentence: str
-    pod: str | None = None
-    cost_so_far: float | None = None
-    weights: tuple[str, ...] = ()
-
-    @property
-    def costs(self) -> bool:
-        """Whether it costs money, or may."""
-        return STATES[self.state][0]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"weights": list(self.weights), "costs": self.costs}
-
-
 @dataclass
 class Rental:
     """What is kept of a rental, written before and after every step that costs: another process can go on from it.
 
-    kind: pod, job or endpoint; id: RunPod's; hourly: dollars; limit: seconds that it may take, start included; times
-    are seconds of the epoch.
+    kind: pod or endpoint; state: of STATES; pod: RunPod's id of it; hourly: dollars; limit: seconds that it may take,
+    start included; times are seconds of the epoch; remark: what its state's sentence says beside.
     """
 
     run_id: str
     kind: str
-    name: str
     state: str = "preparing"
-    id: str | None = None
+    pod: str | None = None
     hourly: float = 0.0
     limit: float = 0.0
     created: float = field(default_factory=time.time)
@@ -100,62 +72,86 @@ class Rental:
     remark: str = ""
     dataset: str = ""
     models: list[str] = field(default_factory=list)
-    endpoint: str = ""
-    before: dict[str, str] = field(default_factory=dict)
 
     @property
-    def folder(self) -> Path:
-        return paths.runs() / self.run_id
+    def name(self) -> str:
+        """Its name at RunPod, by which it is found again."""
+        return f"elle-{self.run_id}"
+
+    @property
+    def file(self) -> Path:
+        return paths.runs() / self.run_id / FILE
+
+    @property
+    def costs(self) -> bool:
+        """Whether it costs money, or may."""
+        return STATES[self.state][0]
+
+    @property
+    def sentence(self) -> str:
+        """What its state means."""
+        return STATES[self.state][1].format(
+            run=self.run_id,
+            latest="now" if self.rented is None else time.strftime("%H:%M", time.localtime(self.rented + self.limit)),
+            remark=self.remark or "see its log",
+            weights=", ".join(self.models),
+            nothing="Nothing is rented any more.",
+        )
+
+    @property
+    def cost_so_far(self) -> float | None:
+        """Dollars; None of an endpoint, whose workers come and go."""
+        if self.kind != "pod":
+            return None
+        since = 0.0 if self.rented is None else (self.ended or time.time()) - self.rented
+        return round(since / 3600 * self.hourly, 6)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The model repositories that hold checked weights."""
+        return tuple(self.models) if self.state == "succeeded" else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: its state, explained."""
+        names = ("run_id", "state", "sentence", "pod", "cost_so_far", "weights", "costs")
+        return {name: getattr(self, name) for name in names}
 
     def save(self, **changes: Any) -> "Rental":
         for name, value in changes.items():
             setattr(self, name, value)
-        storage.write_json(self.folder / FILE, asdict(self))
+        storage.write_json(self.file, asdict(self))
         return self
 
-    def settle(self, state: str, remark: str = "") -> Status:
+    def settle(self, state: str, remark: str = "") -> "Rental":
         """Write a state that does not change any more."""
-        self.save(state=state, remark=remark or self.remark, ended=self.ended or time.time())
-        return self.status()
+        return self.save(state=state, remark=remark or self.remark, ended=self.ended or time.time())
 
-    def status(self, state: str | None = None, remark: str = "") -> Status:
-        state = state or self.state
-        latest = "now" if self.rented is None else time.strftime("%H:%M", time.localtime(self.rented + self.limit))
-        sentence = STATES[state][1].format(
-            run=self.run_id, latest=latest, remark=remark or self.remark or "see its log", weights=self.weights_text()
-        )
-        cost = None
-        if self.kind == "pod":
-            since = 0.0 if self.rented is None else (self.ended or time.time()) - self.rented
-            cost = round(since / 3600 * self.hourly, 6)
-        weights = tuple(self.models) if state == "succeeded" else ()
-        return Status(self.run_id, state, sentence, self.id, cost, weights)
-
-    def weights_text(self) -> str:
-        return ", ".join(self.models)
+    def seen(self, state: str, remark: str = "") -> "Rental":
+        """The same in a state that is not kept: it says nothing lasting."""
+        return replace(self, state=state, remark=remark or self.remark)
 
 
-def rented_runs(kinds: Iterable[str] = ("pod", "job", "endpoint")) -> list[str]:
-    """The runs that rented something, or were about to, oldest first."""
-    found = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
-    return [each["run_id"] for each in sorted(found, key=lambda each: each["created"]) if each["kind"] in kinds]
+def rentals(kind: str | None = None) -> dict[str, Rental]:
+    """By run, oldest first: what is kept of each rental of that kind (None: any), begun or over."""
+    kept = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
+    records = [Rental(**{name: each[name] for name in Rental.__dataclass_fields__ if name in each}) for each in kept]
+    records.sort(key=lambda each: each.created)
+    return {each.run_id: each for each in records if kind in (None, each.kind)}
 
 
-def load_rental(run_id: str | None, kinds: Iterable[str] = ("pod", "job", "endpoint")) -> Rental:
-    """The record of a run; None: of the newest one of these kinds.
+def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
+    """The record of a run; None: of the newest one of that kind.
 
     Raises:
         ElleError: there is none.
     """
-    kinds = tuple(kinds)
-    known = rented_runs(kinds)
-    if run_id is None and known:
-        run_id = known[-1]
-    if run_id not in known:
+    known = rentals(kind)
+    newest = next(reversed(known), None)
+    if (run_id or newest) not in known:
         what = f"nothing was rented by run {run_id!r}" if run_id else "nothing was rented from here"
-        fix = f"one of: {', '.join(known[-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
+        fix = f"one of: {', '.join([*known][-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
         raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
-    return Rental(**storage.read_json(paths.runs() / str(run_id) / FILE))
+    return known[run_id or newest]
 
 
 def begin(run_id: str, kind: str, **values: Any) -> Rental:
@@ -164,17 +160,11 @@ def begin(run_id: str, kind: str, **values: Any) -> Rental:
     Raises:
         ElleError: the run has one already, and it is not over.
     """
-    if run_id in rented_runs():
-        old = load_rental(run_id)
-        if old.state not in (*FINAL, "preparing"):
-            fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
-            raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.folder / FILE), fix=fix)
-    return Rental(run_id, kind, f"elle-{run_id}", **values).save()
-
-
-def new_id(stem: str) -> str:
-    """A run's name of the recipe and the time."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    old = rentals().get(run_id)
+    if old and old.state not in (*FINAL, "preparing"):
+        fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
+        raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)
+    return Rental(run_id, kind, **values).save()
 
 
 def checked_id(run_id: str) -> str:
@@ -184,7 +174,7 @@ def checked_id(run_id: str) -> str:
         ElleError: it may not.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", run_id) or ".." in run_id:
-        raise ElleError(f"{run_id!r} is no name of a run", where="--run-id", fix="letters, digits, '-', '_', '.'")
+        raise ElleError(f"{run_id!r} is not a valid run name", where="--run-id", fix="letters, digits, '-', '_', '.'")
     return run_id
 
 
@@ -225,16 +215,8 @@ def confirmed(confirm: Confirm, question: str, where: str) -> None:
         raise ElleError("not confirmed: nothing was sent, nothing is rented", where=where, fix="--yes")
 
 
-def dataset_repository() -> str:
-    """HF_DATASET_REPO under HF_USERNAME; where nothing is set (a dry run), the variables' own names."""
-    return _named("HF_DATASET_REPO")
-
-
-def model_repository() -> str:
-    return _named("HF_MODEL_REPO")
-
-
-def _named(variable: str) -> str:
+def own_repository(variable: str) -> str:
+    """HF_DATASET_REPO or HF_MODEL_REPO under HF_USERNAME; where it is not set (a dry run), the variables' own names."""
     if os.environ.get(variable, "").strip():
         return hub.repository(None, variable)
     return f"{os.environ.get('HF_USERNAME', '').strip() or '$HF_USERNAME'}/${variable}"
@@ -244,15 +226,3 @@ def token_secret() -> str:
     """The name of the RunPod account secret that holds HF_TOKEN: another token is another secret."""
     token = os.environ.get("HF_TOKEN", "").strip()
     return f"elle_hf_token_{hashlib.sha256(token.encode()).hexdigest()[:8] if token else '{of the token}'}"
-
-
-def in_hub(repo: str, files: Mapping[str, Iterable]) -> list[str]:
-    """Those of `files` (name → (bytes, sha256)) that a model repository does not hold as they are."""
-    there = hub.listing(repo, "model")
-    wrong = []
-    for name, (size, sha256) in files.items():
-        found = there.get(name)
-        lfs = found is not None and len(found[1]) == 64
-        if found is None or found[0] != size or (lfs and found[1] != sha256):
-            wrong.append(name)
-    return wrong

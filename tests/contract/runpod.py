@@ -1,4 +1,4 @@
-"""The routes of RunPod that `renting.runpod` calls: REST v2 (pods, catalogue, secrets, serverless) and the job queue.
+"""The routes of RunPod that `renting` calls: REST v2 (pods, catalogue, secrets, serverless) and a queue's health.
 
 Written from RunPod's OpenAPI description. A pod lives by `clock` (seconds): it is PROVISIONING, STARTING, RUNNING in
 turn, and while it runs it does what `life` says; with `life="script"` its start command really runs, in a shell here,
@@ -21,19 +21,8 @@ from contract.hub import Hub
 
 FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"}
 GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
-ENDPOINT = {
-    "name",
-    "type",
-    "image",
-    "gpu",
-    "disk",
-    "env",
-    "workers",
-    "scaling",
-    "timeout",
-    "flashboot",
-    "networkVolumes",
-}
+ENDPOINT = {"name", "type", "image", "gpu", "disk", "env", "workers", "scaling"}
+ENDPOINT |= {"timeout", "flashboot", "networkVolumes"}
 PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
 POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
 WEIGHTS = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      " * 500
@@ -46,11 +35,10 @@ class RunPod:
         keys: API keys that are valid. stock: GPU id → availability. life: what a running pod comes to: "succeeds",
             "fails", "hangs" (until its limit), "no weights" (reports a success that is none), "dies" (the container
             ends without a word), "never starts"; "script" runs its start command in a shell below `folder`.
-        job: what a job comes to: "succeeds", "no weights", "fails", "worker dies", "times out", "waits".
     """
 
-    def __init__(self, hub: Hub, *, life: str = "succeeds", job: str = "succeeds", folder: Path | None = None):
-        self.hub, self.life, self.job, self.folder = hub, life, job, folder
+    def __init__(self, hub: Hub, *, life: str = "succeeds", folder: Path | None = None):
+        self.hub, self.life, self.folder = hub, life, folder
         self.keys: set[str] = set()
         self.stock = dict.fromkeys(PRICES, "HIGH")
         self.price = dict(PRICES)
@@ -58,14 +46,12 @@ class RunPod:
         self.pods: dict[str, dict[str, Any]] = {}
         self.gone: list[dict[str, Any]] = []
         self.secrets: dict[str, str] = {}
-        self.jobs: dict[str, dict[str, Any]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.clock: Callable[[], float] = time.monotonic
         self.steps = (0.0, 0.0, 0.0)  # seconds in PROVISIONING, in STARTING, at work
         self.variables: dict[str, str] = {}  # of a pod whose start command runs here
         self.processes: dict[str, subprocess.Popen] = {}
         pod, endpoint = "/v2/pods/(?P<pod>[^/]+)", "/v2/serverless/(?P<endpoint>[^/]+)"
-        queue = "/queue/(?P<endpoint>[^/]+)"
         self.routes = [
             Route("gpus", "GET", "/v2/catalog/gpus", self._of(self.gpus)),
             Route("find-secret", "GET", "/v2/account/secrets", self._of(self.find_secret)),
@@ -74,16 +60,12 @@ class RunPod:
             Route("create-pod", "POST", "/v2/pods", self._of(self.create_pod)),
             Route("pod", "GET", pod, self._of(self.get_pod)),
             Route("terminate", "DELETE", pod, self._of(self.terminate, pods_own_key=True)),
-            Route("action", "POST", f"{pod}/action", self._of(self.action)),
             Route("logs", "GET", f"{pod}/logs", self._of(self.logs)),
             Route("endpoints", "GET", "/v2/serverless", self._of(self.list_endpoints)),
             Route("create-endpoint", "POST", "/v2/serverless", self._of(self.create_endpoint)),
             Route("update-endpoint", "PATCH", endpoint, self._of(self.update_endpoint)),
             Route("delete-endpoint", "DELETE", endpoint, self._of(self.delete_endpoint)),
-            Route("run", "POST", f"{queue}/run", self._of(self.run)),
-            Route("job", "GET", f"{queue}/status/(?P<job>[^/]+)", self._of(self.get_job)),
-            Route("cancel", "POST", f"{queue}/cancel/(?P<job>[^/]+)", self._of(self.cancel)),
-            Route("health", "GET", f"{queue}/health", self._of(self.health)),
+            Route("health", "GET", "/queue/(?P<endpoint>[^/]+)/health", self._of(self.health)),
             Route("work", "POST", "/stand-in/(?P<pod>[^/]+)", self.stand_in),
         ]
 
@@ -153,14 +135,6 @@ class RunPod:
             return problem(404, "Not Found", "no such pod")
         self.end(pod)
         return Response(204)
-
-    def action(self, request: Request, pod: str) -> Response:
-        if pod not in self.pods:
-            return problem(404, "Not Found", "no such pod")
-        if request.json() != {"action": "stop"}:
-            return problem(422, "Unprocessable Entity", "unknown action")
-        self.pods[pod]["status"] = "EXITED"
-        return Response(200, shown(self.pods[pod]))
 
     def logs(self, request: Request, pod: str) -> Response:
         if pod not in self.pods:
@@ -275,7 +249,7 @@ class RunPod:
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    # ---- endpoints and jobs
+    # ---- endpoints
 
     def list_endpoints(self, request: Request) -> Response:
         return Response(200, {"endpoints": list(self.endpoints.values())})
@@ -300,39 +274,21 @@ class RunPod:
     def delete_endpoint(self, request: Request, endpoint: str) -> Response:
         return Response(204) if self.endpoints.pop(endpoint, None) else problem(404, "Not Found", "no such endpoint")
 
-    def run(self, request: Request, endpoint: str) -> Response:
-        asked = request.json()
-        wanted = {"run_id", "args", "credentials"}
-        if not wanted <= set(asked["input"]) or {"wandb_api_key", "hf_token"} - set(asked["input"]["credentials"]):
-            return Response(400, {"error": "KeyError"})
-        job = {"id": f"job{len(self.jobs) + 1}", "status": "IN_QUEUE", "_asked": asked, "_since": self.clock()}
-        self.jobs[job["id"]] = job
-        return Response(200, shown(job))
-
-    def get_job(self, request: Request, endpoint: str, job: str) -> Response:
-        if (found := self.jobs.get(job)) is None:
-            return Response(404, {"error": "job not found"})
-        if found["status"] == "IN_QUEUE" and self.job != "waits":
-            found["status"] = "IN_PROGRESS"
-        elif found["status"] == "IN_PROGRESS":
-            ends = {"fails": "FAILED", "worker dies": "FAILED", "times out": "TIMED_OUT"}
-            found["status"] = ends.get(self.job, "COMPLETED")
-            if self.job in ("fails", "worker dies"):
-                token = found["_asked"]["input"]["credentials"]["hf_token"]
-                found["error"] = "worker exited with code 137" if self.job == "worker dies" else f"bad token {token}"
-            if self.job == "succeeds":
-                repository = self.hub.repositories["models", found["_asked"]["input"]["args"]["hub_model_id"]]
-                repository.commit("End of training", repository.head.files | {"model.safetensors": WEIGHTS})
-        return Response(200, shown(found))
-
-    def cancel(self, request: Request, endpoint: str, job: str) -> Response:
-        if job not in self.jobs:
-            return Response(404, {"error": "job not found"})
-        self.jobs[job]["status"] = "CANCELLED"
-        return Response(200, shown(self.jobs[job]))
-
     def health(self, request: Request, endpoint: str) -> Response:
-        return Response(200, {"jobs": {"inQueue": 0, "inProgress": 0}, "workers": {"idle": 1, "running": 0}})
+        return Response(200, {"workers": {"idle": 1, "running": 0}})
+
+
+class Chat:
+    """The route of an endpoint that an app asks: every answer is `{}`."""
+
+    def __init__(self):
+        self.routes = [Route("chat", "POST", ".*/openai/v1/chat/completions", self.answer)]
+
+    def answer(self, request: Request) -> Response:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        about = {"id": "1", "object": "chat.completion", "created": 0, "model": request.json()["model"]}
+        return Response(body=about | {"choices": [choice], "usage": usage})
 
 
 def shown(thing: dict[str, Any]) -> dict[str, Any]:
