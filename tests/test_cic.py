@@ -14,7 +14,7 @@ from scipy.linalg import block_diag, solve_discrete_lyapunov
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from cic import causality, confidence, consensus, criticality, fixed_points, functional, systems
+from cic import causality, confidence, consensus, criticality, functional, systems
 from cic import information as info
 from cic import seed_formulas as seed
 from cic.compression import ncd
@@ -30,7 +30,6 @@ HOEL = np.array([[1 / 3, 1 / 3, 1 / 3, 0]] * 3 + [[0, 0, 0, 1]])
 XOR = np.array([[[0.25, 0], [0, 0.25]], [[0, 0.25], [0.25, 0]]])
 COPIES = np.array([[[0.5, 0], [0, 0]], [[0, 0], [0, 0.5]]])
 HILBERT = 1 / (np.add.outer(np.arange(4), np.arange(4)) + 1)
-COUPLED = np.full((2, 2), 0.4)
 EQUI = 0.7 * np.eye(5) + 0.3
 READ = np.diff(norm.cdf(np.arange(-1, 1.005, 0.01), scale=0.1))
 ANSWERS = [100, 100, 103, 104, 7, 7, 7]
@@ -45,8 +44,6 @@ def all_of(*functions):
 
 
 discrete = all_of(info.total_correlation, info.dual_total_correlation, info.o_information)
-var1 = all_of(info.whole_minus_sum_phi, info.stochastic_interaction)
-operator = fixed_points.circulant_self_reference_operator
 MU = 1.5 + 0.3 * (2 * (np.exp(-0.5) + np.exp(-1) + np.exp(-1.5)) + np.exp(-2))
 
 
@@ -65,23 +62,17 @@ MU = 1.5 + 0.3 * (2 * (np.exp(-0.5) + np.exp(-1) + np.exp(-1.5)) + np.exp(-2))
         (lambda: discrete(XOR), [1, 2, -1], 12),
         (lambda: discrete(COPIES), [2, 1, 1], 12),
         (lambda: [info.entropy(p, normalized=True) for p in (np.full((2, 5), 0.1), [0, 1, 0], [1])], [1, 0, 0], 12),
-        (lambda: [info.entropy([0.5, 0.25, 0.25]), info.entropy([0.5, 0.5], base=np.e)], [1.5, np.log(2)], 12),
-        (lambda: info.empirical_distribution([[0, 1], [0, 1], [1, 0], [1, 1]], levels=2), [[0, 0.5], [0.25, 0.25]], 12),
+        (lambda: info.entropy([0.5, 0.25, 0.25]), 1.5, 12),
         # The state read to a resolution of 0.01 in 0..1, and what is as uncertain as uniform there.
-        (lambda: info.normalized_entropy_gaussian([[0.01]]), info.entropy(READ / READ.sum(), np.e) / np.log(100), 3),
+        (lambda: info.normalized_entropy_gaussian([[0.01]]), info.entropy(READ / READ.sum()) / np.log2(100), 3),
         (lambda: info.normalized_entropy_gaussian([[1 / (2 * np.pi * np.e)]]), 1, 12),
         (lambda: info.normalized_entropy_gaussian([[4 / (2 * np.pi * np.e)]], 0.04, 4), np.log(50) / np.log(100), 12),
         (lambda: causality.causal_emergence(HOEL)[:3], [0.811278, 1, 0.188722], 6),
-        (lambda: var1(COUPLED, noise(0)), [0.086146, 0.211309], 6),
-        (lambda: var1(COUPLED, noise(0.9)), [-0.447381, 0.861288], 6),
-        # A bug of each: the mean of a column of the smallest float is 0; rounding of a variance of 1e15 made 0.3914.
+        # A bug: the mean of a column of the smallest float is 0.
         (lambda: causality.effective_information([[5e-324, 1], [0, 1]]), 0, 12),
-        (lambda: info.stochastic_interaction(np.full((2, 2), 0.5 - 1e-16), I2), np.log(1.5), 9),
         (lambda: systems.ISING_CRITICAL_TEMPERATURE, 2.269185, 6),
         (lambda: systems.ising_entropy(systems.ISING_CRITICAL_TEMPERATURE), 0.306470, 6),
-        (lambda: [fixed_points.spectral_radius(operator()), MU], [2.259125] * 2, 6),
-        (lambda: fixed_points.spectral_radius(operator(diagonal=0.2)), 0.96, 2),
-        (lambda: fixed_points.banach_fixed_point(np.cos, 1).point, 0.739085, 6),
+        (lambda: [np.abs(np.linalg.eigvals(seed.circulant_self_reference_operator())).max(), MU], [2.259125] * 2, 6),
         (lambda: [bound(0.85, 3), seed.apply_epistemic_bounds(0.85, 3)], [0.6297] * 2, 4),
         (lambda: [bound(0.95, 3) / 0.95, np.exp(-0.3)], [0.7408] * 2, 4),
         (lambda: [bound(0.9, np.log(2) / 0.1) / 0.9, np.log(2) / 0.1], [0.5, 6.931], 3),
@@ -138,23 +129,10 @@ def test_the_bipartition_is_the_least_of_all_and_knows_neither_order_nor_units(n
     assert info.entropy_gaussian(covariance) == pytest.approx(alone.sum() - total)
 
 
-@few
-@given(seeds, st.integers(2, 9))
-def test_queyranne_equals_enumeration(number, n):
-    correlation, _ = info._correlation(random_covariance(np.random.default_rng(number), n))
-    cut = info._queyranne(correlation)
-    assert cut.value == pytest.approx(cut_information(correlation, cut.partition), abs=1e-9)
-    assert cut.value == pytest.approx(bipartition(correlation).value, abs=1e-9)
-
-
-@pytest.mark.parametrize(("n", "group"), [(17, 8), (18, 5)])
-def test_queyranne_finds_the_groups_of_many_variables(n, group):
-    factors = np.repeat(I2, [group, n - group], axis=0)
-    loadings = np.hstack([factors, np.random.default_rng(n).normal(size=(n, n)) * 0.1, np.eye(n)])
-    cut = bipartition(loadings @ loadings.T)
-    value, mask = info._cheapest_cut(info._correlation(loadings @ loadings.T)[0][None])
-    assert (cut.value, mask[0]) == (pytest.approx(value[0], abs=1e-9), 2**group - 1)
-    assert cut.sides == (tuple(range(group)), tuple(range(group, n)))
+def test_the_bipartition_finds_the_groups_of_many_variables():
+    factors = np.repeat(I2, [8, 12], axis=0)
+    loadings = np.hstack([factors, np.random.default_rng(20).normal(size=(20, 20)) * 0.1, np.eye(20)])
+    assert bipartition(loadings @ loadings.T).sides == (tuple(range(8)), tuple(range(8, 20)))
 
 
 @pytest.mark.parametrize(("n", "count"), [(1, 4), (4, 12), (14, 40)])  # 14: more than one chunk
@@ -193,27 +171,6 @@ def test_limits_of_singular_covariances(loadings, total, cut):
 def test_units_do_not_decide_what_is_symmetric_or_singular(unit):
     """The product of two variances under- or overflowed; noise was judged against the largest variance."""
     assert gaussian_tc(unit * noise(0.6)) == pytest.approx(0.223144, abs=1e-6)
-    scale = np.array([1, unit**0.5])
-    A, Q = COUPLED * scale[:, None] / scale, noise(0.9) * np.outer(scale, scale)
-    assert var1(A, Q) == pytest.approx([-0.447381, 0.861288], abs=1e-6)
-
-
-@few
-@given(seeds, st.integers(1, 4))
-def test_var1_measures_from_the_joint_covariance_of_now_and_before(number, n):
-    rng = np.random.default_rng(number)
-    A, loadings = rng.normal(size=(2, n, n))
-    A *= rng.uniform(0, 0.95) / np.abs(np.linalg.eigvals(A)).max()
-    Q = loadings @ loadings.T + 0.1 * np.eye(n)
-    S = solve_discrete_lyapunov(A, Q)
-    joint = np.block([[S, S @ A.T], [A @ S, S]])
-    h = lambda *axes: np.linalg.slogdet(joint[np.ix_(axes, axes)])[1] / 2  # noqa: E731
-    before, now = range(n), range(n, 2 * n)
-    whole = h(*before, *now)
-    phi = h(*before) + h(*now) - whole - sum(h(i) + h(n + i) - h(i, n + i) for i in before)
-    interaction = sum(h(i, n + i) - h(i) for i in before) - (whole - h(*before))
-    assert var1(A, Q) == pytest.approx([phi, interaction], abs=1e-7)
-    assert info.stationary_covariance(A, Q) == pytest.approx(S, rel=1e-6)
 
 
 # Causality
@@ -367,8 +324,7 @@ def test_arrays_of_states_reach_every_phase_as_one_by_one():
 def test_landau_exponents_and_the_minimum_of_the_energy():
     landau, x = criticality.LandauFreeEnergy(a=2, b=3), np.logspace(-6, -2, 9)
     Tc, chi = landau.critical_temperature, landau.susceptibility
-    laws = [(1 / 2, landau.order_parameter(Tc - x)), (-1, chi(Tc + x)), (1 / 3, landau.critical_isotherm(x))]
-    for exponent, y in laws:
+    for exponent, y in ((1 / 2, landau.order_parameter(Tc - x)), (-1, chi(Tc + x))):
         assert np.polyfit(np.log(x), np.log(y), 1)[0] == pytest.approx(exponent)
     assert chi(Tc + x) / chi(Tc - x) == pytest.approx(2)
     assert chi(Tc) == INF  # it was −∞, of 1/(−0.0)
@@ -377,7 +333,6 @@ def test_landau_exponents_and_the_minimum_of_the_energy():
     def minimum(T, h):
         return minimize_scalar(lambda psi: landau.energy(psi, T, h), bounds=(0, 3), options={"xatol": 1e-9}).x
 
-    assert minimum(Tc, 0.1) == pytest.approx(landau.critical_isotherm(0.1), abs=1e-5)
     for T in (0.2, 1.0):
         assert minimum(T, 0) == pytest.approx(landau.order_parameter(T), abs=1e-5)
         assert (minimum(T, 1e-3) - minimum(T, 0)) / 1e-3 == pytest.approx(chi(T), rel=0.02)
@@ -444,45 +399,7 @@ def test_brier_score_and_calibration():
     assert ece(c, o, bins=1) == pytest.approx(abs(c.mean() - o.mean()))
 
 
-# Fixed points and compression
-
-TURN = np.array([[0.6, -0.8], [0.8, 0.6]])
-
-
-@strict
-@pytest.mark.parametrize(
-    ("matrix", "value"),
-    [
-        (TURN, 1),
-        (np.diag([2.0, -2, 1]), 2),  # two of one modulus
-        (0.9 * np.eye(4) + np.eye(4, k=1), 0.9),  # defective
-        (np.kron(0.5 * I2, TURN) + np.kron(np.eye(2, k=1), I2), 0.5),  # complex and defective
-        (np.triu(np.ones((5, 5)), 1), 0),  # nilpotent
-        ([[1e200]], 1e200),  # it was 0: the squares of the norm over- and underflowed
-        ([[0, 1e-200], [1e-200, 0]], 1e-200),
-    ],
-)
-def test_spectral_radius(matrix, value):
-    assert fixed_points.spectral_radius(matrix) == pytest.approx(value, rel=1e-9, abs=0)
-
-
-@few
-@given(seeds, st.integers(1, 8))
-def test_spectral_radius_of_random_matrices(number, n):
-    rng = np.random.default_rng(number)
-    matrix = rng.normal(size=(n, n)) * 10.0 ** rng.uniform(-9, 9)
-    assert fixed_points.spectral_radius(matrix) == pytest.approx(np.abs(np.linalg.eigvals(matrix)).max(), rel=1e-8)
-    turn = np.linalg.qr(matrix)[0]
-    nilpotent = turn @ np.triu(rng.normal(size=(n, n)), 1) @ turn.T
-    assert fixed_points.spectral_radius(nilpotent) < 30 * 1e-15 ** (1 / n)  # as far as rounding allows
-
-
-@few
-@given(st.floats(0.05, 0.95), st.sampled_from([-1, 1]), st.floats(-10, 10))
-def test_banach_iteration(slope, sign, b):
-    found = fixed_points.banach_fixed_point(lambda x: sign * slope * x + b, start=100.0)
-    assert found.point == pytest.approx(b / (1 - sign * slope), abs=1e-8)
-    assert found.contraction == pytest.approx(slope, abs=0.01)
+# Compression
 
 
 @few
@@ -561,14 +478,6 @@ COVARIANCES = MATRICES | {
 DISTRIBUTIONS = NUMBERS | {"sums to": [[0.5, 0.6], [2, 2]], "negative probability": [[1.5, -0.5]]}
 ROWS = {"row 1 .* sums to 0.9": [[[0.5, 0.5], [0.5, 0.4]]], "negative p": [[[2, -1], [0, 1]]]}
 TRANSITIONS = MATRICES | ROWS | {"must be square": [[[1, 0]]], "2 axes": [[], [1, 0], 5]}
-VARS = {
-    "not stationary": [(1.01 * I2, I2), (I2, I2)],
-    "positive definite": [(0.5 * I2, np.ones((2, 2))), (0.5 * I2, np.diag([1, 0]))],
-    "Q is not symmetric": [(I2, [[1, 0.5], [0, 1]])],
-    "one size": [(I2, [[1]])],
-    "square": [([[1, 0]], I2), (I2, [[1, 0]])],
-    "NaN": [(NAN * I2, I2), (I2, NAN * I2)],
-}
 PHASES = {"0..1": [(1.1, 0.5), (0.5, -0.1)], "NaN": [(NAN, 0)], "empty": [([], [])], "real numbers": [("a", 0)]}
 JUDGED = {"0 or 1": [([0.5], [0.5]), ([0.5], [1, 0])], "0..1": [([1.5], [1])], "empty": [([], [])]}
 NINE, LANDAU = np.arange(9.0), criticality.LandauFreeEnergy()
@@ -585,12 +494,9 @@ def of(function, *before):
     ("measures", "inputs"),
     [
         ([info.entropy_gaussian, info.normalized_entropy_gaussian, gaussian_tc, bipartition], COVARIANCES),
-        ([bipartition], {"singular": [np.ones((17, 17))], "batch": [[np.eye(17)] * 2]}),
+        ([bipartition], {"at most 20 variables": [np.eye(21)]}),
         ([of(info.normalized_entropy_gaussian, I2)], {"resolution": [(1, 1), (-1, 1), (0.1, INF)]}),
         ([info.entropy, info.total_correlation, info.dual_total_correlation, info.o_information], DISTRIBUTIONS),
-        ([lambda x: info.entropy([0.5, 0.5], base=x)], {"base": [1, 0, -2, NAN]}),
-        ([lambda x: info.empirical_distribution([x], 2)], NUMBERS | {"integers 0..1": [[-1], [0.7], [2]]}),
-        ([of(info.stochastic_interaction), of(info.whole_minus_sum_phi), of(info.stationary_covariance)], VARS),
         ([causality.effective_information, causality.causal_emergence], TRANSITIONS),
         ([lambda x: causality.coarse_grain(x, [0, 1])], TRANSITIONS),
         ([lambda x: causality.coarse_grain(I2, x)], NUMBERS | {"macro-states": [[0, 2], [0, 0.9], [0]]}),
@@ -598,16 +504,16 @@ def of(function, *before):
         ([lambda x: causality.transfer_entropy_gaussian(NINE, NINE, x)], {"need": [0], "above 10": [2]}),
         ([lambda x: functional.cic_functional(x, 0, 0), lambda x: functional.cic_functional(0, 0, x)], NUMBERS),
         ([criticality.lag1_autocorrelation], NUMBERS | {"at least 3": [[1, 2], 5]}),
-        ([warnings_of], NUMBERS | {"at least 8": [NINE[:7]], "1 axes": [[NINE]]}),
+        ([warnings_of], NUMBERS | {"at least 8": [NINE[:7], 5]}),
         ([of(warnings_of, NINE)], {"window": [(x,) for x in (0, 0.1, 2, NAN, INF)]}),
         ([of(warnings_of, NINE, 1)], {"bandwidth": [(x,) for x in (0, -1, 2, NAN)]}),
-        ([criticality.kendall_trend], {"1 axis": [5, [[1, 2]]], "string": [["a"]]}),
+        ([criticality.kendall_trend], {"1 axis": [5], "string": [["a"]]}),
         ([lambda x: criticality.uipt_balance(x, x)], NUMBERS | {"at least 2": [[1]]}),
         ([of(criticality.uipt_balance, NINE, NINE)], {"NaN": [(NAN,)], "dt": [(1, 0), (1, INF), (1, NAN)]}),
         ([of(phase), lambda x: phase(0.5, 0.5, x)], PHASES),
         ([lambda x: phase(0.5, 0.5, x)], {"pair": [0.5, [0.5], "ab"]}),
         ([of(criticality.LandauFreeEnergy)], {"above 0": [(0,), (1, -1)], "NaN or inf": [(1, 1, NAN), (INF,)]}),
-        ([LANDAU.order_parameter, LANDAU.susceptibility, LANDAU.critical_isotherm], NUMBERS),
+        ([LANDAU.order_parameter, LANDAU.susceptibility], NUMBERS),
         ([lambda x: LANDAU.energy(x, 0), lambda x: LANDAU.energy(0, x), lambda x: LANDAU.energy(0, 0, x)], NUMBERS),
         ([consensus.relative_gap_clusters, consensus.basin_center, consensus.cluster_then_vote], NUMBERS),
         ([consensus.cohesion, consensus.half_sample_mode, consensus.majority_vote], NUMBERS | {"1 axes": [[[1]]]}),
@@ -617,9 +523,6 @@ def of(function, *before):
         ([lambda x: bound(1, 1, base_rate=x)], {"base rate": [-0.1, 0.96, NAN]}),
         ([of(confidence.brier_score), of(confidence.expected_calibration_error)], JUDGED),
         ([lambda x: confidence.expected_calibration_error([1], [1], x)], {"bin": [0, NAN]}),
-        ([fixed_points.spectral_radius], MATRICES | {"must be square": [[[1, 2]]], "2 axes": [[1], []]}),
-        ([of(operator)], {"size": [(0,), (8, 1, 1, 0)], "finite": [(8, NAN), (8, 1, INF)]}),
-        ([lambda x: fixed_points.banach_fixed_point(lambda y: x * y, 1)], {"nan": [NAN], "inf": [2], "10000 it": [-1]}),
         ([lambda x: ncd("a", x), lambda x: ncd(x, "a")], {"NCD compares text or bytes": [5, None, [b"a"]]}),
         ([of(ncd, "a", "b")], {"unknown compressor": [("zip",)]}),
         ([seed.compute_integrated_information, seed.compute_entropy, seed.temperature_and_order], NUMBERS),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import circulant
 
 from cic import _checks
 
@@ -78,6 +79,12 @@ def temperature_and_order(r: Sequence[float]) -> tuple[float, float]:
     """The generator's T = clip(2·var·(2 − mean)), which stays below 0.77 (PLASMA wants 0.8), and Ψ = 1 − mean."""
     r = _risks(r)
     return _clip(2 * r.var() * (2 - r.mean())), float(1 - r.mean())
+
+
+def circulant_self_reference_operator(diagonal: float = 1.5) -> np.ndarray:
+    """The operator behind μ, shape (8, 8): `diagonal`, and 0.3·exp(−d/2) at circular distance d from it."""
+    distance = np.minimum(np.arange(8), 8 - np.arange(8))
+    return circulant(np.where(distance == 0, diagonal, 0.3 * np.exp(-distance / 2)))
 
 
 def calculate_phase(temperature: float, order: float, nuclei: int, critical_temperature: float = 0.7632) -> str:
