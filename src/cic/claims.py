@@ -14,7 +14,7 @@ from typing import Any
 from cic.confidence import epistemic_bound
 from cic.functional import cic_functional
 from cic.systems import ISING_CRITICAL_TEMPERATURE
-from cic.trials import answers, documents, traces, transitions
+from cic.trials import documents, traces, transitions, votes
 from cic.trials.intervals import Reading, share
 
 
@@ -118,8 +118,8 @@ def _generator(fast: bool) -> documents.GeneratorTrial:
 
 
 @lru_cache
-def _answers(fast: bool, seed: int) -> answers.AnswersTrial:
-    return answers.answers_trial(300, 5, seed) if fast else answers.answers_trial(seed=seed)
+def _votes(fast: bool, seed: int) -> votes.VoteTrial:
+    return votes.vote_trial(300, 5, seed) if fast else votes.vote_trial(seed=seed)
 
 
 @lru_cache
@@ -163,7 +163,7 @@ def _computes(fast: bool, seed: int) -> ClaimFinding:
 def _phi(fast: bool, seed: int) -> ClaimFinding:
     made = _generator(fast)
     trial = documents.coupling_trial(100 if fast else 200, seed=seed)
-    theirs, cut = trial.auc["documents' Φ"], trial.auc["minimum bipartition"]
+    theirs, cut = trial["documents' Φ"], trial["minimum bipartition"]
     sees = theirs.low > 0.5 and made.phi_is_one.value < 0.5
     return ClaimFinding(
         ClaimStatus.REPRODUCED if sees else ClaimStatus.NOT_REPRODUCED,
@@ -237,9 +237,9 @@ def _existence(fast: bool, seed: int) -> ClaimFinding:
 
 
 def _error_reduction(fast: bool, seed: int) -> ClaimFinding:
-    trial = _answers(fast, seed)
-    cut = {result.regime.name: result.reduction[answers.CENTRE] for result in trial.regimes[:5]}
-    reached = [name for name, estimate in cut.items() if estimate.low >= answers.CLAIM]
+    trial = _votes(fast, seed)
+    cut = {result.regime.name: result.reduction[votes.CENTRE] for result in trial.regimes[:5]}
+    reached = [name for name, estimate in cut.items() if estimate.low >= votes.CLAIM]
     status = (
         ClaimStatus.REPRODUCED
         if len(reached) == len(cut)
@@ -252,9 +252,9 @@ def _error_reduction(fast: bool, seed: int) -> ClaimFinding:
         status,
         "; ".join(f"{name}: {_figure(estimate, 2)}" for name, estimate in cut.items())
         + f". Pooled over four conditions (ours; theirs are not spelled out) {_percent(trial.pooled)}; {trial.reached} "
-        f"of {len(trial.seeds)} seeds reach 92.05 %. With two right, wrong answers: majority {wrong[answers.MAJORITY]}"
-        f", cluster centre {wrong[answers.CENTRE]} (its mean {wrong[answers.MEAN]}), vote inside the cluster "
-        f"{wrong[answers.VOTE]}",
+        f"of {len(trial.seeds)} seeds reach 92.05 %. With two right, wrong answers: majority {wrong[votes.MAJORITY]}"
+        f", cluster centre {wrong[votes.CENTRE]} (its mean {wrong[votes.MEAN]}), vote inside the cluster "
+        f"{wrong[votes.VOTE]}",
         trial.pooled,
         trial,
     )
@@ -289,9 +289,9 @@ def _ncd_answers(fast: bool, seed: int) -> ClaimFinding:
 
 
 def _overconfidence(fast: bool, seed: int) -> ClaimFinding:
-    trial = _answers(fast, seed)
+    trial = _votes(fast, seed)
     drawn, benign = trial.regimes[5], trial.regimes[6]
-    wrong = drawn.wrong[answers.VOTE]
+    wrong = drawn.wrong[votes.VOTE]
     return ClaimFinding(
         ClaimStatus.REPRODUCED if drawn.calibration_error < 0.05 else ClaimStatus.NOT_REPRODUCED,
         f"with every answer drawn to one wrong one, the mean confidence is {drawn.mean_confidence:.3f} and "

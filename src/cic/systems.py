@@ -71,14 +71,10 @@ def ising(
         white = draw(black, -1)
         if sweep < 0:
             continue
-        magnetisation[sweep] = (
-            black.sum(axis=(1, 2), dtype=np.int32) + white.sum(axis=(1, 2), dtype=np.int32)
-        ) / size**2
+        total = black.sum(axis=(1, 2), dtype=np.int32) + white.sum(axis=(1, 2), dtype=np.int32)
+        magnetisation[sweep] = total / size**2
         if sweep % every == 0:
-            bits = whole() > 0
-            below = np.roll(bits, -1, axis=1)
-            square = 8 * bits + 4 * np.roll(bits, -1, axis=2) + 2 * below + np.roll(below, -1, axis=2)
-            counts += np.bincount((block + square).ravel(), minlength=counts.size)
+            counts += np.bincount((block + _squares(whole())).ravel(), minlength=counts.size)
     shape = (len(temperatures), replicas)
     plaquettes = counts.reshape(*shape, 2, 2, 2, 2)
     return Ising(
@@ -87,6 +83,13 @@ def ising(
         plaquettes / plaquettes[0, 0].sum(),
         whole().reshape(*shape, size, size)[:, 0],
     )
+
+
+def _squares(spins: np.ndarray) -> np.ndarray:
+    """For each spin of lattices (b, L, L), the square that it begins, 0..15: a bit for each of four spins, 1 is up."""
+    up = spins > 0
+    below = np.roll(up, -1, axis=1)
+    return 8 * up + 4 * np.roll(up, -1, axis=2) + 2 * below + np.roll(below, -1, axis=2)
 
 
 def ising_entropy(temperature: float) -> float:

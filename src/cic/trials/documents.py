@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,43 +93,31 @@ def generator_trial(examples: int = 10_000, seed: int = 10) -> GeneratorTrial:
     )
 
 
-@dataclass(frozen=True)
-class CouplingTrial:
-    """Coupled systems against the same values shuffled in time, unit by unit. scores: measure → (coupled, shuffled);
-    auc: measure → the chance that the coupled one scores higher."""
+def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, seed: int = 11) -> dict[str, Reading]:
+    """Measure → the chance that it scores a coupled system above the same one shuffled; ½ sees no coupling.
 
-    coupling: np.ndarray
-    scores: dict[str, tuple[np.ndarray, np.ndarray]]
-    auc: dict[str, Reading]
-
-
-def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, seed: int = 11) -> CouplingTrial:
-    """Does a measure of integration see coupling, when every unit's own values stay the same?
-
-    Risks around 0.5 with a memory of ½ and shocks that correlate by 0 to 0.8 (the coupling), against themselves with
-    each unit shuffled in time: every unit keeps its values, the integration is gone. The documents' Φ is taken of the
-    risks' means over time.
+    Risks around 0.5 with a memory of ½ and shocks that correlate by 0 to 0.8, against themselves with each unit
+    shuffled in time: every unit keeps its values, the integration is gone. The documents' Φ is taken of the risks'
+    means over time.
     """
     rng = np.random.default_rng(seed)
-    coupling = rng.uniform(0, 0.8, systems_drawn)
     pairs = []
-    for c in coupling:
+    for c in rng.uniform(0, 0.8, systems_drawn):
         shocks = 0.01 * ((1 - c) * np.eye(units) + c)
         coupled = np.clip(0.5 + systems.var1_series(0.5 * np.eye(units), shocks, length, rng), 0, 1)
         pairs.append((coupled, rng.permuted(coupled, axis=0)))
+    kinds = list(zip(*pairs, strict=True))  # the coupled, the shuffled
     scores = {
-        "documents' Φ": tuple(
-            np.array([seed_formulas.compute_integrated_information(p[k].mean(axis=0), clip=False) for p in pairs])
-            for k in (0, 1)
-        ),
-        "minimum bipartition": tuple(
-            minimum_information_bipartition(np.array([np.cov(p[k].T) for p in pairs])).value for k in (0, 1)
-        ),
+        "documents' Φ": [
+            [seed_formulas.compute_integrated_information(series.mean(axis=0), clip=False) for series in kind]
+            for kind in kinds
+        ],
+        "minimum bipartition": [
+            minimum_information_bipartition([np.cov(series.T) for series in kind]).value for kind in kinds
+        ],
     }
     # The means are equal up to the order of summation, which must not decide.
-    return CouplingTrial(
-        coupling, scores, {n: auc(np.round(a, 9), np.round(b, 9), rng) for n, (a, b) in scores.items()}
-    )
+    return {measure: auc(*np.round(both, 9), rng) for measure, both in scores.items()}
 
 
 def table_areas() -> dict[str, float]:
@@ -160,14 +149,12 @@ def basin_centers_that_differ(inputs: int = 20_000, seed: int = 12) -> int:
     return sum(seed_formulas.find_basin_center(values) != float(np.median(values)) for values in drawn)
 
 
-@dataclass(frozen=True)
-class AnalogueTrial:
-    """agreement: how often two answers to one situation name the same event, by the documents' way and by the nearest
+class AnalogueTrial(NamedTuple):
+    """How often two answers to one situation name the same event: drawn as the documents do, and by the nearest
     neighbour (which always agrees with itself, so it is asked again with every score off by a little)."""
 
     drawn: Reading
     nearest: Reading
-    counts: dict[str, int]
 
 
 def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05, seed: int = 13) -> AnalogueTrial:
@@ -182,4 +169,4 @@ def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05,
     again = np.clip(features + rng.normal(0, noise, features.shape), 0, 1)
     same = sum(analogues.nearest(row)[0].correlate.name == name for row, name in zip(again, names, strict=True))
     drawn = int((rng.integers(listed, size=situations) == rng.integers(listed, size=situations)).sum())
-    return AnalogueTrial(share(drawn, situations), share(same, situations), dict(Counter(names)))
+    return AnalogueTrial(share(drawn, situations), share(same, situations))

@@ -55,16 +55,14 @@ Leaving out {d} faulty items as well, our final figure is {x}.""",
 
 @dataclass(frozen=True)
 class Separation:
-    """Two groups of texts. texts: the first group, then the second; distances: (n, n) NCDs, the row's text first.
+    """How far two groups of texts are apart.
 
-    within, between: mean NCD of two texts of one group, and of different groups. ratio: between / within, with an
-    interval over texts. commonest: the distance that most pairs have, and the share of pairs that have it.
+    distances: (n, n) NCDs of the first group, then the second, the row's text first. ratio: their mean between the
+    groups / within them, with an interval over texts. commonest: the distance that most pairs have, and the share of
+    pairs that have it.
     """
 
-    texts: tuple[str, ...]
     distances: np.ndarray
-    within: float
-    between: float
     ratio: Reading
     commonest: tuple[float, float]
 
@@ -136,4 +134,4 @@ def _separation(texts: list[str], compressor: str, draws: int, rng: np.random.Ge
     interval = np.quantile(mean(drawn, across) / mean(drawn, same), (0.025, 0.975)).tolist()
     values, counts = np.unique(matrix[same | across], return_counts=True)
     commonest = float(values[counts.argmax()]), float(counts.max() / counts.sum())
-    return Separation(tuple(texts), matrix, within, between, Reading(between / within, *interval), commonest)
+    return Separation(matrix, Reading(between / within, *interval), commonest)

@@ -9,11 +9,11 @@ from matplotlib.patches import Patch, Rectangle
 
 from cic.criticality import PHASES, classify_phase
 from cic.systems import ISING_CRITICAL_TEMPERATURE
-from cic.trials.answers import CENTRE, CLAIM, SPREADS, VOTE, AnswersTrial
-from cic.trials.documents import CouplingTrial, GeneratorTrial
+from cic.trials.documents import GeneratorTrial
 from cic.trials.intervals import Reading
 from cic.trials.traces import Separation
 from cic.trials.transitions import FoldTrial, IsingTrial, detrended
+from cic.trials.votes import CENTRE, CLAIM, SPREADS, VOTE, VoteTrial
 from helpers.plots.style import (
     BLUE,
     GREEN,
@@ -192,7 +192,7 @@ def phase_map(states: np.ndarray | None = None) -> Figure:
 
 
 @styled
-def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
+def phi_on_trial(generator: GeneratorTrial, coupling: Mapping[str, Reading]) -> Figure:
     """The documents' Φ before it is clipped, and whether two measures tell coupled from shuffled systems."""
     figure, (left, right) = new_axes(2)
     left.hist(generator.phi_raw, bins=40, color=BLUE)
@@ -206,7 +206,7 @@ def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
     )
     left.set_ylim(top=1.3 * left.get_ylim()[1])
     left.legend()
-    _bars(right, coupling.auc, {"documents' Φ": RED})
+    _bars(right, coupling, {"documents' Φ": RED})
     _mark_chance(right)
     right.set(title="Does it see coupling?", xlabel="AUC, coupled against shuffled (more is better)", xlim=(0, 1.12))
     return figure
@@ -245,7 +245,7 @@ def fold_examples(trial: FoldTrial, shown: int = 3) -> Figure:
 
 
 @styled
-def answers_on_trial(trial: AnswersTrial) -> Figure:
+def answers_on_trial(trial: VoteTrial) -> Figure:
     """What each regime makes of the claim, and how the near-misses' spread decides."""
     figure, (left, right) = new_axes(2, height=3.9)
     shown = trial.regimes[:5]
@@ -298,7 +298,7 @@ def traces_on_trial(trial: Mapping[str, Separation]) -> Figure:
 
 
 @styled
-def confidence_on_trial(trial: AnswersTrial) -> Figure:
+def confidence_on_trial(trial: VoteTrial) -> Figure:
     """Confidence beside what came true, regime by regime."""
     figure, (axes,) = new_axes(width=8)
     for place, result in enumerate(trial.regimes):
