@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import kendalltau, norm
 
-from cic import causality, confidence, consensus, criticality, functional, systems
+from cic import causality, confidence, consensus, criticality, functional
 from cic import information as info
 from cic import seed_formulas as seed
-from cic.compression import ncd
+from cic.compression import ncd_matrix
 from cic.confidence import epistemic_bound as bound
 from cic.information import minimum_information_bipartition as bipartition
 from cic.information import total_correlation_gaussian as gaussian_tc
+from cic.systems import var1_series
 
 few = settings(max_examples=40, deadline=None)
 strict = pytest.mark.filterwarnings("error")
@@ -33,6 +34,7 @@ HILBERT = 1 / (np.add.outer(np.arange(4), np.arange(4)) + 1)
 EQUI = 0.7 * np.eye(5) + 0.3
 READ = np.diff(norm.cdf(np.arange(-1, 1.005, 0.01), scale=0.1))
 ANSWERS = [100, 100, 103, 104, 7, 7, 7]
+VOTES = (consensus.majority_vote, consensus.basin_center, consensus.cluster_then_vote)
 
 
 def noise(correlation):
@@ -56,7 +58,6 @@ MU = 1.5 + 0.3 * (2 * (np.exp(-0.5) + np.exp(-1) + np.exp(-1.5)) + np.exp(-2))
         (lambda: gaussian_tc(noise(0.6)), 0.223144, 6),
         (lambda: gaussian_tc(EQUI), 0.319121, 6),
         (lambda: bipartition(EQUI).value, 0.105036, 6),
-        (lambda: 4 * gaussian_tc(noise(0.3)), 0.188621, 6),  # what a sum over the pairs cut would say
         (lambda: bipartition(np.kron(I2, noise(0.5))).value, 0, 12),
         (lambda: gaussian_tc(HILBERT), np.log(240), 9),  # its determinant is 1/6,048,000
         (lambda: discrete(XOR), [1, 2, -1], 12),
@@ -68,18 +69,19 @@ MU = 1.5 + 0.3 * (2 * (np.exp(-0.5) + np.exp(-1) + np.exp(-1.5)) + np.exp(-2))
         (lambda: info.normalized_entropy_gaussian([[1 / (2 * np.pi * np.e)]]), 1, 12),
         (lambda: info.normalized_entropy_gaussian([[4 / (2 * np.pi * np.e)]], 0.04, 4), np.log(50) / np.log(100), 12),
         (lambda: causality.causal_emergence(HOEL)[:3], [0.811278, 1, 0.188722], 6),
+        (
+            lambda: [causality.effective_information(P) for P in (np.eye(7)[::-1], np.full((7, 7), 1 / 7))],
+            [np.log2(7), 0],
+            12,
+        ),
         # A bug: the mean of a column of the smallest float is 0.
         (lambda: causality.effective_information([[5e-324, 1], [0, 1]]), 0, 12),
-        (lambda: systems.ISING_CRITICAL_TEMPERATURE, 2.269185, 6),
-        (lambda: systems.ising_entropy(systems.ISING_CRITICAL_TEMPERATURE), 0.306470, 6),
         (lambda: [np.abs(np.linalg.eigvals(seed.circulant_self_reference_operator())).max(), MU], [2.259125] * 2, 6),
         (lambda: [bound(0.85, 3), seed.apply_epistemic_bounds(0.85, 3)], [0.6297] * 2, 4),
-        (lambda: [bound(0.95, 3) / 0.95, np.exp(-0.3)], [0.7408] * 2, 4),
-        (lambda: [bound(0.9, np.log(2) / 0.1) / 0.9, np.log(2) / 0.1], [0.5, 6.931], 3),
+        (lambda: bound(0.9, np.log(2) / 0.1) / 0.9, 0.5, 12),
         (lambda: bound(0.9, 1, 2) / bound(0.9, 1), 0.81, 12),
         (lambda: [seed.apply_epistemic_bounds(1, 0, k) for k in (1, 2)], [0.95, 0.7695], 12),  # only for k > 1
-        (lambda: [vote(ANSWERS) for vote in (consensus.majority_vote, consensus.basin_center)], [7, 101.5], 12),
-        (lambda: consensus.cluster_then_vote(ANSWERS), 100, 12),
+        (lambda: [vote(ANSWERS) for vote in VOTES], [7, 101.5, 100], 12),
         (lambda: [len(x) for x in consensus.relative_gap_clusters(range(100, 300, 4))], [50], 0),  # it chains
         (lambda: [len(x) for x in consensus.relative_gap_clusters([100, 106, 0, 0, -1, 1])], [1, 2, 1, 1, 1], 0),
         (lambda: [consensus.cohesion(x) for x in ([1, 2, 3], [-1, 0, 1], [0, 0])], [2 / 3, 0, 1], 12),
@@ -196,14 +198,6 @@ def test_effective_information_and_the_best_of_all_coarse_grainings(weights):
     assert found.macro == pytest.approx(best, abs=1e-9) or n == 5
 
 
-@pytest.mark.parametrize("n", [1, 7, 12])
-def test_effective_information_of_permutations_and_of_equal_rows(n):
-    permutation = np.eye(n)[np.random.default_rng(n).permutation(n)]
-    assert causality.effective_information(permutation) == pytest.approx(np.log2(n))
-    assert causality.effective_information(np.full((n, n), 1 / n)) == pytest.approx(0, abs=1e-12)
-    assert causality.causal_emergence(permutation)[2:] == (0, tuple(range(n)), n <= 10)
-
-
 @pytest.mark.parametrize("sizes", [(3, 1), (3, 1, 1), (2, 3, 1), (11, 1), (5, 1, 6)])
 def test_hoels_coarse_graining_also_beyond_the_enumeration(sizes):
     P = block_diag(*[np.full((size, size), 1 / size) for size in sizes])
@@ -212,17 +206,10 @@ def test_hoels_coarse_graining_also_beyond_the_enumeration(sizes):
     assert (found.macro, found.exact) == (pytest.approx(np.log2(len(sizes))), len(P) <= 10)
 
 
-def var1_series(A, count, number):
-    series = np.random.default_rng(number).normal(size=(count, len(A)))
-    for t in range(1, count):
-        series[t] += A @ series[t - 1]
-    return series.T
-
-
 @pytest.mark.parametrize(("a", "b", "c"), [(0, 0, 1), (0.8, 0.5, 0.4), (-0.5, 0.9, 0.2)])
 def test_transfer_entropy_reaches_its_theoretical_value(a, b, c):
     A = np.array([[a, 0], [c, b]])
-    x, y = var1_series(A, 60_000, 5)
+    x, y = var1_series(A, I2, 60_000, np.random.default_rng(5)).T
     S = solve_discrete_lyapunov(A, I2)
     theory = 0.5 * np.log(S[1, 1] - (A @ S)[1, 1] ** 2 / S[1, 1])  # y given its own past; given both it is 1
     assert causality.transfer_entropy_gaussian(x, y) == pytest.approx(theory, abs=0.01)
@@ -256,17 +243,15 @@ def test_limits_of_transfer_entropy():
 
 @pytest.mark.parametrize("phi", [-0.5, 0, 0.7, 0.95])
 def test_lag1_autocorrelation_recovers_phi(phi):
-    (series,) = var1_series(np.array([[phi]]), 20_000, 3)
+    series = var1_series([[phi]], [[1]], 20_000, np.random.default_rng(3))[:, 0]
     assert criticality.lag1_autocorrelation(series) == pytest.approx(phi, abs=5 * np.sqrt((1 - phi**2) / 20_000))
 
 
 @few
-@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=30, unique=True))
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=30))
 def test_kendall_trend(values):
-    assert criticality.kendall_trend(sorted(values)) == pytest.approx(1)
-    assert criticality.kendall_trend(sorted(values, reverse=True)) == pytest.approx(-1)
-    concordance = np.mean([np.sign(b - a) for a, b in itertools.combinations(values, 2)])
-    assert criticality.kendall_trend([NAN, *values, NAN]) == pytest.approx(concordance)
+    expected = kendalltau(np.arange(len(values)), values).statistic
+    assert criticality.kendall_trend([NAN, *values, NAN]) == pytest.approx(expected, nan_ok=True)
 
 
 @strict
@@ -312,8 +297,6 @@ def test_every_state_has_one_phase_that_agrees_with_the_table(t, o, before_t, be
 
 def test_arrays_of_states_reach_every_phase_as_one_by_one():
     t, o = (grid.ravel() for grid in np.meshgrid(*[np.arange(1, 1000, 4)] * 2))
-    boxes = sum((a <= t) & (t <= b) & (c <= o) & (o <= d) for a, b, c, d in TABLE.values())
-    assert ((boxes == 0).mean(), (boxes > 1).mean()) == pytest.approx((0.73, 0.05), abs=0.005)
     phases = criticality.classify_phase(t / 1000, o / 1000, (1, 0))
     assert {*phases.tolist(), criticality.classify_phase(0.6, 0.5)} == set(TABLE) == set(criticality.PHASES)
     some = np.random.default_rng(0).integers(0, len(t), 100)
@@ -344,28 +327,21 @@ answers = st.lists(st.integers(-300, 300), min_size=1, max_size=12)
 
 
 @few
-@given(answers, seeds, st.integers(-40, 40))
-def test_clusters_are_the_components_and_know_neither_order_nor_scale(values, number, power):
-    found = [cluster.tolist() for cluster in consensus.relative_gap_clusters(values)]
+@given(answers, seeds, st.integers(-40, 40), st.sampled_from([0.05, 0.3]))
+def test_clusters_are_the_components_and_know_neither_order_nor_scale(values, number, power, gap):
+    found = [cluster.tolist() for cluster in consensus.relative_gap_clusters(values, gap)]
     assert list(itertools.chain(*found)) == sorted(values)  # every value in exactly one
-    near = {(a, b) for a in values for b in values if a == b or 20 * abs(a - b) < max(abs(a), abs(b))}
+    near = {(a, b) for a in values for b in values if a == b or abs(a - b) < gap * max(abs(a), abs(b))}
     assert all((a, b) in near for cluster in found for a, b in itertools.pairwise(cluster))
     assert not any((a, b) in near for x, y in itertools.combinations(found, 2) for a in x for b in y)
     scaled = np.random.default_rng(number).permutation(values) * 2.0**power
-    assert [(cluster / 2.0**power).tolist() for cluster in consensus.relative_gap_clusters(scaled)] == found
+    assert [(cluster / 2.0**power).tolist() for cluster in consensus.relative_gap_clusters(scaled, gap)] == found
     for answer in (consensus.basin_center, consensus.cluster_then_vote):
         assert answer(scaled) == answer(values) * 2.0**power
     assert consensus.cluster_then_vote(values) in values
     assert consensus.majority_vote(values) == max(values, key=values.count)
-    assert len(consensus.best_cluster(values)) == max(map(len, found))
+    assert len(consensus.best_cluster(values, gap)) == max(map(len, found))
     assert 0 <= consensus.cohesion(values) <= 1
-
-
-@pytest.mark.parametrize("gap", [0.05, 0.3])
-def test_two_uniform_draws_are_together_with_the_probability_of_the_gap(gap):
-    pairs = np.random.default_rng(6).uniform(size=(10_000, 2))
-    together = np.mean([len(consensus.relative_gap_clusters(pair, gap)) == 1 for pair in pairs])
-    assert together == pytest.approx(gap, abs=4.5 * np.sqrt(gap * (1 - gap) / len(pairs)))
 
 
 @few
@@ -402,28 +378,28 @@ def test_brier_score_and_calibration():
 # Compression
 
 
+def ncd(x, y, compressor="lzma"):
+    return ncd_matrix([x, y], compressor)[0, 1]
+
+
 @few
-@given(st.binary(max_size=300), st.binary(max_size=300), st.sampled_from(["lzma", "xz", "zlib"]))
+@given(st.binary(max_size=300), st.binary(max_size=300), st.sampled_from(["lzma", "xz"]))
 def test_compression_distance_has_a_range(x, y, compressor):
     assert 0 <= ncd(x, y, compressor) <= 1.25
 
 
 def test_compression_distance():
-    steps = [f"Step {i}: take {i * i} from {1000 - 7 * i}, which leaves {1000 - 7 * i - i * i}. " for i in range(9)]
-    text, prose = (
-        "".join(steps),
-        "Nine herring boats had gone out, and here were eight; nobody on the quay said a word.",
-    )
-    assert len(text) > 390
+    text = " ".join(f"Step {i}: take {i * i} from {1000 - 7 * i}; {1000 - 7 * i - i * i} are left." for i in range(9))
+    prose = "Nine herring boats had gone out, and here were eight; nobody on the quay said a word."
+    data = np.random.default_rng(0).bytes(40_000)
     assert ncd(text, text) <= 0.05
     assert ncd("", "") == 0
+    assert ncd(data, data) == pytest.approx(0.015, abs=5e-4)
     assert abs(ncd(text, prose) - ncd(prose, text)) <= 0.05
     assert ncd(text, text.replace("Step", "Stage")) < 0.4 < 0.8 < ncd(text, prose)
-    data = np.random.default_rng(0).bytes(40_000)  # beyond zlib's window
-    assert (ncd(data, data, "zlib"), ncd(data, data)) == (pytest.approx(1.0, abs=0.005), pytest.approx(0.015, abs=5e-4))
     numbers = np.random.default_rng(0).integers(10_000, 100_000, 20).astype(str).tolist()
-    padded = [ncd(x, y, "xz") == 4 / 64 for x, y in itertools.combinations(numbers, 2)]
-    assert np.mean(padded) > 0.95  # the container's padding
+    pairs = ncd_matrix(numbers, "xz")[np.triu_indices(20, 1)]
+    assert np.mean(pairs == 4 / 64) > 0.95  # the container's padding
 
 
 # The documents' own formulas
@@ -450,16 +426,8 @@ def test_seed_formulas_as_the_specification_has_them(r, trends, tone, nuclei):
 
 
 def test_seed_phases():
-    states = [
-        (0.76, 0.5, 3),
-        (0.76, 0.5, 2),
-        (0.9, 0.1, 9),
-        (0.79, 0.2, 0),
-        (0.1, 0.9, 0),
-        (0.4, 0.6, 1),
-        (0.4, 0.6, 0),
-    ]
-    phases = ["NUCLEATING", "ANNEALING", "PLASMA", "ANNEALING", "CRYSTALLINE", "SUPERCOOLED", "ANNEALING"]
+    states = [(0.76, 0.5, 3), (0.76, 0.5, 2), (0.9, 0.1, 9), (0.1, 0.9, 0), (0.4, 0.6, 1), (0.4, 0.6, 0)]
+    phases = ["NUCLEATING", "ANNEALING", "PLASMA", "CRYSTALLINE", "SUPERCOOLED", "ANNEALING"]
     assert [seed.calculate_phase(*state) for state in states] == phases
 
 
@@ -537,25 +505,14 @@ def test_bad_input_is_named(measures, inputs):
                 measure(value)
 
 
-# --- the two faces, and what the framework may import ---
+# The two faces, and what the framework may import
 
 
 def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formulas_stand_apart():
-    allowed = {"numpy", "scipy", "cic", *sys.stdlib_module_names}
-    folder = Path(info.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        imported = {
-            name
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            for name in (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else []
-            )
-        }
-        assert {name.split(".")[0] for name in imported} <= allowed, path
-        assert all(name.startswith("cic") for name in imported if name.startswith("helpers")), path
+    for path in sorted(Path(info.__file__).parent.rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imports = [(getattr(n, "module", None), n.names) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {f"{module or ''}.{alias.name}".strip(".") for module, aliases in imports for alias in aliases}
+        assert {name.partition(".")[0] for name in names} <= {"numpy", "scipy", "cic", *sys.stdlib_module_names}, path
         if path.name != "documents.py":  # the trial of the documents' own figures
-            assert not any("seed_formulas" in name for name in imported), path
+            assert not any("seed_formulas" in name for name in names), path
