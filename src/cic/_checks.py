@@ -1,4 +1,4 @@
-"""What the measures accept: each check returns a float array or raises ValueError saying what is wrong."""
+"""Checks of what the measures are given: each returns a float array, or raises ValueError saying what is wrong."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def finite(values, name: str, ndim: int | None = None) -> np.ndarray:
     """`values` as a non-empty array of finite floats, with `ndim` axes if that is given."""
     try:
         array = np.asarray(values)
-        if array.dtype.kind not in "biufO":  # a text of digits, or a complex number, would be converted in silence
+        if array.dtype.kind not in "biufO":  # numpy would convert digits and complex numbers in silence
             raise TypeError(f"these are of type {array.dtype}")
         array = np.asarray(array, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
@@ -25,6 +25,7 @@ def finite(values, name: str, ndim: int | None = None) -> np.ndarray:
 
 
 def unit_interval(values, name: str) -> np.ndarray:
+    """`values` as `finite` returns them, each in 0..1."""
     array = finite(values, name)
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"{name} must lie in 0..1, not {array.min():g}..{array.max():g}")

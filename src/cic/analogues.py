@@ -4,7 +4,7 @@ Features stand for the six categories of a briefing, each 0..1: `political` (rul
 of output, trade, labour or harvests), `security` (violence and disorder inside), `military` (war or mobilisation
 between powers), `financial` (credit, money, prices of assets, public debt), `networks` (how much the shock travelled by
 trade routes, print or media; a briefing's `cyber`). The scores are this project's judgement, in tenths, on reading the
-works named as sources: another reader would differ by a tenth or two, which is why `stability` exists.
+works named as sources. Another reader would differ by a tenth or two, which is why `stability` exists.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FEATURES = ("political", "economic", "security", "military", "financial", "netwo
 
 @dataclass(frozen=True)
 class Correlate:
-    """name; period; pattern: in the framework's words or of their kind; features: 0..1 in FEATURES' order; source."""
+    """An event of the past. pattern: in the framework's words, or like them; features: 0..1 in FEATURES' order."""
 
     name: str
     period: str
@@ -33,7 +33,7 @@ class Correlate:
         return f"{self.name} {self.period}"
 
 
-#: In order of time. The first five of the framework's documents have their pattern from there.
+#: In order of time. The source plans name five of these events, and their patterns are from there.
 CORRELATES = (
     Correlate("Peloponnesian War", "431–404 BC", "hegemonic rivalry → preventive war",
               (0.5, 0.4, 0.4, 1.0, 0.3, 0.2), "Thucydides; Kagan, The Peloponnesian War (2003)"),
@@ -65,14 +65,14 @@ _MATRIX = np.array([correlate.features for correlate in CORRELATES])
 
 
 class Match(NamedTuple):
-    """distance: root mean square over the features, 0..1."""
+    """A correlate, and its distance from a situation: root mean square over the features, 0..1."""
 
     correlate: Correlate
     distance: float
 
 
 def nearest(features, count: int = 1) -> list[Match]:
-    """The `count` correlates nearest to a situation, nearest first; of equally near ones the earlier in time.
+    """The `count` correlates nearest to a situation, nearest first; among equals the earlier in time.
 
     A small distance says that the scores are alike, and nothing about what comes next.
 

@@ -1,6 +1,6 @@
 """The claims ledger: what the source plans say of the framework, the experiment that tests it, and what came out.
 
-A claim states beforehand what must be seen for it to hold (`prediction`); its experiment measures, and its status
+A claim states beforehand what must be seen for it to hold (`prediction`). Its experiment measures, and its status
 follows from the measured figures by that rule, never by hand.
 """
 
@@ -29,7 +29,7 @@ class ClaimStatus(StrEnum):
 
 @dataclass(frozen=True)
 class ClaimFinding:
-    """What an experiment saw. figure: the figure that decides, with its interval where it has one."""
+    """What an experiment measured. figure: the figure that decides, with its interval where it has one."""
 
     status: ClaimStatus
     measured: str

@@ -8,7 +8,7 @@ import numpy as np
 from cic import _checks
 from cic.functional import LAMBDA
 
-#: The documents' phase table: temperature and order, each from .. to.
+#: The source plans' phase table: temperature and order, each from .. to.
 PHASES = {
     "CRYSTALLINE": ((0.0, 0.3), (0.7, 1.0)),
     "SUPERCOOLED": ((0.3, 0.5), (0.5, 0.7)),
@@ -24,11 +24,11 @@ _PLACED = tuple(name for name in PHASES if name != "ANNEALING")
 def classify_phase(temperature, order, previous=None):
     """The phase of a state: every point of the unit square has exactly one.
 
-    1. A point has the phase of the box of the documents' table that it lies in, or of the nearest one (Euclidean).
+    1. A point has the phase of the box that it lies in (the source plans' table), or of the nearest one (Euclidean).
     2. Where SUPERCOOLED and NUCLEATING overlap, the box whose centre is nearer, in half-widths, has it.
     3. NUCLEATING becomes ANNEALING where ANNEALING's box is as near and the system comes from disorder: `previous` had
-       a higher temperature − order (it was hotter, or less ordered, and not made up for by the other). Without a
-       history it is NUCLEATING, a transition under way.
+       a higher temperature − order (hotter, or less ordered, on balance). Without a history it is NUCLEATING, a
+       transition under way.
 
     Args:
         temperature, order: 0..1, numbers or arrays of one shape.
@@ -93,7 +93,7 @@ def uipt_balance(phi, entropy, lam: float = LAMBDA, dt: float = 1.0) -> np.ndarr
 
 
 class EarlyWarning(NamedTuple):
-    """Rolling variance and lag-1 autocorrelation, shape (..., windows), and Kendall's τ of each against time, (...)."""
+    """Variance and lag-1 autocorrelation in each window, (..., windows); Kendall's τ of both against time, (...)."""
 
     variance: np.ndarray
     autocorrelation: np.ndarray
@@ -140,7 +140,7 @@ def lag1_autocorrelation(series) -> float | np.ndarray:
     """Pearson's correlation of a series with itself one step later: an estimate of φ for an AR(1) process.
 
     Args:
-        series: shape (..., n), n ≥ 3. A constant has none (nan), nor has a series constant but for one end.
+        series: shape (..., n), n ≥ 3. A constant gives nan, and so does a series constant but for one end.
 
     Raises:
         ValueError: fewer than 3 values, or NaN.
@@ -191,7 +191,7 @@ def kendall_trend(series) -> float | np.ndarray:
 class LandauFreeEnergy:
     """Landau's expansion of the free energy, f(ψ) = ½·a·(T − T_c)·ψ² + ¼·b·ψ⁴ − h·ψ (Landau 1937).
 
-    Mean-field exponents follow: β = ½, γ = 1. T_c = 0.7632 is the documents' threshold.
+    Mean-field exponents follow: β = ½, γ = 1. T_c = 0.7632 is the source plans' threshold.
 
     Raises:
         ValueError: a or b not above 0; anything NaN, infinite or empty.

@@ -2,7 +2,7 @@
 
 Discrete measures take a joint distribution with one axis per variable and answer in bits; Gaussian ones take a
 covariance and answer in nats (1 nat = 1.442695 bits). None of them sees more than the distribution that it is given: an
-estimate from few samples is biased upwards.
+estimate from few samples is too high on average.
 """
 
 from typing import NamedTuple
@@ -100,7 +100,7 @@ def entropy_gaussian(covariance) -> float | np.ndarray:
 
 
 def normalized_entropy_gaussian(covariance, resolution: float = 0.01, span: float = 1.0) -> float | np.ndarray:
-    """Gaussian entropy against a stated reference, 0..1: how much of the state space, in logarithms, it wanders over.
+    """Gaussian entropy as a share of a stated maximum, 0..1: how much of the state space, in logarithms, it covers.
 
     H = (h − n·ln δ) / (n·ln(span/δ)), clipped: h − n·ln δ is the entropy in nats of the state read to a resolution δ
     (for δ well below its standard deviations), and n·ln(span/δ) is that of a uniform distribution over the span. So 1
@@ -136,19 +136,19 @@ def total_correlation_gaussian(covariance) -> float | np.ndarray:
 
 
 class Bipartition(NamedTuple):
-    """A cut in two. value: nats, shape (...); partition: bool, shape (..., n), True on the side without the last."""
+    """A cut in two parts. value: nats, shape (...); partition: bool, (..., n), True on the side without the last."""
 
     value: float | np.ndarray
     partition: np.ndarray
 
     @property
     def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The variables on each side; of a single cut only, not of a batch."""
+        """The variables on each side, for a single cut (not for a batch)."""
         return tuple(tuple(np.flatnonzero(self.partition == side).tolist()) for side in (True, False))
 
 
 def minimum_information_bipartition(covariance) -> Bipartition:
-    """The cut in two parts that loses least: the minimum over bipartitions of the mutual information I(A; B), in nats.
+    """The cut in two parts that loses least: the minimum of the mutual information I(A; B) over bipartitions, in nats.
 
     The measure of integration used here for Φ: zero as soon as some part is independent of the rest, unlike the total
     correlation, and without the double counting of a sum of pairwise terms. It is not normalised by the parts' sizes,
@@ -174,9 +174,9 @@ def minimum_information_bipartition(covariance) -> Bipartition:
         return Bipartition(_scalar(np.zeros(correlation.shape[:-2])), np.ones(correlation.shape[:-1], bool))
     batch = correlation.reshape(-1, n, n)
     step = max(1, 2**19 >> n)  # keeps the tables of a chunk in the processor's cache
-    found = [_cheapest_cut(batch[start : start + step]) for start in range(0, len(batch), step)]
-    value = np.concatenate([value for value, _ in found]).reshape(correlation.shape[:-2])
-    index = np.concatenate([index for _, index in found])
+    cuts = [_cheapest_cut(batch[start : start + step]) for start in range(0, len(batch), step)]
+    value = np.concatenate([value for value, _ in cuts]).reshape(correlation.shape[:-2])
+    index = np.concatenate([index for _, index in cuts])
     partition = (index[:, None] >> np.arange(n)) & 1 == 1
     return Bipartition(_scalar(value), partition.reshape(correlation.shape[:-1]))
 

@@ -1,8 +1,8 @@
-"""The documents' own formulas, under their own names and exactly as given, faults included.
+"""The formulas of the source plans, under their own names and exactly as given, faults included.
 
-Used to reproduce and criticise the documents' figures, and for nothing else: what this project computes with stands in
-the other modules of `cic`. Names follow the documents' list of key functions; `compute_causality` and
-`temperature_and_order` are what those need. r is a list of risks in 0..1; empty lists and NaN raise ValueError.
+Used to reproduce and criticise the plans' figures, and for nothing else: what this project computes with stands in the
+other modules of `cic`. Names follow the plans' list of key functions; `compute_causality` and `temperature_and_order`
+are what those need. r is a list of risks in 0..1; empty lists and NaN raise ValueError.
 """
 
 import math
@@ -88,7 +88,7 @@ def circulant_self_reference_operator(diagonal: float = 1.5) -> np.ndarray:
 
 
 def calculate_phase(temperature: float, order: float, nuclei: int, critical_temperature: float = 0.7632) -> str:
-    """The phase by the documents' rule, which is another one than their table's."""
+    """The phase by the source plans' rule, which differs from that of their table."""
     distance = math.sqrt((temperature - critical_temperature) ** 2 + (order - 0.5) ** 2) / math.sqrt(2)
     if distance < 0.1 and nuclei > 2:
         return "NUCLEATING"

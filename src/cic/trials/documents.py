@@ -1,4 +1,4 @@
-"""Insights 1, 3, 6, 7 and 8 on trial: the documents' own formulas, examples and data, recomputed."""
+"""Insights 1, 3, 6, 7 and 8 on trial: the source plans' own formulas, examples and data, recomputed."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ from cic.information import minimum_information_bipartition
 from cic.trials.intervals import Reading, share
 from cic.trials.transitions import auc
 
-#: The base risks of the documents' 23 countries (0.7–0.9 high, 0.4–0.7 medium, 0.15–0.3 low).
+#: The base risks of the source plans' 23 countries (0.7–0.9 high, 0.4–0.7 medium, 0.15–0.3 low).
 BASE_RISKS = (
     0.85, 0.90, 0.85, 0.75, 0.60, 0.65, 0.60, 0.70, 0.55, 0.18, 0.20, 0.25, 0.20, 0.15, 0.35, 0.35, 0.40, 0.35, 0.45,
     0.25, 0.50, 0.15, 0.12,
@@ -22,7 +22,7 @@ BASE_RISKS = (
 
 @dataclass(frozen=True)
 class Equality:
-    """One computation that the documents print: its text, the result they print, and the result there is."""
+    """One computation that the source plans print: its text, the result that they print, and the actual one."""
 
     text: str
     printed: float
@@ -35,7 +35,7 @@ class Equality:
 
 
 def worked_example() -> list[Equality]:
-    """The computations in the one output that the documents print as what the trained model computes."""
+    """The computations in the one output that the source plans print as what the trained model computes."""
     return [
         Equality("0.3 × 0.31", 0.093, 0.3 * 0.31),
         Equality("0.25 × 0.78", 0.195, 0.25 * 0.78),
@@ -48,7 +48,11 @@ def worked_example() -> list[Equality]:
 
 @dataclass(frozen=True)
 class GeneratorTrial:
-    """What the documents' generator makes. phi_raw: Φ before it is clipped; functional: F; phases: share of each."""
+    """What the source plans' generator makes.
+
+    phi_raw: Φ before it is clipped; functional: F; (examples,) each, as temperature and order. phases: the share of
+    each. phi_is_one, flagged: the share of examples whose Φ prints 1.000, and that are marked as a transition.
+    """
 
     phi_raw: np.ndarray
     functional: np.ndarray
@@ -60,7 +64,7 @@ class GeneratorTrial:
 
 
 def generator_trial(examples: int = 10_000, seed: int = 10) -> GeneratorTrial:
-    """Draw examples as the documents' generator does, and apply its formulas.
+    """Draw examples as the source plans' generator does, and apply its formulas.
 
     A reconstruction from its description: 6 to 15 of 23 countries, base risk ± 0.15; a nucleus is a country above 50 %;
     the state before is the present one ± 0.1. Trends within ± 0.2 and tones from −5 to 3 are our own choice (they
@@ -97,8 +101,8 @@ def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, 
     """Measure → the chance that it scores a coupled system above the same one shuffled; ½ sees no coupling.
 
     Risks around 0.5 with a memory of ½ and shocks that correlate by 0 to 0.8, against themselves with each unit
-    shuffled in time: every unit keeps its values, the integration is gone. The documents' Φ is taken of the risks'
-    means over time.
+    shuffled in time: every unit keeps its values, the integration is gone. The source plans' Φ is taken of the
+    risks' means over time.
     """
     rng = np.random.default_rng(seed)
     pairs = []
@@ -106,7 +110,7 @@ def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, 
         shocks = 0.01 * ((1 - c) * np.eye(units) + c)
         coupled = np.clip(0.5 + systems.var1_series(0.5 * np.eye(units), shocks, length, rng), 0, 1)
         pairs.append((coupled, rng.permuted(coupled, axis=0)))
-    kinds = list(zip(*pairs, strict=True))  # the coupled, the shuffled
+    kinds = tuple(zip(*pairs, strict=True))  # all coupled series, all shuffled ones
     scores = {
         "documents' Φ": [
             [seed_formulas.compute_integrated_information(series.mean(axis=0), clip=False) for series in kind]
@@ -121,9 +125,9 @@ def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, 
 
 
 def table_areas() -> dict[str, float]:
-    """How much of the unit square the documents' phase table leaves out, and how much it claims twice: exact areas."""
+    """The shares of the unit square, exact, that the source plans' phase table leaves out, and that it claims twice."""
     edges = [np.unique([0.0, 1.0, *(edge for box in PHASES.values() for edge in box[axis])]) for axis in (0, 1)]
-    areas = {"without a phase": 0.0, "with two phases": 0.0}  # shares of the unit square
+    areas = {"without a phase": 0.0, "with two phases": 0.0}
     for t0, t1 in zip(edges[0], edges[0][1:], strict=False):
         for o0, o1 in zip(edges[1], edges[1][1:], strict=False):
             t, o = (t0 + t1) / 2, (o0 + o1) / 2
@@ -134,7 +138,7 @@ def table_areas() -> dict[str, float]:
 
 
 def self_reference_sweep(diagonals=(0.0, 0.2, 0.5, 1.0, 1.5, 2.0)) -> dict[float, float]:
-    """μ, the spectral radius of the documents' operator, for other diagonals than their 1.5.
+    """μ, the spectral radius of the source plans' operator, by its diagonal (theirs is 1.5).
 
     For a circulant without negative entries it is the sum of a row (Perron and Frobenius): at least the diagonal,
     whatever the rest.
@@ -143,15 +147,15 @@ def self_reference_sweep(diagonals=(0.0, 0.2, 0.5, 1.0, 1.5, 2.0)) -> dict[float
 
 
 def basin_centers_that_differ(inputs: int = 20_000, seed: int = 12) -> int:
-    """Of random sets of 1 to 30 answers, those whose basin centre by the documents' recipe is not the median."""
+    """The number of random sets of answers whose basin centre, by the source plans' recipe, is not the median."""
     rng = np.random.default_rng(seed)
     drawn = (rng.lognormal(3, 2, int(rng.integers(1, 31))) for _ in range(inputs))
     return sum(seed_formulas.find_basin_center(values) != float(np.median(values)) for values in drawn)
 
 
 class AnalogueTrial(NamedTuple):
-    """How often two answers to one situation name the same event: drawn as the documents do, and by the nearest
-    neighbour (which always agrees with itself, so it is asked again with every score off by a little)."""
+    """How often two answers to one situation name the same event: drawn as the source plans do, and by the nearest
+    neighbour (which always agrees with itself, so its second answer is to scores that are slightly off)."""
 
     drawn: Reading
     nearest: Reading
@@ -160,8 +164,8 @@ class AnalogueTrial(NamedTuple):
 def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05, seed: int = 13) -> AnalogueTrial:
     """Is a historical parallel a match? Ask twice about the same situation.
 
-    The documents draw at random from a list for the region (`listed` events, our assumption); the situation does not
-    enter. The nearest neighbour is asked again with its scores off by N(0, noise²). Situations are uniform.
+    The source plans draw at random from a list for the region (`listed` events, our assumption); the situation does not
+    enter. The nearest neighbour's second answer is to scores that are off by N(0, noise²). Situations are uniform.
     """
     rng = np.random.default_rng(seed)
     features = rng.random((situations, len(analogues.FEATURES)))

@@ -27,7 +27,7 @@ class IsingTrial:
 
 
 def ising_trial(size: int = 32, replicas: int = 16, sweeps: int = 2000, seed: int = 20) -> IsingTrial:
-    """Heat an Ising lattice through its transition, and ask each signal where it was.
+    """Heat an Ising lattice through its transition, and see where each signal puts it.
 
     Temperature takes the place of time. Φ is the total correlation of the four spins of a square, in bits, H their
     entropy as a share of 4 bits. The field's signals are the peak of the susceptibility L²·var|m|/T and of the lag-1
@@ -67,7 +67,7 @@ def ising_trial(size: int = 32, replicas: int = 16, sweeps: int = 2000, seed: in
 
 @dataclass(frozen=True)
 class FoldTrial:
-    """Series that approach a fold against series that do not.
+    """Series that approach a fold, and series that do not.
 
     approaching, quiet: (count, length), the mean of the units. auc: signal → the chance that a series that approaches
     scores higher, with an interval.
@@ -93,7 +93,7 @@ def fold_trial(count: int = 150, length: int = 800, seed: int = 21) -> FoldTrial
 
 
 def _fold_scores(series: np.ndarray, window: float = 0.5) -> dict[str, np.ndarray]:
-    """Of series (count, length, units), each signal's (count,) scores: higher for "a transition is near"."""
+    """Signal → scores (count,) of series (count, length, units): higher where a transition seems near."""
     series = detrended(series, axis=1)
     signals = early_warning_signals(series.mean(axis=2), window)
     width = round(window * series.shape[1])

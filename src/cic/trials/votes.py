@@ -1,8 +1,8 @@
 """Insights 4 and 6 on trial: does the value cluster beat a majority vote by 92.1 %, and does the cap tame confidence?
 
-Questions are simulated, so that their truth is known. Our own choices: truth and answers are whole numbers, the truth
-100 to 999; garbage is one of the 30 mistakes that a question invites, uniform from 0 to three times the truth but for
-5 % around it: unrelated to the truth, yet able to agree, and so to outvote it.
+Questions are simulated, so that their truth is known. Our own choices: truth and answers are whole numbers, and the
+truth is 100 to 999. Garbage is one of the 30 mistakes that a question invites, uniform from 0 to three times the truth
+without the 5 % around it: it has nothing to do with the truth, yet can agree, and so outvote it.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ METHODS: dict[str, Callable[[np.ndarray], float]] = {
 
 @dataclass(frozen=True)
 class Regime:
-    """How many of a question's answers are the truth, near it (truth·(1 + sigma·N(0, 1))) and garbage.
+    """A mix of answers: how many are the truth, near it (truth·(1 + sigma·N(0, 1))) and garbage.
 
     attractor: all garbage is one mistake·(1 + attractor·N(0, 1)), instead of any of the question's mistakes.
     """
@@ -95,10 +95,11 @@ class VoteTrial:
 
 
 def vote_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> VoteTrial:
-    """Answer `trials` simulated questions a regime by vote, by cluster and by mode, and judge the cluster's confidence.
+    """Answer `trials` questions per regime by vote, by cluster and by mode, and judge the cluster's confidence.
 
     The centre is the best cluster's median; the mean stands beside it, as it makes a wrong answer of right ones.
-    Confidence is the cluster's share of the answers times its cohesion, capped at 0.95: ours, the documents give none.
+    Confidence is the cluster's share of the answers times its cohesion, capped at 0.95: our own choice, as the source
+    plans give no formula.
     """
     rng = np.random.default_rng(seed)
     regimes = tuple(_regime_result(regime, trials, rng) for regime in REGIMES)
