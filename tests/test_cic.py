@@ -10,30 +10,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.linalg import block_diag, solve_discrete_lyapunov
+from scipy.linalg import block_diag, hilbert, solve_discrete_lyapunov
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import kendalltau, norm
 
-from cic import causality, confidence, consensus, criticality, fixed_points, functional, systems
+from cic import causality, confidence, consensus, criticality, functional
 from cic import information as info
 from cic import seed_formulas as seed
-from cic.compression import ncd
+from cic.causality import effective_information as effective
+from cic.compression import ncd_matrix
 from cic.confidence import epistemic_bound as bound
 from cic.information import minimum_information_bipartition as bipartition
 from cic.information import total_correlation_gaussian as gaussian_tc
+from cic.systems import var1_series
 
 few = settings(max_examples=40, deadline=None)
 strict = pytest.mark.filterwarnings("error")
 seeds, unit = st.integers(0, 2**32 - 1), st.floats(0, 1)
 INF, NAN, I2 = float("inf"), float("nan"), np.eye(2)
-HOEL = np.array([[1 / 3, 1 / 3, 1 / 3, 0]] * 3 + [[0, 0, 0, 1]])
 XOR = np.array([[[0.25, 0], [0, 0.25]], [[0, 0.25], [0.25, 0]]])
 COPIES = np.array([[[0.5, 0], [0, 0]], [[0, 0], [0, 0.5]]])
-HILBERT = 1 / (np.add.outer(np.arange(4), np.arange(4)) + 1)
-COUPLED = np.full((2, 2), 0.4)
 EQUI = 0.7 * np.eye(5) + 0.3
 READ = np.diff(norm.cdf(np.arange(-1, 1.005, 0.01), scale=0.1))
 ANSWERS = [100, 100, 103, 104, 7, 7, 7]
+VOTES = (consensus.majority_vote, consensus.basin_center, consensus.cluster_then_vote)
 
 
 def noise(correlation):
@@ -45,50 +45,39 @@ def all_of(*functions):
 
 
 discrete = all_of(info.total_correlation, info.dual_total_correlation, info.o_information)
-var1 = all_of(info.whole_minus_sum_phi, info.stochastic_interaction)
-operator = fixed_points.circulant_self_reference_operator
-MU = 1.5 + 0.3 * (2 * (np.exp(-0.5) + np.exp(-1) + np.exp(-1.5)) + np.exp(-2))
 
 
+@strict
 @pytest.mark.parametrize(
     ("values", "golden", "digits"),
     [
-        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.92, 0.31, 0.78), [1.022] * 2, 3),
-        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.85, 0.43, 0.68), [0.891] * 2, 3),
+        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.92, 0.31, 0.78), 1.022, 3),
+        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.85, 0.43, 0.68), 0.891, 3),
         (lambda: functional.cic_functional(np.array([0.2, 0.4]), 0.5, 0.1, lam=0.5, gamma=0.3), [-0.02, 0.18], 12),
-        (lambda: gaussian_tc(noise(0.6)), 0.223144, 6),
+        # A bug: the product of two variances under- or overflowed, and noise was judged against the largest variance.
+        (lambda: [gaussian_tc(unit * noise(0.6)) for unit in (1, 1e-300, 1e-12, 1e300)], 0.223144, 6),
         (lambda: gaussian_tc(EQUI), 0.319121, 6),
         (lambda: bipartition(EQUI).value, 0.105036, 6),
-        (lambda: 4 * gaussian_tc(noise(0.3)), 0.188621, 6),  # what a sum over the pairs cut would say
         (lambda: bipartition(np.kron(I2, noise(0.5))).value, 0, 12),
-        (lambda: gaussian_tc(HILBERT), np.log(240), 9),  # its determinant is 1/6,048,000
+        (lambda: gaussian_tc(hilbert(4)), np.log(240), 9),  # its determinant is 1/6,048,000
         (lambda: discrete(XOR), [1, 2, -1], 12),
         (lambda: discrete(COPIES), [2, 1, 1], 12),
         (lambda: [info.entropy(p, normalized=True) for p in (np.full((2, 5), 0.1), [0, 1, 0], [1])], [1, 0, 0], 12),
-        (lambda: [info.entropy([0.5, 0.25, 0.25]), info.entropy([0.5, 0.5], base=np.e)], [1.5, np.log(2)], 12),
-        (lambda: info.empirical_distribution([[0, 1], [0, 1], [1, 0], [1, 1]], levels=2), [[0, 0.5], [0.25, 0.25]], 12),
+        (lambda: info.entropy([0.5, 0.25, 0.25]), 1.5, 12),
         # The state read to a resolution of 0.01 in 0..1, and what is as uncertain as uniform there.
-        (lambda: info.normalized_entropy_gaussian([[0.01]]), info.entropy(READ / READ.sum(), np.e) / np.log(100), 3),
+        (lambda: info.normalized_entropy_gaussian([[0.01]]), info.entropy(READ / READ.sum()) / np.log2(100), 3),
         (lambda: info.normalized_entropy_gaussian([[1 / (2 * np.pi * np.e)]]), 1, 12),
         (lambda: info.normalized_entropy_gaussian([[4 / (2 * np.pi * np.e)]], 0.04, 4), np.log(50) / np.log(100), 12),
-        (lambda: causality.causal_emergence(HOEL)[:3], [0.811278, 1, 0.188722], 6),
-        (lambda: var1(COUPLED, noise(0)), [0.086146, 0.211309], 6),
-        (lambda: var1(COUPLED, noise(0.9)), [-0.447381, 0.861288], 6),
-        # A bug of each: the mean of a column of the smallest float is 0; rounding of a variance of 1e15 made 0.3914.
-        (lambda: causality.effective_information([[5e-324, 1], [0, 1]]), 0, 12),
-        (lambda: info.stochastic_interaction(np.full((2, 2), 0.5 - 1e-16), I2), np.log(1.5), 9),
-        (lambda: systems.ISING_CRITICAL_TEMPERATURE, 2.269185, 6),
-        (lambda: systems.ising_entropy(systems.ISING_CRITICAL_TEMPERATURE), 0.306470, 6),
-        (lambda: [fixed_points.spectral_radius(operator()), MU], [2.259125] * 2, 6),
-        (lambda: fixed_points.spectral_radius(operator(diagonal=0.2)), 0.96, 2),
-        (lambda: fixed_points.banach_fixed_point(np.cos, 1).point, 0.739085, 6),
+        (lambda: causality.causal_emergence([[1 / 3] * 3 + [0]] * 3 + [[0, 0, 0, 1]])[:3], [0.811278, 1, 0.188722], 6),
+        (lambda: [effective(P) for P in (np.eye(7)[::-1], np.full((7, 7), 1 / 7))], [np.log2(7), 0], 12),
+        # A bug: the mean of a column of the smallest float is 0.
+        (lambda: effective([[5e-324, 1], [0, 1]]), 0, 12),
+        (lambda: np.abs(np.linalg.eigvals(seed.circulant_self_reference_operator())).max(), 2.259125, 6),
         (lambda: [bound(0.85, 3), seed.apply_epistemic_bounds(0.85, 3)], [0.6297] * 2, 4),
-        (lambda: [bound(0.95, 3) / 0.95, np.exp(-0.3)], [0.7408] * 2, 4),
-        (lambda: [bound(0.9, np.log(2) / 0.1) / 0.9, np.log(2) / 0.1], [0.5, 6.931], 3),
+        (lambda: bound(0.9, np.log(2) / 0.1) / 0.9, 0.5, 12),
         (lambda: bound(0.9, 1, 2) / bound(0.9, 1), 0.81, 12),
         (lambda: [seed.apply_epistemic_bounds(1, 0, k) for k in (1, 2)], [0.95, 0.7695], 12),  # only for k > 1
-        (lambda: [vote(ANSWERS) for vote in (consensus.majority_vote, consensus.basin_center)], [7, 101.5], 12),
-        (lambda: consensus.cluster_then_vote(ANSWERS), 100, 12),
+        (lambda: [vote(ANSWERS) for vote in VOTES], [7, 101.5, 100], 12),
         (lambda: [len(x) for x in consensus.relative_gap_clusters(range(100, 300, 4))], [50], 0),  # it chains
         (lambda: [len(x) for x in consensus.relative_gap_clusters([100, 106, 0, 0, -1, 1])], [1, 2, 1, 1, 1], 0),
         (lambda: [consensus.cohesion(x) for x in ([1, 2, 3], [-1, 0, 1], [0, 0])], [2 / 3, 0, 1], 12),
@@ -138,23 +127,10 @@ def test_the_bipartition_is_the_least_of_all_and_knows_neither_order_nor_units(n
     assert info.entropy_gaussian(covariance) == pytest.approx(alone.sum() - total)
 
 
-@few
-@given(seeds, st.integers(2, 9))
-def test_queyranne_equals_enumeration(number, n):
-    correlation, _ = info._correlation(random_covariance(np.random.default_rng(number), n))
-    cut = info._queyranne(correlation)
-    assert cut.value == pytest.approx(cut_information(correlation, cut.partition), abs=1e-9)
-    assert cut.value == pytest.approx(bipartition(correlation).value, abs=1e-9)
-
-
-@pytest.mark.parametrize(("n", "group"), [(17, 8), (18, 5)])
-def test_queyranne_finds_the_groups_of_many_variables(n, group):
-    factors = np.repeat(I2, [group, n - group], axis=0)
-    loadings = np.hstack([factors, np.random.default_rng(n).normal(size=(n, n)) * 0.1, np.eye(n)])
-    cut = bipartition(loadings @ loadings.T)
-    value, mask = info._cheapest_cut(info._correlation(loadings @ loadings.T)[0][None])
-    assert (cut.value, mask[0]) == (pytest.approx(value[0], abs=1e-9), 2**group - 1)
-    assert cut.sides == (tuple(range(group)), tuple(range(group, n)))
+def test_the_bipartition_finds_the_groups_of_many_variables():
+    factors = np.repeat(I2, [8, 12], axis=0)
+    loadings = np.hstack([factors, np.random.default_rng(20).normal(size=(20, 20)) * 0.1, np.eye(20)])
+    assert bipartition(loadings @ loadings.T).sides == (tuple(range(8)), tuple(range(8, 20)))
 
 
 @pytest.mark.parametrize(("n", "count"), [(1, 4), (4, 12), (14, 40)])  # 14: more than one chunk
@@ -188,34 +164,6 @@ def test_limits_of_singular_covariances(loadings, total, cut):
     assert all_of(info.entropy_gaussian, info.normalized_entropy_gaussian)(covariance) == [-INF, 0]
 
 
-@strict
-@pytest.mark.parametrize("unit", [1e-300, 1e-12, 1e300])
-def test_units_do_not_decide_what_is_symmetric_or_singular(unit):
-    """The product of two variances under- or overflowed; noise was judged against the largest variance."""
-    assert gaussian_tc(unit * noise(0.6)) == pytest.approx(0.223144, abs=1e-6)
-    scale = np.array([1, unit**0.5])
-    A, Q = COUPLED * scale[:, None] / scale, noise(0.9) * np.outer(scale, scale)
-    assert var1(A, Q) == pytest.approx([-0.447381, 0.861288], abs=1e-6)
-
-
-@few
-@given(seeds, st.integers(1, 4))
-def test_var1_measures_from_the_joint_covariance_of_now_and_before(number, n):
-    rng = np.random.default_rng(number)
-    A, loadings = rng.normal(size=(2, n, n))
-    A *= rng.uniform(0, 0.95) / np.abs(np.linalg.eigvals(A)).max()
-    Q = loadings @ loadings.T + 0.1 * np.eye(n)
-    S = solve_discrete_lyapunov(A, Q)
-    joint = np.block([[S, S @ A.T], [A @ S, S]])
-    h = lambda *axes: np.linalg.slogdet(joint[np.ix_(axes, axes)])[1] / 2  # noqa: E731
-    before, now = range(n), range(n, 2 * n)
-    whole = h(*before, *now)
-    phi = h(*before) + h(*now) - whole - sum(h(i) + h(n + i) - h(i, n + i) for i in before)
-    interaction = sum(h(i, n + i) - h(i) for i in before) - (whole - h(*before))
-    assert var1(A, Q) == pytest.approx([phi, interaction], abs=1e-7)
-    assert info.stationary_covariance(A, Q) == pytest.approx(S, rel=1e-6)
-
-
 # Causality
 
 
@@ -224,49 +172,34 @@ def test_var1_measures_from_the_joint_covariance_of_now_and_before(number, n):
 def test_effective_information_and_the_best_of_all_coarse_grainings(weights):
     weights[weights.sum(axis=1) < 1e-300, 0] = 1
     P = weights / weights.sum(axis=1, keepdims=True)
-    n, micro, found = len(P), causality.effective_information(P), causality.causal_emergence(P)
+    n, micro, emergence = len(P), effective(P), causality.causal_emergence(P)
     assert 0 <= micro <= np.log2(n) + 1e-9
     assert micro == pytest.approx(info.total_correlation(P / n), abs=1e-9)  # the joint of now and next
-    assert (found.micro, found.gain) == (micro, found.macro - micro)
-    assert causality.effective_information(causality.coarse_grain(P, found.partition)) == found.macro >= micro
+    assert (emergence.micro, emergence.gain) == (micro, emergence.macro - micro)
+    assert effective(causality.coarse_grain(P, emergence.partition)) == emergence.macro >= micro
     best = 0.0
     for labels in itertools.product(range(n), repeat=n) if n < 5 else ():  # each partition, in every naming
         macro = np.zeros((n, n))
         for i, j in np.ndindex(n, n):
             macro[labels[i], labels[j]] += P[i, j] / labels.count(labels[i])
         used = sorted(set(labels))
-        best = max(best, causality.effective_information(macro[np.ix_(used, used)]))
-    assert found.macro == pytest.approx(best, abs=1e-9) or n == 5
-
-
-@pytest.mark.parametrize("n", [1, 7, 12])
-def test_effective_information_of_permutations_and_of_equal_rows(n):
-    permutation = np.eye(n)[np.random.default_rng(n).permutation(n)]
-    assert causality.effective_information(permutation) == pytest.approx(np.log2(n))
-    assert causality.effective_information(np.full((n, n), 1 / n)) == pytest.approx(0, abs=1e-12)
-    assert causality.causal_emergence(permutation)[2:] == (0, tuple(range(n)), n <= 10)
+        best = max(best, effective(macro[np.ix_(used, used)]))
+    assert emergence.macro == pytest.approx(best, abs=1e-9) or n == 5
 
 
 @pytest.mark.parametrize("sizes", [(3, 1), (3, 1, 1), (2, 3, 1), (11, 1), (5, 1, 6)])
 def test_hoels_coarse_graining_also_beyond_the_enumeration(sizes):
     P = block_diag(*[np.full((size, size), 1 / size) for size in sizes])
-    found = causality.causal_emergence(P)
-    assert found.partition == tuple(np.repeat(np.arange(len(sizes)), sizes).tolist())
-    assert (found.macro, found.exact) == (pytest.approx(np.log2(len(sizes))), len(P) <= 10)
-
-
-def var1_series(A, count, number):
-    series = np.random.default_rng(number).normal(size=(count, len(A)))
-    for t in range(1, count):
-        series[t] += A @ series[t - 1]
-    return series.T
+    emergence = causality.causal_emergence(P)
+    assert emergence.partition == tuple(np.repeat(np.arange(len(sizes)), sizes).tolist())
+    assert (emergence.macro, emergence.exact) == (pytest.approx(np.log2(len(sizes))), len(P) <= 10)
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(0, 0, 1), (0.8, 0.5, 0.4), (-0.5, 0.9, 0.2)])
 def test_transfer_entropy_reaches_its_theoretical_value(a, b, c):
     A = np.array([[a, 0], [c, b]])
-    x, y = var1_series(A, 60_000, 5)
-    S = solve_discrete_lyapunov(A, I2)
+    x, y = var1_series(A, noise(0.4), 60_000, np.random.default_rng(5)).T
+    S = solve_discrete_lyapunov(A, noise(0.4))
     theory = 0.5 * np.log(S[1, 1] - (A @ S)[1, 1] ** 2 / S[1, 1])  # y given its own past; given both it is 1
     assert causality.transfer_entropy_gaussian(x, y) == pytest.approx(theory, abs=0.01)
     assert 0 <= causality.transfer_entropy_gaussian(y, x) < 2e-4
@@ -299,17 +232,15 @@ def test_limits_of_transfer_entropy():
 
 @pytest.mark.parametrize("phi", [-0.5, 0, 0.7, 0.95])
 def test_lag1_autocorrelation_recovers_phi(phi):
-    (series,) = var1_series(np.array([[phi]]), 20_000, 3)
+    series = var1_series([[phi]], [[1]], 20_000, np.random.default_rng(3))[:, 0]
     assert criticality.lag1_autocorrelation(series) == pytest.approx(phi, abs=5 * np.sqrt((1 - phi**2) / 20_000))
 
 
 @few
-@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=30, unique=True))
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=30))
 def test_kendall_trend(values):
-    assert criticality.kendall_trend(sorted(values)) == pytest.approx(1)
-    assert criticality.kendall_trend(sorted(values, reverse=True)) == pytest.approx(-1)
-    concordance = np.mean([np.sign(b - a) for a, b in itertools.combinations(values, 2)])
-    assert criticality.kendall_trend([NAN, *values, NAN]) == pytest.approx(concordance)
+    expected = kendalltau(np.arange(len(values)), values).statistic
+    assert criticality.kendall_trend([NAN, *values, NAN]) == pytest.approx(expected, nan_ok=True)
 
 
 @strict
@@ -355,8 +286,6 @@ def test_every_state_has_one_phase_that_agrees_with_the_table(t, o, before_t, be
 
 def test_arrays_of_states_reach_every_phase_as_one_by_one():
     t, o = (grid.ravel() for grid in np.meshgrid(*[np.arange(1, 1000, 4)] * 2))
-    boxes = sum((a <= t) & (t <= b) & (c <= o) & (o <= d) for a, b, c, d in TABLE.values())
-    assert ((boxes == 0).mean(), (boxes > 1).mean()) == pytest.approx((0.73, 0.05), abs=0.005)
     phases = criticality.classify_phase(t / 1000, o / 1000, (1, 0))
     assert {*phases.tolist(), criticality.classify_phase(0.6, 0.5)} == set(TABLE) == set(criticality.PHASES)
     some = np.random.default_rng(0).integers(0, len(t), 100)
@@ -367,8 +296,7 @@ def test_arrays_of_states_reach_every_phase_as_one_by_one():
 def test_landau_exponents_and_the_minimum_of_the_energy():
     landau, x = criticality.LandauFreeEnergy(a=2, b=3), np.logspace(-6, -2, 9)
     Tc, chi = landau.critical_temperature, landau.susceptibility
-    laws = [(1 / 2, landau.order_parameter(Tc - x)), (-1, chi(Tc + x)), (1 / 3, landau.critical_isotherm(x))]
-    for exponent, y in laws:
+    for exponent, y in ((1 / 2, landau.order_parameter(Tc - x)), (-1, chi(Tc + x))):
         assert np.polyfit(np.log(x), np.log(y), 1)[0] == pytest.approx(exponent)
     assert chi(Tc + x) / chi(Tc - x) == pytest.approx(2)
     assert chi(Tc) == INF  # it was −∞, of 1/(−0.0)
@@ -377,7 +305,6 @@ def test_landau_exponents_and_the_minimum_of_the_energy():
     def minimum(T, h):
         return minimize_scalar(lambda psi: landau.energy(psi, T, h), bounds=(0, 3), options={"xatol": 1e-9}).x
 
-    assert minimum(Tc, 0.1) == pytest.approx(landau.critical_isotherm(0.1), abs=1e-5)
     for T in (0.2, 1.0):
         assert minimum(T, 0) == pytest.approx(landau.order_parameter(T), abs=1e-5)
         assert (minimum(T, 1e-3) - minimum(T, 0)) / 1e-3 == pytest.approx(chi(T), rel=0.02)
@@ -389,28 +316,21 @@ answers = st.lists(st.integers(-300, 300), min_size=1, max_size=12)
 
 
 @few
-@given(answers, seeds, st.integers(-40, 40))
-def test_clusters_are_the_components_and_know_neither_order_nor_scale(values, number, power):
-    found = [cluster.tolist() for cluster in consensus.relative_gap_clusters(values)]
-    assert list(itertools.chain(*found)) == sorted(values)  # every value in exactly one
-    near = {(a, b) for a in values for b in values if a == b or 20 * abs(a - b) < max(abs(a), abs(b))}
-    assert all((a, b) in near for cluster in found for a, b in itertools.pairwise(cluster))
-    assert not any((a, b) in near for x, y in itertools.combinations(found, 2) for a in x for b in y)
+@given(answers, seeds, st.integers(-40, 40), st.sampled_from([0.05, 0.3]))
+def test_clusters_are_the_components_and_know_neither_order_nor_scale(values, number, power, gap):
+    clusters = [cluster.tolist() for cluster in consensus.relative_gap_clusters(values, gap)]
+    assert list(itertools.chain(*clusters)) == sorted(values)  # every value in exactly one
+    near = {(a, b) for a in values for b in values if a == b or abs(a - b) < gap * max(abs(a), abs(b))}
+    assert all((a, b) in near for cluster in clusters for a, b in itertools.pairwise(cluster))
+    assert not any((a, b) in near for x, y in itertools.combinations(clusters, 2) for a in x for b in y)
     scaled = np.random.default_rng(number).permutation(values) * 2.0**power
-    assert [(cluster / 2.0**power).tolist() for cluster in consensus.relative_gap_clusters(scaled)] == found
+    assert [(cluster / 2.0**power).tolist() for cluster in consensus.relative_gap_clusters(scaled, gap)] == clusters
     for answer in (consensus.basin_center, consensus.cluster_then_vote):
         assert answer(scaled) == answer(values) * 2.0**power
     assert consensus.cluster_then_vote(values) in values
     assert consensus.majority_vote(values) == max(values, key=values.count)
-    assert len(consensus.best_cluster(values)) == max(map(len, found))
+    assert len(consensus.best_cluster(values, gap)) == max(map(len, clusters))
     assert 0 <= consensus.cohesion(values) <= 1
-
-
-@pytest.mark.parametrize("gap", [0.05, 0.3])
-def test_two_uniform_draws_are_together_with_the_probability_of_the_gap(gap):
-    pairs = np.random.default_rng(6).uniform(size=(10_000, 2))
-    together = np.mean([len(consensus.relative_gap_clusters(pair, gap)) == 1 for pair in pairs])
-    assert together == pytest.approx(gap, abs=4.5 * np.sqrt(gap * (1 - gap) / len(pairs)))
 
 
 @few
@@ -444,69 +364,31 @@ def test_brier_score_and_calibration():
     assert ece(c, o, bins=1) == pytest.approx(abs(c.mean() - o.mean()))
 
 
-# Fixed points and compression
-
-TURN = np.array([[0.6, -0.8], [0.8, 0.6]])
+# Compression
 
 
-@strict
-@pytest.mark.parametrize(
-    ("matrix", "value"),
-    [
-        (TURN, 1),
-        (np.diag([2.0, -2, 1]), 2),  # two of one modulus
-        (0.9 * np.eye(4) + np.eye(4, k=1), 0.9),  # defective
-        (np.kron(0.5 * I2, TURN) + np.kron(np.eye(2, k=1), I2), 0.5),  # complex and defective
-        (np.triu(np.ones((5, 5)), 1), 0),  # nilpotent
-        ([[1e200]], 1e200),  # it was 0: the squares of the norm over- and underflowed
-        ([[0, 1e-200], [1e-200, 0]], 1e-200),
-    ],
-)
-def test_spectral_radius(matrix, value):
-    assert fixed_points.spectral_radius(matrix) == pytest.approx(value, rel=1e-9, abs=0)
+def ncd(x, y, compressor="lzma"):
+    return ncd_matrix([x, y], compressor)[0, 1]
 
 
 @few
-@given(seeds, st.integers(1, 8))
-def test_spectral_radius_of_random_matrices(number, n):
-    rng = np.random.default_rng(number)
-    matrix = rng.normal(size=(n, n)) * 10.0 ** rng.uniform(-9, 9)
-    assert fixed_points.spectral_radius(matrix) == pytest.approx(np.abs(np.linalg.eigvals(matrix)).max(), rel=1e-8)
-    turn = np.linalg.qr(matrix)[0]
-    nilpotent = turn @ np.triu(rng.normal(size=(n, n)), 1) @ turn.T
-    assert fixed_points.spectral_radius(nilpotent) < 30 * 1e-15 ** (1 / n)  # as far as rounding allows
-
-
-@few
-@given(st.floats(0.05, 0.95), st.sampled_from([-1, 1]), st.floats(-10, 10))
-def test_banach_iteration(slope, sign, b):
-    found = fixed_points.banach_fixed_point(lambda x: sign * slope * x + b, start=100.0)
-    assert found.point == pytest.approx(b / (1 - sign * slope), abs=1e-8)
-    assert found.contraction == pytest.approx(slope, abs=0.01)
-
-
-@few
-@given(st.binary(max_size=300), st.binary(max_size=300), st.sampled_from(["lzma", "xz", "zlib"]))
+@given(st.binary(max_size=300), st.binary(max_size=300), st.sampled_from(["lzma", "xz"]))
 def test_compression_distance_has_a_range(x, y, compressor):
     assert 0 <= ncd(x, y, compressor) <= 1.25
 
 
 def test_compression_distance():
-    steps = [f"Step {i}: take {i * i} from {1000 - 7 * i}, which leaves {1000 - 7 * i - i * i}. " for i in range(9)]
-    text, prose = (
-        "".join(steps),
-        "Nine herring boats had gone out, and here were eight; nobody on the quay said a word.",
-    )
-    assert len(text) > 390
+    text = " ".join(f"Step {i}: take {i * i} from {1000 - 7 * i}; {1000 - 7 * i - i * i} are left." for i in range(9))
+    prose = "Nine herring boats had gone out, and here were eight; nobody on the quay said a word."
+    data = np.random.default_rng(0).bytes(40_000)
     assert ncd(text, text) <= 0.05
     assert ncd("", "") == 0
+    assert ncd(data, data) == pytest.approx(0.015, abs=5e-4)
     assert abs(ncd(text, prose) - ncd(prose, text)) <= 0.05
     assert ncd(text, text.replace("Step", "Stage")) < 0.4 < 0.8 < ncd(text, prose)
-    data = np.random.default_rng(0).bytes(40_000)  # beyond zlib's window
-    assert (ncd(data, data, "zlib"), ncd(data, data)) == (pytest.approx(1.0, abs=0.005), pytest.approx(0.015, abs=5e-4))
     numbers = np.random.default_rng(0).integers(10_000, 100_000, 20).astype(str).tolist()
-    padded = [ncd(x, y, "xz") == 4 / 64 for x, y in itertools.combinations(numbers, 2)]
-    assert np.mean(padded) > 0.95  # the container's padding
+    pairs = ncd_matrix(numbers, "xz")[np.triu_indices(20, 1)]
+    assert np.mean(pairs == 4 / 64) > 0.95  # the container's padding
 
 
 # The documents' own formulas
@@ -533,16 +415,8 @@ def test_seed_formulas_as_the_specification_has_them(r, trends, tone, nuclei):
 
 
 def test_seed_phases():
-    states = [
-        (0.76, 0.5, 3),
-        (0.76, 0.5, 2),
-        (0.9, 0.1, 9),
-        (0.79, 0.2, 0),
-        (0.1, 0.9, 0),
-        (0.4, 0.6, 1),
-        (0.4, 0.6, 0),
-    ]
-    phases = ["NUCLEATING", "ANNEALING", "PLASMA", "ANNEALING", "CRYSTALLINE", "SUPERCOOLED", "ANNEALING"]
+    states = [(0.76, 0.5, 3), (0.76, 0.5, 2), (0.9, 0.1, 9), (0.1, 0.9, 0), (0.4, 0.6, 1), (0.4, 0.6, 0)]
+    phases = ["NUCLEATING", "ANNEALING", "PLASMA", "CRYSTALLINE", "SUPERCOOLED", "ANNEALING"]
     assert [seed.calculate_phase(*state) for state in states] == phases
 
 
@@ -561,14 +435,6 @@ COVARIANCES = MATRICES | {
 DISTRIBUTIONS = NUMBERS | {"sums to": [[0.5, 0.6], [2, 2]], "negative probability": [[1.5, -0.5]]}
 ROWS = {"row 1 .* sums to 0.9": [[[0.5, 0.5], [0.5, 0.4]]], "negative p": [[[2, -1], [0, 1]]]}
 TRANSITIONS = MATRICES | ROWS | {"must be square": [[[1, 0]]], "2 axes": [[], [1, 0], 5]}
-VARS = {
-    "not stationary": [(1.01 * I2, I2), (I2, I2)],
-    "positive definite": [(0.5 * I2, np.ones((2, 2))), (0.5 * I2, np.diag([1, 0]))],
-    "Q is not symmetric": [(I2, [[1, 0.5], [0, 1]])],
-    "one size": [(I2, [[1]])],
-    "square": [([[1, 0]], I2), (I2, [[1, 0]])],
-    "NaN": [(NAN * I2, I2), (I2, NAN * I2)],
-}
 PHASES = {"0..1": [(1.1, 0.5), (0.5, -0.1)], "NaN": [(NAN, 0)], "empty": [([], [])], "real numbers": [("a", 0)]}
 JUDGED = {"0 or 1": [([0.5], [0.5]), ([0.5], [1, 0])], "0..1": [([1.5], [1])], "empty": [([], [])]}
 NINE, LANDAU = np.arange(9.0), criticality.LandauFreeEnergy()
@@ -585,45 +451,38 @@ def of(function, *before):
     ("measures", "inputs"),
     [
         ([info.entropy_gaussian, info.normalized_entropy_gaussian, gaussian_tc, bipartition], COVARIANCES),
-        ([bipartition], {"singular": [np.ones((17, 17))], "batch": [[np.eye(17)] * 2]}),
+        ([bipartition], {"at most 20 variables": [np.eye(21)]}),
         ([of(info.normalized_entropy_gaussian, I2)], {"resolution": [(1, 1), (-1, 1), (0.1, INF)]}),
         ([info.entropy, info.total_correlation, info.dual_total_correlation, info.o_information], DISTRIBUTIONS),
-        ([lambda x: info.entropy([0.5, 0.5], base=x)], {"base": [1, 0, -2, NAN]}),
-        ([lambda x: info.empirical_distribution([x], 2)], NUMBERS | {"integers 0..1": [[-1], [0.7], [2]]}),
-        ([of(info.stochastic_interaction), of(info.whole_minus_sum_phi), of(info.stationary_covariance)], VARS),
-        ([causality.effective_information, causality.causal_emergence], TRANSITIONS),
+        ([effective, causality.causal_emergence], TRANSITIONS),
         ([lambda x: causality.coarse_grain(x, [0, 1])], TRANSITIONS),
         ([lambda x: causality.coarse_grain(I2, x)], NUMBERS | {"macro-states": [[0, 2], [0, 0.9], [0]]}),
         ([lambda x: causality.transfer_entropy_gaussian(x, NINE)], NUMBERS | {"one length": [NINE[1:]]}),
         ([lambda x: causality.transfer_entropy_gaussian(NINE, NINE, x)], {"need": [0], "above 10": [2]}),
         ([lambda x: functional.cic_functional(x, 0, 0), lambda x: functional.cic_functional(0, 0, x)], NUMBERS),
         ([criticality.lag1_autocorrelation], NUMBERS | {"at least 3": [[1, 2], 5]}),
-        ([warnings_of], NUMBERS | {"at least 8": [NINE[:7]], "1 axes": [[NINE]]}),
+        ([warnings_of], NUMBERS | {"at least 8": [NINE[:7], 5]}),
         ([of(warnings_of, NINE)], {"window": [(x,) for x in (0, 0.1, 2, NAN, INF)]}),
         ([of(warnings_of, NINE, 1)], {"bandwidth": [(x,) for x in (0, -1, 2, NAN)]}),
-        ([criticality.kendall_trend], {"1 axis": [5, [[1, 2]]], "string": [["a"]]}),
+        ([criticality.kendall_trend], {"1 axis": [5], "string": [["a"]]}),
         ([lambda x: criticality.uipt_balance(x, x)], NUMBERS | {"at least 2": [[1]]}),
         ([of(criticality.uipt_balance, NINE, NINE)], {"NaN": [(NAN,)], "dt": [(1, 0), (1, INF), (1, NAN)]}),
         ([of(phase), lambda x: phase(0.5, 0.5, x)], PHASES),
         ([lambda x: phase(0.5, 0.5, x)], {"pair": [0.5, [0.5], "ab"]}),
         ([of(criticality.LandauFreeEnergy)], {"above 0": [(0,), (1, -1)], "NaN or inf": [(1, 1, NAN), (INF,)]}),
-        ([LANDAU.order_parameter, LANDAU.susceptibility, LANDAU.critical_isotherm], NUMBERS),
+        ([LANDAU.order_parameter, LANDAU.susceptibility], NUMBERS),
         ([lambda x: LANDAU.energy(x, 0), lambda x: LANDAU.energy(0, x), lambda x: LANDAU.energy(0, 0, x)], NUMBERS),
-        ([consensus.relative_gap_clusters, consensus.basin_center, consensus.cluster_then_vote], NUMBERS),
-        ([consensus.cohesion, consensus.half_sample_mode, consensus.majority_vote], NUMBERS | {"1 axes": [[[1]]]}),
+        ([consensus.cohesion, consensus.half_sample_mode, *VOTES], NUMBERS | {"1 axes": [[[1]]]}),
         ([lambda x: consensus.best_cluster([1], x)], {"gap": [0, 1, NAN]}),
         ([lambda x: bound(x, 0)], NUMBERS | {"0..1": [1.1, -0.1]}),
         ([lambda x: bound(1, x), lambda x: bound(1, 1, x)], NUMBERS | {"not be negative": [-1]}),
         ([lambda x: bound(1, 1, base_rate=x)], {"base rate": [-0.1, 0.96, NAN]}),
         ([of(confidence.brier_score), of(confidence.expected_calibration_error)], JUDGED),
         ([lambda x: confidence.expected_calibration_error([1], [1], x)], {"bin": [0, NAN]}),
-        ([fixed_points.spectral_radius], MATRICES | {"must be square": [[[1, 2]]], "2 axes": [[1], []]}),
-        ([of(operator)], {"size": [(0,), (8, 1, 1, 0)], "finite": [(8, NAN), (8, 1, INF)]}),
-        ([lambda x: fixed_points.banach_fixed_point(lambda y: x * y, 1)], {"nan": [NAN], "inf": [2], "10000 it": [-1]}),
         ([lambda x: ncd("a", x), lambda x: ncd(x, "a")], {"NCD compares text or bytes": [5, None, [b"a"]]}),
         ([of(ncd, "a", "b")], {"unknown compressor": [("zip",)]}),
-        ([seed.compute_integrated_information, seed.compute_entropy, seed.temperature_and_order], NUMBERS),
         ([lambda x: seed.compute_causality(x, 0)], {"NaN or inf": [[NAN]], "1 axes": [[[1]]]}),
+        ([seed.compute_integrated_information, seed.compute_entropy, seed.temperature_and_order], NUMBERS),
         ([seed.find_basin_center], NUMBERS),
     ],
 )
@@ -634,25 +493,14 @@ def test_bad_input_is_named(measures, inputs):
                 measure(value)
 
 
-# --- the two faces, and what the framework may import ---
+# The two faces, and what the framework may import
 
 
 def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formulas_stand_apart():
-    allowed = {"numpy", "scipy", "cic", *sys.stdlib_module_names}
-    folder = Path(info.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        imported = {
-            name
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            for name in (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else []
-            )
-        }
-        assert {name.split(".")[0] for name in imported} <= allowed, path
-        assert all(name.startswith("cic") for name in imported if name.startswith("helpers")), path
+    for path in sorted(Path(info.__file__).parent.rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imports = [(getattr(n, "module", None), n.names) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {f"{module or ''}.{alias.name}".strip(".") for module, aliases in imports for alias in aliases}
+        assert {name.partition(".")[0] for name in names} <= {"numpy", "scipy", "cic", *sys.stdlib_module_names}, path
         if path.name != "documents.py":  # the trial of the documents' own figures
-            assert not any("seed_formulas" in name for name in imported), path
+            assert not any("seed_formulas" in name for name in names), path

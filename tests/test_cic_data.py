@@ -124,11 +124,11 @@ def test_a_batch_of_early_warnings_equals_them_one_by_one():
     series = np.random.default_rng(2).normal(size=(30, 40)).cumsum(axis=1)
     series[3], series[4, :30], series[5] = 1.0, 2.0, np.round(series[5])  # constant, constant for long, with ties
     for bandwidth in (None, 0.1):
-        found = np.array(criticality.early_warning_trends(series, 0.5, bandwidth)).T
+        found = np.array(criticality.early_warning_signals(series, 0.5, bandwidth)[2:]).T
         alone = [criticality.early_warning_signals(row, 0.5, bandwidth)[2:] for row in series]
         np.testing.assert_allclose(found, alone)
     with pytest.raises(ValueError, match="at least 8"):
-        criticality.early_warning_trends(np.ones((2, 7)))
+        criticality.early_warning_signals(np.ones((2, 7)))
 
 
 def test_a_transition_is_printed_only_where_the_simulated_world_changed_branch():

@@ -20,7 +20,7 @@ from test_gather import ROWS, flawed, right
 from test_launch import run_of
 from test_stacking import scores_of
 
-from cic.trials import answers, documents, traces, transitions
+from cic.trials import documents, traces, transitions, votes
 from elle.briefings import dataset, world
 from elle.evaluation import audit, gather
 from elle.evaluation.compare import compare
@@ -253,7 +253,7 @@ def fold():
 
 @functools.cache
 def answered():
-    return answers.answers_trial(trials=200, seeds=1)
+    return votes.vote_trial(trials=200, seeds=1)
 
 
 def phi_on_trial():

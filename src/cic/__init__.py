@@ -1,6 +1,7 @@
-"""The CIC framework (Compression-Integration-Causality): its measures, well posed, and its claims, on trial.
+"""The CIC framework (Compression-Integration-Causality): its measures, well defined, and its claims, on trial.
 
-Every figure here has one of two faces, never mixed: `seed_formulas` holds the formulas of the documents that proposed
-the framework, exactly; every other module holds the field's own, under the field's names. numpy and scipy only. Bad
-input raises ValueError with what is wrong and what to give instead.
+Two kinds of formula carry the same names, and are never mixed. `seed_formulas` holds those of the source plans (the
+documents that proposed the framework; "documents" in the glossary), exactly as they stand there. Every other module
+holds the field's own definitions, under the field's names. numpy and scipy only. Bad input raises ValueError with what
+is wrong and what to give instead.
 """

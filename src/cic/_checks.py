@@ -1,4 +1,4 @@
-"""What the measures accept: each check returns a float array or raises ValueError saying what is wrong."""
+"""Checks of what the measures are given: each returns a float array, or raises ValueError saying what is wrong."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def finite(values, name: str, ndim: int | None = None) -> np.ndarray:
     """`values` as a non-empty array of finite floats, with `ndim` axes if that is given."""
     try:
         array = np.asarray(values)
-        if array.dtype.kind not in "biufO":  # a text of digits, or a complex number, would be converted in silence
+        if array.dtype.kind not in "biufO":  # numpy would convert digits and complex numbers in silence
             raise TypeError(f"these are of type {array.dtype}")
         array = np.asarray(array, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
@@ -25,19 +25,20 @@ def finite(values, name: str, ndim: int | None = None) -> np.ndarray:
 
 
 def unit_interval(values, name: str) -> np.ndarray:
+    """`values` as `finite` returns them, each in 0..1."""
     array = finite(values, name)
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"{name} must lie in 0..1, not {array.min():g}..{array.max():g}")
     return array
 
 
-def distribution(p, name: str = "the distribution") -> np.ndarray:
+def distribution(p) -> np.ndarray:
     """Probabilities: none negative, summing to one over all axes."""
-    array = finite(p, name)
+    array = finite(p, "the distribution")
     if array.min() < 0:
-        raise ValueError(f"{name} has a negative probability, {array.min():g}")
+        raise ValueError(f"the distribution has a negative probability, {array.min():g}")
     if abs(array.sum() - 1) > TOLERANCE:
-        raise ValueError(f"{name} sums to {array.sum():.9g}, not to 1: divide by the sum if these are counts")
+        raise ValueError(f"the distribution sums to {array.sum():.9g}, not to 1: divide by the sum if these are counts")
     return array
 
 
@@ -55,25 +56,18 @@ def transition_matrix(matrix) -> np.ndarray:
     return array
 
 
-def square(matrix, name: str) -> np.ndarray:
-    array = finite(matrix, name, 2)
-    if array.shape[0] != array.shape[1]:
-        raise ValueError(f"{name} must be square, not of shape {array.shape}")
-    return array
-
-
-def covariance(matrix, name: str = "the covariance") -> np.ndarray:
+def covariance(matrix) -> np.ndarray:
     """Covariance matrices, shape (..., n, n): symmetric, with no negative variance."""
-    array = finite(matrix, name)
+    array = finite(matrix, "the covariance")
     if array.ndim < 2 or array.shape[-1] != array.shape[-2]:
-        raise ValueError(f"{name} must have shape (..., n, n), not {array.shape}")
+        raise ValueError(f"the covariance must have shape (..., n, n), not {array.shape}")
     variances = np.diagonal(array, axis1=-2, axis2=-1)
     if variances.min() < 0:
-        raise ValueError(f"{name} has a negative variance, {variances.min():g}")
+        raise ValueError(f"the covariance has a negative variance, {variances.min():g}")
     deviations = np.sqrt(variances)
     scale = deviations[..., :, None] * deviations[..., None, :]
     if (np.abs(array - np.swapaxes(array, -1, -2)) > TOLERANCE * scale + np.finfo(float).tiny).any():
-        raise ValueError(f"{name} is not symmetric")
+        raise ValueError("the covariance is not symmetric")
     if (np.abs(array) > (1 + TOLERANCE) * scale + np.finfo(float).tiny).any():
-        raise ValueError(f"{name} implies a correlation outside -1..1")
+        raise ValueError("the covariance implies a correlation outside -1..1")
     return array

@@ -27,7 +27,8 @@ def effective_information(P) -> float:
 
 
 class Emergence(NamedTuple):
-    """The best coarse-graining. micro, macro, gain: bits; partition: each state's macro-state; exact: all compared."""
+    """The best coarse-graining: each state's macro-state (`partition`), and effective information in bits, before
+    (`micro`) and after (`macro`). exact: every partition was compared."""
 
     micro: float
     macro: float
@@ -41,7 +42,7 @@ def causal_emergence(P) -> Emergence:
 
     To set a macro-state is to set its states equally often: P_macro(A→B) = mean over i in A of Σ_{j in B} P(i→j).
     Every partition is compared up to 10 states (Bell's number of them); beyond, the best pair is merged again and
-    again, which gives a lower bound (`exact` is False). gain = macro − micro ≥ 0: no coarsening is one of the choices.
+    again, which gives a lower bound (`exact` is False). gain = macro − micro ≥ 0: not to coarsen is one of the choices.
 
     Raises:
         ValueError: as `effective_information`.
@@ -52,16 +53,19 @@ def causal_emergence(P) -> Emergence:
     best, chosen = micro, tuple(range(n))
     for labels in _partitions(n) if n <= ENUMERATED_STATES else _greedy_merges(P):
         value = _effective_information(_coarse_grain(P, np.array(labels)))
-        if value > best + 1e-12:  # of equal ones the states themselves, then the first found
+        if value > best + 1e-12:  # among equals the states themselves, then the first
             best, chosen = value, labels
     return Emergence(micro, best, best - micro, chosen, n <= ENUMERATED_STATES)
 
 
 def coarse_grain(P, labels) -> np.ndarray:
-    """The transition matrix between macro-states, with labels 0..k − 1 a state each.
+    """The transition matrix between macro-states, of shape (k, k).
+
+    Args:
+        labels: each state's macro-state, 0..k − 1.
 
     Raises:
-        ValueError: as `effective_information`; labels of another number than states, or that leave out one of 0..k − 1.
+        ValueError: as `effective_information`; not one label per state, or one of 0..k − 1 is missing.
     """
     P, labels = _checks.transition_matrix(P), _checks.finite(labels, "labels", 1)
     named = np.unique(labels)
@@ -106,7 +110,7 @@ def transfer_entropy_gaussian(source, target, lags: int = 1) -> float:
 
 
 def _standardised(series: np.ndarray) -> np.ndarray:
-    """Without units, so that no series counts as negligible beside another; a constant is exactly 0."""
+    """The series without its unit, so that none is negligible beside another; a constant is exactly 0."""
     span = np.ptp(series)
     return (series - series.mean()) / span if span else np.zeros(len(series))
 

@@ -1,10 +1,10 @@
-"""Confidence: bounded and decayed as the framework says, and judged as the field does."""
+"""Confidence: the bound and the decay that the framework sets, and the field's scores of whether it was right."""
 
 import numpy as np
 
 from cic import _checks
 
-#: The documents' epistemic humility: the cap, the decay a month, the factor a step of a cascade.
+#: The source plans' epistemic humility: the cap, the decay per month, the factor per step of a cascade.
 CAP, DECAY_PER_MONTH, CASCADE = 0.95, 0.1, 0.9
 
 
@@ -12,7 +12,7 @@ def epistemic_bound(confidence, months, steps=0, base_rate: float = 0.0):
     """Confidence after `months` and `steps` of a cascade: p₀ + (min(C₀, 0.95) − p₀)·e^(−0.1·t)·0.9^k.
 
     t counts from the moment of the assessment, and decays compose: t₁ then t₂ months are t₁ + t₂. The half-life is
-    6.931 months. With base rate p₀ = 0 this is the documents' formula; otherwise confidence decays to p₀, what one
+    6.931 months. With base rate p₀ = 0 this is the source plans' formula; otherwise confidence decays to p₀, what one
     would say knowing nothing. A cap bounds the number; whether it is right, only outcomes tell (`brier_score`).
 
     Args:
@@ -42,7 +42,7 @@ def brier_score(confidence, outcome) -> float:
     Half of Brier's (1950) sum over both outcomes, as is usual for events that happen or do not.
 
     Args:
-        confidence: 0..1, one an event. outcome: 0 or 1, one an event.
+        confidence: 0..1, one per event. outcome: 0 or 1, one per event.
 
     Raises:
         ValueError: of different lengths, out of range, NaN or empty.
@@ -69,6 +69,7 @@ def expected_calibration_error(confidence, outcome, bins: int = 10) -> float:
 
 
 def _judged(confidence, outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences and outcomes, checked, as arrays of one length."""
     confidence = _checks.unit_interval(np.atleast_1d(confidence), "the confidence")
     outcome = _checks.finite(np.atleast_1d(outcome), "the outcome")
     if confidence.shape != outcome.shape or confidence.ndim != 1 or not np.isin(outcome, (0, 1)).all():

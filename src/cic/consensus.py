@@ -13,8 +13,8 @@ RELATIVE_GAP = 0.05
 def relative_gap_clusters(values, relative_gap: float = RELATIVE_GAP) -> list[np.ndarray]:
     """Single-linkage clusters of numbers: neighbours belong together if |a − b| < gap · max(|a|, |b|).
 
-    In one dimension this is a sort. Single linkage chains: 100, 104, 108, … is one cluster at 5 %, however long. Zero
-    is near nothing but zero, and numbers of unlike sign are never together.
+    In one dimension this is a sort. Single linkage chains: 100, 104, 108, … is one cluster at 5 %, however long. Only
+    zero is near zero, and numbers of different sign are never together.
 
     Args:
         values: numbers, any order.
@@ -33,10 +33,10 @@ def relative_gap_clusters(values, relative_gap: float = RELATIVE_GAP) -> list[np
 
 
 def cohesion(cluster) -> float:
-    """1 − the mean distance from the median relative to it, at least 0: 1 if all are alike.
+    """How close the answers of a cluster are, 0..1: 1 − their mean distance from the median, relative to the median.
 
-    The documents call a cluster cohesive from 0.7 and give no formula; this one is ours. A cluster around 0 that is
-    not all zero has none.
+    The source plans call a cluster cohesive from 0.7 on and give no formula; this one is ours. It is 0 for a cluster
+    around 0 that is not all zero.
 
     Raises:
         ValueError: no values, or NaN.
@@ -50,7 +50,7 @@ def cohesion(cluster) -> float:
 
 
 def best_cluster(values, relative_gap: float = RELATIVE_GAP) -> np.ndarray:
-    """The largest cluster; of equally large ones the most cohesive, then the one of smallest numbers.
+    """The largest cluster; among equals the most cohesive, then the one of smallest numbers.
 
     Raises:
         ValueError: as `relative_gap_clusters`.
@@ -61,7 +61,7 @@ def best_cluster(values, relative_gap: float = RELATIVE_GAP) -> np.ndarray:
 
 
 def basin_center(values, relative_gap: float = RELATIVE_GAP) -> float:
-    """The median of the best cluster: what the documents call a Platonic Form.
+    """The median of the best cluster: what the source plans call a Platonic Form.
 
     Raises:
         ValueError: as `relative_gap_clusters`.
@@ -88,7 +88,7 @@ def half_sample_mode(values) -> float:
 
 
 def majority_vote(values) -> float:
-    """The commonest answer (self-consistency, Wang et al. 2022); of equally common ones the first given.
+    """The commonest answer (self-consistency, Wang et al. 2022); among equals the first given.
 
     Raises:
         ValueError: no values, or NaN.
@@ -97,9 +97,9 @@ def majority_vote(values) -> float:
 
 
 def cluster_then_vote(values, relative_gap: float = RELATIVE_GAP) -> float:
-    """A majority vote inside the best cluster; of equally common answers the one nearest to its median.
+    """A majority vote inside the best cluster; among equals the answer nearest to its median.
 
-    The cluster says where the answer lies, the vote which one it is: unlike the centre, it is an answer somebody gave.
+    The cluster says where the answer lies, the vote which one it is: unlike the centre, it is one of the answers given.
 
     Raises:
         ValueError: as `relative_gap_clusters`.

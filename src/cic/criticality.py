@@ -8,7 +8,7 @@ import numpy as np
 from cic import _checks
 from cic.functional import LAMBDA
 
-#: The documents' phase table: temperature and order, each from .. to.
+#: The source plans' phase table: temperature and order, each from .. to.
 PHASES = {
     "CRYSTALLINE": ((0.0, 0.3), (0.7, 1.0)),
     "SUPERCOOLED": ((0.3, 0.5), (0.5, 0.7)),
@@ -24,11 +24,11 @@ _PLACED = tuple(name for name in PHASES if name != "ANNEALING")
 def classify_phase(temperature, order, previous=None):
     """The phase of a state: every point of the unit square has exactly one.
 
-    1. A point has the phase of the box of the documents' table that it lies in, or of the nearest one (Euclidean).
+    1. A point has the phase of the box that it lies in (the source plans' table), or of the nearest one (Euclidean).
     2. Where SUPERCOOLED and NUCLEATING overlap, the box whose centre is nearer, in half-widths, has it.
     3. NUCLEATING becomes ANNEALING where ANNEALING's box is as near and the system comes from disorder: `previous` had
-       a higher temperature − order (it was hotter, or less ordered, and not made up for by the other). Without a
-       history it is NUCLEATING, a transition under way.
+       a higher temperature − order (hotter, or less ordered, on balance). Without a history it is NUCLEATING, a
+       transition under way.
 
     Args:
         temperature, order: 0..1, numbers or arrays of one shape.
@@ -78,32 +78,34 @@ def uipt_balance(phi, entropy, lam: float = LAMBDA, dt: float = 1.0) -> np.ndarr
     quiet system satisfies it.
 
     Args:
-        phi, entropy: series of one length, at least 2.
+        phi, entropy: series of one shape (..., n), n ≥ 2.
 
     Raises:
-        ValueError: of different lengths, shorter than 2, NaN, or dt not above 0.
+        ValueError: of different shapes, shorter than 2, NaN, or dt not above 0.
     """
-    phi, entropy = _checks.finite(phi, "phi", 1), _checks.finite(entropy, "entropy", 1)
+    phi, entropy = _checks.finite(phi, "phi"), _checks.finite(entropy, "entropy")
     lam = float(_checks.finite(lam, "lam", 0))
-    if len(phi) != len(entropy) or len(phi) < 2 or not 0 < dt < np.inf:
-        raise ValueError(f"need two series of one length, at least 2, and dt > 0, not {len(phi)}, {len(entropy)}, {dt}")
-    return np.gradient(phi - lam * entropy, dt)
+    if phi.shape != entropy.shape or phi.ndim == 0 or phi.shape[-1] < 2 or not 0 < dt < np.inf:
+        raise ValueError(
+            f"need two series of one length, at least 2, and dt > 0, not {phi.shape}, {entropy.shape}, {dt}"
+        )
+    return np.gradient(phi - lam * entropy, dt, axis=-1)
 
 
 class EarlyWarning(NamedTuple):
-    """Rolling variance and lag-1 autocorrelation (one value a window), and Kendall's τ of each against time."""
+    """Variance and lag-1 autocorrelation in each window, (..., windows); Kendall's τ of both against time, (...)."""
 
     variance: np.ndarray
     autocorrelation: np.ndarray
-    tau_variance: float
-    tau_autocorrelation: float
+    tau_variance: float | np.ndarray
+    tau_autocorrelation: float | np.ndarray
 
 
 def early_warning_signals(series, window: float = 0.5, bandwidth: float | None = None) -> EarlyWarning:
     """Signs of a system losing its stability: variance and autocorrelation that rise (Scheffer 2009, Dakos 2012).
 
     Args:
-        series: at least 8 values, evenly spaced in time.
+        series: shape (..., n): at least 8 values, evenly spaced in time.
         window: length of the rolling window, as a share of the series.
         bandwidth: detrend first by a Gaussian filter of this standard deviation, as a share of the series; None: the
             series has no trend.
@@ -116,28 +118,8 @@ def early_warning_signals(series, window: float = 0.5, bandwidth: float | None =
         ValueError: fewer than 8 values, NaN, a window outside 0..1 or of fewer than 4 values, or a bandwidth outside
             0..1.
     """
-    variance, autocorrelation = _rolling(_checks.finite(series, "the series", 1), window, bandwidth)
-    return EarlyWarning(variance, autocorrelation, kendall_trend(variance), kendall_trend(autocorrelation))
-
-
-def early_warning_trends(series, window: float = 0.5, bandwidth: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The two τ of `early_warning_signals`, of the variance and of the autocorrelation, for a batch of series.
-
-    Args:
-        series: shape (count, n), n ≥ 8; the rest as there. For windows in their tens: all pairs are compared at once.
-
-    Returns:
-        Two arrays of shape (count,).
-
-    Raises:
-        ValueError: as `early_warning_signals`.
-    """
-    return tuple(map(_kendall_trends, _rolling(_checks.finite(series, "the series", 2), window, bandwidth)))
-
-
-def _rolling(series: np.ndarray, window: float, bandwidth: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Variance and lag-1 autocorrelation in rolling windows along the last axis."""
-    length = series.shape[-1]
+    series = _checks.finite(series, "the series")
+    length = series.shape[-1] if series.ndim else 1
     if length < 8:
         raise ValueError(f"need at least 8 values, not {length}")
     if not 0 < window <= 1 or (width := round(window * length)) < 4:
@@ -145,29 +127,20 @@ def _rolling(series: np.ndarray, window: float, bandwidth: float | None) -> tupl
     if bandwidth is not None:
         if not 0 < bandwidth <= 1:
             raise ValueError(f"the bandwidth must lie in 0..1, not {bandwidth}")
-        from scipy.ndimage import gaussian_filter1d
+        from scipy.ndimage import gaussian_filter1d  # here: reading a prompt loads this module, and does not need it
 
         series = series - gaussian_filter1d(series, bandwidth * length)
     windows = np.lib.stride_tricks.sliding_window_view(series, width, axis=-1)
     variance = np.where(np.ptp(windows, axis=-1) > 0, windows.var(axis=-1, ddof=1), 0)  # no rounding for a constant
-    return variance, lag1_autocorrelation(windows)
-
-
-def _kendall_trends(series: np.ndarray) -> np.ndarray:
-    """`kendall_trend` of each row: time has no ties, so τ_b = Σ sign / √(pairs · pairs without a tie)."""
-    first, second = np.triu_indices(series.shape[-1], 1)
-    signs = np.sign(series[:, second] - series[:, first])  # nan where a value is
-    pairs = (~np.isnan(signs)).sum(axis=1)
-    untied = (np.abs(signs) == 1).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(signs, axis=1) / np.sqrt(pairs * untied)
+    autocorrelation = lag1_autocorrelation(windows)
+    return EarlyWarning(variance, autocorrelation, kendall_trend(variance), kendall_trend(autocorrelation))
 
 
 def lag1_autocorrelation(series) -> float | np.ndarray:
     """Pearson's correlation of a series with itself one step later: an estimate of φ for an AR(1) process.
 
     Args:
-        series: shape (..., n), n ≥ 3. A constant has none (nan), nor has a series constant but for one end.
+        series: shape (..., n), n ≥ 3. A constant gives nan, and so does a series constant but for one end.
 
     Raises:
         ValueError: fewer than 3 values, or NaN.
@@ -188,28 +161,37 @@ def lag1_autocorrelation(series) -> float | np.ndarray:
     return value if value.ndim else float(value)
 
 
-def kendall_trend(series) -> float:
-    """Kendall's τ of a series against time, −1..1; values that are nan are left out; nan if nothing changes.
+def kendall_trend(series) -> float | np.ndarray:
+    """Kendall's τ_b of a series against time, −1..1; values that are nan are left out; nan if nothing changes.
+
+    All pairs are compared, one distance in time after the other, for a whole batch of series at once.
+
+    Args:
+        series: shape (..., n).
 
     Raises:
-        ValueError: the series is not one-dimensional.
+        ValueError: a single number.
     """
     series = np.asarray(series, dtype=float)
-    if series.ndim != 1:
-        raise ValueError(f"the series must have 1 axis, not shape {series.shape}")
-    known = ~np.isnan(series)
-    if known.sum() < 2:
-        return float("nan")
-    from scipy.stats import kendalltau  # here: it takes half a second to load, and reading a prompt does not need it
-
-    return float(kendalltau(np.flatnonzero(known), series[known]).statistic)
+    if series.ndim == 0:
+        raise ValueError("the series must have at least 1 axis, not be a single number")
+    score = np.zeros(series.shape[:-1])
+    untied = np.zeros(series.shape[:-1])
+    for distance in range(1, series.shape[-1]):
+        signs = np.nan_to_num(np.sign(series[..., distance:] - series[..., :-distance]))  # nan where a value is
+        score += signs.sum(axis=-1)
+        untied += np.abs(signs).sum(axis=-1)
+    known = (~np.isnan(series)).sum(axis=-1)
+    with np.errstate(invalid="ignore"):  # time has no ties
+        value = score / np.sqrt(known * (known - 1) / 2 * untied)
+    return value if value.ndim else float(value)
 
 
 @dataclass(frozen=True)
 class LandauFreeEnergy:
     """Landau's expansion of the free energy, f(ψ) = ½·a·(T − T_c)·ψ² + ¼·b·ψ⁴ − h·ψ (Landau 1937).
 
-    Mean-field exponents follow: β = ½, γ = 1, δ = 3. T_c = 0.7632 is the documents' threshold.
+    Mean-field exponents follow: β = ½, γ = 1. T_c = 0.7632 is the source plans' threshold.
 
     Raises:
         ValueError: a or b not above 0; anything NaN, infinite or empty.
@@ -241,7 +223,3 @@ class LandauFreeEnergy:
         distance = _checks.finite(temperature, "the temperature") - self.critical_temperature
         with np.errstate(divide="ignore", over="ignore"):
             return (1 / (self.a * np.where(distance > 0, distance, 2 * np.abs(distance))))[()]
-
-    def critical_isotherm(self, field):
-        """ψ at T_c in a field h: ∛(h/b)."""
-        return np.cbrt(_checks.finite(field, "the field") / self.b)[()]

@@ -4,15 +4,15 @@ import numpy as np
 
 from cic import _checks
 
-#: The weights that the documents give. Elsewhere the framework's author uses λ = 0.5, γ = 0.3.
+#: The weights that the source plans give. Elsewhere the framework's author uses λ = 0.5, γ = 0.3.
 LAMBDA, GAMMA = 0.3, 0.25
 
 
 def cic_functional(phi, entropy, causality, lam: float = LAMBDA, gamma: float = GAMMA):
     """F = Φ − λ·H + γ·C, affine in each term.
 
-    A definition: nothing says that larger is better until a task shows it. The terms carry no unit of their own here;
-    the caller decides (this project: Φ in nats or bits as stated, H and C normalised to 0..1).
+    A definition: nothing says that larger is better until a task shows it. The units of the terms are the caller's
+    choice (in this project Φ is in nats or bits, as stated; H and C are normalised to 0..1).
 
     Args:
         phi, entropy, causality: finite numbers, or arrays that broadcast.

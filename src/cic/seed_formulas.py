@@ -1,14 +1,15 @@
-"""The documents' own formulas, under their own names and exactly as given, faults included.
+"""The formulas of the source plans, under their own names and exactly as given, faults included.
 
-Used to reproduce and criticise the documents' figures, and for nothing else: what this project computes with stands in
-the other modules of `cic`. Names follow the documents' list of key functions; `compute_causality` and
-`temperature_and_order` are what those need. r is a list of risks in 0..1; empty lists and NaN raise ValueError.
+Used to reproduce and criticise the plans' figures, and for nothing else: what this project computes with stands in the
+other modules of `cic`. Names follow the plans' list of key functions; `compute_causality` and `temperature_and_order`
+are what those need. r is a list of risks in 0..1; empty lists and NaN raise ValueError.
 """
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import circulant
 
 from cic import _checks
 
@@ -80,8 +81,14 @@ def temperature_and_order(r: Sequence[float]) -> tuple[float, float]:
     return _clip(2 * r.var() * (2 - r.mean())), float(1 - r.mean())
 
 
+def circulant_self_reference_operator(diagonal: float = 1.5) -> np.ndarray:
+    """The operator behind μ, shape (8, 8): `diagonal`, and 0.3·exp(−d/2) at circular distance d from it."""
+    distance = np.minimum(np.arange(8), 8 - np.arange(8))
+    return circulant(np.where(distance == 0, diagonal, 0.3 * np.exp(-distance / 2)))
+
+
 def calculate_phase(temperature: float, order: float, nuclei: int, critical_temperature: float = 0.7632) -> str:
-    """The phase by the documents' rule, which is another one than their table's."""
+    """The phase by the source plans' rule, which differs from that of their table."""
     distance = math.sqrt((temperature - critical_temperature) ** 2 + (order - 0.5) ** 2) / math.sqrt(2)
     if distance < 0.1 and nuclei > 2:
         return "NUCLEATING"

@@ -1,4 +1,4 @@
-"""Simulated systems with a known answer: what the framework's measures and claims are tried on."""
+"""Simulated systems with a known answer, on which the framework's measures and claims are tried."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ FOLD = 2 / (3 * np.sqrt(3))
 
 @dataclass(frozen=True)
 class Ising:
-    """Independent Ising lattices, one a temperature and replica.
+    """Independent Ising lattices, one per temperature and replica.
 
-    temperatures: (T,). magnetisation: (sweeps, T, R), a spin. plaquettes: (T, R, 2, 2, 2, 2), the distribution of the
+    temperatures: (T,). magnetisation: (sweeps, T, R), per spin. plaquettes: (T, R, 2, 2, 2, 2), the distribution of the
     four spins of a square (down, up). snapshots: (T, L, L), the first replica at the end, ±1.
     """
 
@@ -42,7 +42,7 @@ def ising(
     if size % 2 or size < 4 or sweeps < 1:
         raise ValueError(f"need an even size of at least 4 and sweeps ≥ 1, not {size} and {sweeps}")
     lattices = len(temperatures) * replicas
-    # P(up) for a sum of neighbours −4, −2, 0, 2, 4, one row a temperature, laid out flat for one fast look-up.
+    # P(up) for a sum of neighbours −4, −2, 0, 2, 4, one row per temperature, laid out flat for one fast look-up.
     sums = np.array([-4, -2, 0, 2, 4])
     up = (1 / (1 + np.exp(-2 * sums / temperatures[:, None]))).astype(np.float32).ravel()
     row = np.repeat(np.arange(len(temperatures), dtype=np.int16) * 5 + 2, replicas)[:, None, None]
@@ -71,14 +71,10 @@ def ising(
         white = draw(black, -1)
         if sweep < 0:
             continue
-        magnetisation[sweep] = (
-            black.sum(axis=(1, 2), dtype=np.int32) + white.sum(axis=(1, 2), dtype=np.int32)
-        ) / size**2
+        total = black.sum(axis=(1, 2), dtype=np.int32) + white.sum(axis=(1, 2), dtype=np.int32)
+        magnetisation[sweep] = total / size**2
         if sweep % every == 0:
-            bits = whole() > 0
-            below = np.roll(bits, -1, axis=1)
-            square = 8 * bits + 4 * np.roll(bits, -1, axis=2) + 2 * below + np.roll(below, -1, axis=2)
-            counts += np.bincount((block + square).ravel(), minlength=counts.size)
+            counts += np.bincount((block + _squares(whole())).ravel(), minlength=counts.size)
     shape = (len(temperatures), replicas)
     plaquettes = counts.reshape(*shape, 2, 2, 2, 2)
     return Ising(
@@ -89,8 +85,15 @@ def ising(
     )
 
 
+def _squares(spins: np.ndarray) -> np.ndarray:
+    """The state of the square that begins at each spin of lattices (b, L, L), 0..15: one bit per corner, 1 is up."""
+    up = spins > 0
+    below = np.roll(up, -1, axis=1)
+    return 8 * up + 4 * np.roll(up, -1, axis=2) + 2 * below + np.roll(below, -1, axis=2)
+
+
 def ising_entropy(temperature: float) -> float:
-    """Entropy a spin of the infinite lattice, in nats (Onsager 1944): 0.306470 at the critical temperature.
+    """Entropy per spin of the infinite lattice, in nats (Onsager 1944): 0.306470 at the critical temperature.
 
     Raises:
         ValueError: the temperature is not above 0.
@@ -116,8 +119,8 @@ def fold_series(
     """Coupled units that drift towards a fold bifurcation, or only drift; shape (count, length, units).
 
     Approaching: dxᵢ = (c(t) + xᵢ − xᵢ³ + ½·(x̄ − xᵢ)) dt + noise·dW, with c rising from −0.4 to 0.36, short of FOLD.
-    The others take the same road without losing stability: fluctuations around the noise-free path of the first, with
-    the restoring rate that it starts from. So a signal that only sees the drift tells nothing.
+    The others drift along the same path without losing stability: they fluctuate around the noise-free path of the
+    first kind, with the restoring rate that it starts from. So a signal that sees only the drift tells nothing.
 
     Args:
         length: observations, a quarter of a unit of time apart (5 Euler steps).

@@ -1,1 +1,1 @@
-"""The experiments that put the framework's claims on trial; each takes sizes and a seed, and returns what it saw."""
+"""The experiments on which the framework's claims are tried. Each takes sizes and a seed, and returns its figures."""

@@ -1,19 +1,19 @@
-"""Insights 1, 3, 6, 7 and 8 on trial: the documents' own formulas, examples and data, recomputed."""
+"""Insights 1, 3, 6, 7 and 8 on trial: the source plans' own formulas, examples and data, recomputed."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from cic import analogues, seed_formulas, systems
 from cic.criticality import PHASES
-from cic.fixed_points import circulant_self_reference_operator, spectral_radius
 from cic.information import minimum_information_bipartition
 from cic.trials.intervals import Reading, share
 from cic.trials.transitions import auc
 
-#: The base risks of the documents' 23 countries (0.7–0.9 high, 0.4–0.7 medium, 0.15–0.3 low).
+#: The base risks of the source plans' 23 countries (0.7–0.9 high, 0.4–0.7 medium, 0.15–0.3 low).
 BASE_RISKS = (
     0.85, 0.90, 0.85, 0.75, 0.60, 0.65, 0.60, 0.70, 0.55, 0.18, 0.20, 0.25, 0.20, 0.15, 0.35, 0.35, 0.40, 0.35, 0.45,
     0.25, 0.50, 0.15, 0.12,
@@ -22,7 +22,7 @@ BASE_RISKS = (
 
 @dataclass(frozen=True)
 class Equality:
-    """One computation that the documents print: its text, the result they print, and the result there is."""
+    """One computation that the source plans print: its text, the result that they print, and the actual one."""
 
     text: str
     printed: float
@@ -35,7 +35,7 @@ class Equality:
 
 
 def worked_example() -> list[Equality]:
-    """The computations in the one output that the documents print as what the trained model computes."""
+    """The computations in the one output that the source plans print as what the trained model computes."""
     return [
         Equality("0.3 × 0.31", 0.093, 0.3 * 0.31),
         Equality("0.25 × 0.78", 0.195, 0.25 * 0.78),
@@ -48,7 +48,11 @@ def worked_example() -> list[Equality]:
 
 @dataclass(frozen=True)
 class GeneratorTrial:
-    """What the documents' generator makes. phi_raw: Φ before it is clipped; functional: F; phases: share of each."""
+    """What the source plans' generator makes.
+
+    phi_raw: Φ before it is clipped; functional: F; (examples,) each, as temperature and order. phases: the share of
+    each. phi_is_one, flagged: the share of examples whose Φ prints 1.000, and that are marked as a transition.
+    """
 
     phi_raw: np.ndarray
     functional: np.ndarray
@@ -60,7 +64,7 @@ class GeneratorTrial:
 
 
 def generator_trial(examples: int = 10_000, seed: int = 10) -> GeneratorTrial:
-    """Draw examples as the documents' generator does, and apply its formulas.
+    """Draw examples as the source plans' generator does, and apply its formulas.
 
     A reconstruction from its description: 6 to 15 of 23 countries, base risk ± 0.15; a nucleus is a country above 50 %;
     the state before is the present one ± 0.1. Trends within ± 0.2 and tones from −5 to 3 are our own choice (they
@@ -93,49 +97,37 @@ def generator_trial(examples: int = 10_000, seed: int = 10) -> GeneratorTrial:
     )
 
 
-@dataclass(frozen=True)
-class CouplingTrial:
-    """Coupled systems against the same values shuffled in time, unit by unit. scores: measure → (coupled, shuffled);
-    auc: measure → the chance that the coupled one scores higher."""
+def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, seed: int = 11) -> dict[str, Reading]:
+    """Measure → the chance that it scores a coupled system above the same one shuffled; ½ sees no coupling.
 
-    coupling: np.ndarray
-    scores: dict[str, tuple[np.ndarray, np.ndarray]]
-    auc: dict[str, Reading]
-
-
-def coupling_trial(systems_drawn: int = 200, length: int = 120, units: int = 6, seed: int = 11) -> CouplingTrial:
-    """Does a measure of integration see coupling, when every unit's own values stay the same?
-
-    Risks around 0.5 with a memory of ½ and shocks that correlate by 0 to 0.8 (the coupling), against themselves with
-    each unit shuffled in time: every unit keeps its values, the integration is gone. The documents' Φ is taken of the
+    Risks around 0.5 with a memory of ½ and shocks that correlate by 0 to 0.8, against themselves with each unit
+    shuffled in time: every unit keeps its values, the integration is gone. The source plans' Φ is taken of the
     risks' means over time.
     """
     rng = np.random.default_rng(seed)
-    coupling = rng.uniform(0, 0.8, systems_drawn)
     pairs = []
-    for c in coupling:
+    for c in rng.uniform(0, 0.8, systems_drawn):
         shocks = 0.01 * ((1 - c) * np.eye(units) + c)
         coupled = np.clip(0.5 + systems.var1_series(0.5 * np.eye(units), shocks, length, rng), 0, 1)
         pairs.append((coupled, rng.permuted(coupled, axis=0)))
+    kinds = tuple(zip(*pairs, strict=True))  # all coupled series, all shuffled ones
     scores = {
-        "documents' Φ": tuple(
-            np.array([seed_formulas.compute_integrated_information(p[k].mean(axis=0), clip=False) for p in pairs])
-            for k in (0, 1)
-        ),
-        "minimum bipartition": tuple(
-            minimum_information_bipartition(np.array([np.cov(p[k].T) for p in pairs])).value for k in (0, 1)
-        ),
+        "documents' Φ": [
+            [seed_formulas.compute_integrated_information(series.mean(axis=0), clip=False) for series in kind]
+            for kind in kinds
+        ],
+        "minimum bipartition": [
+            minimum_information_bipartition([np.cov(series.T) for series in kind]).value for kind in kinds
+        ],
     }
     # The means are equal up to the order of summation, which must not decide.
-    return CouplingTrial(
-        coupling, scores, {n: auc(np.round(a, 9), np.round(b, 9), rng) for n, (a, b) in scores.items()}
-    )
+    return {measure: auc(*np.round(both, 9), rng) for measure, both in scores.items()}
 
 
 def table_areas() -> dict[str, float]:
-    """How much of the unit square the documents' phase table leaves out, and how much it claims twice: exact areas."""
+    """The shares of the unit square, exact, that the source plans' phase table leaves out, and that it claims twice."""
     edges = [np.unique([0.0, 1.0, *(edge for box in PHASES.values() for edge in box[axis])]) for axis in (0, 1)]
-    areas = {"without a phase": 0.0, "with two phases": 0.0}  # shares of the unit square
+    areas = {"without a phase": 0.0, "with two phases": 0.0}
     for t0, t1 in zip(edges[0], edges[0][1:], strict=False):
         for o0, o1 in zip(edges[1], edges[1][1:], strict=False):
             t, o = (t0 + t1) / 2, (o0 + o1) / 2
@@ -146,32 +138,34 @@ def table_areas() -> dict[str, float]:
 
 
 def self_reference_sweep(diagonals=(0.0, 0.2, 0.5, 1.0, 1.5, 2.0)) -> dict[float, float]:
-    """μ, the spectral radius of the documents' operator, for other diagonals than their 1.5."""
-    return {d: spectral_radius(circulant_self_reference_operator(diagonal=d)) for d in diagonals}
+    """μ, the spectral radius of the source plans' operator, by its diagonal (theirs is 1.5).
+
+    For a circulant without negative entries it is the sum of a row (Perron and Frobenius): at least the diagonal,
+    whatever the rest.
+    """
+    return {d: float(seed_formulas.circulant_self_reference_operator(d)[0].sum()) for d in diagonals}
 
 
 def basin_centers_that_differ(inputs: int = 20_000, seed: int = 12) -> int:
-    """Of random sets of 1 to 30 answers, those whose basin centre by the documents' recipe is not the median."""
+    """The number of random sets of answers whose basin centre, by the source plans' recipe, is not the median."""
     rng = np.random.default_rng(seed)
     drawn = (rng.lognormal(3, 2, int(rng.integers(1, 31))) for _ in range(inputs))
     return sum(seed_formulas.find_basin_center(values) != float(np.median(values)) for values in drawn)
 
 
-@dataclass(frozen=True)
-class AnalogueTrial:
-    """agreement: how often two answers to one situation name the same event, by the documents' way and by the nearest
-    neighbour (which always agrees with itself, so it is asked again with every score off by a little)."""
+class AnalogueTrial(NamedTuple):
+    """How often two answers to one situation name the same event: drawn as the source plans do, and by the nearest
+    neighbour (which always agrees with itself, so its second answer is to scores that are slightly off)."""
 
     drawn: Reading
     nearest: Reading
-    counts: dict[str, int]
 
 
 def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05, seed: int = 13) -> AnalogueTrial:
     """Is a historical parallel a match? Ask twice about the same situation.
 
-    The documents draw at random from a list for the region (`listed` events, our assumption); the situation does not
-    enter. The nearest neighbour is asked again with its scores off by N(0, noise²). Situations are uniform.
+    The source plans draw at random from a list for the region (`listed` events, our assumption); the situation does not
+    enter. The nearest neighbour's second answer is to scores that are off by N(0, noise²). Situations are uniform.
     """
     rng = np.random.default_rng(seed)
     features = rng.random((situations, len(analogues.FEATURES)))
@@ -179,4 +173,4 @@ def analogue_trial(situations: int = 1000, listed: int = 3, noise: float = 0.05,
     again = np.clip(features + rng.normal(0, noise, features.shape), 0, 1)
     same = sum(analogues.nearest(row)[0].correlate.name == name for row, name in zip(again, names, strict=True))
     drawn = int((rng.integers(listed, size=situations) == rng.integers(listed, size=situations)).sum())
-    return AnalogueTrial(share(drawn, situations), share(same, situations), dict(Counter(names)))
+    return AnalogueTrial(share(drawn, situations), share(same, situations))

@@ -1,7 +1,7 @@
 """Insight 5 on trial: does NCD separate methods of reasoning elevenfold, and answers not at all?
 
-The traces are made up, so that method, wording and rightness vary one at a time; all texts are our own choice.
-Separation is the mean distance between two groups over the mean distance within them: 1 is none.
+The traces are made up, so that method, wording and correctness vary one at a time; all texts are our own. Separation is
+the mean distance between two groups over the mean distance within them: 1 where they are not separated.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from cic.compression import ncd_matrix
 from cic.trials.intervals import Reading
 
-#: Two essays on different subjects with gaps for numbers: what a factor of 11 takes.
+#: Two essays on different subjects, with gaps for numbers: texts this different reach a factor of 11.
 TEMPLATES = (
     "Let x stand for the unknown quantity and translate the statement into an equation. Multiplying x by {a} and "
     "adding {b} has to give {c}. Subtract the constant from both sides to isolate the linear term, then divide by the "
@@ -22,7 +22,7 @@ TEMPLATES = (
     "layer as an L-shaped strip wrapped around the previous figure; counting strips instead of single tiles avoids "
     "double counting at corners. Summing layers until {c} tiles are used up, we reach ring number {x}.",
 )
-#: The other traces: one problem, solved forward or by rounding up and correcting; a sentence a line, in two wordings.
+#: The other traces: one problem, solved forward or by rounding up and correcting; one sentence per line, two wordings.
 PROBLEM = (
     """A depot receives {a} lorries with {b} crates each, and every crate holds {c} tins.
 Of all tins {d} are damaged; how many can be sold?""",
@@ -55,16 +55,14 @@ Leaving out {d} faulty items as well, our final figure is {x}.""",
 
 @dataclass(frozen=True)
 class Separation:
-    """Two groups of texts. texts: the first group, then the second; distances: (n, n) NCDs, the row's text first.
+    """How far two groups of texts are apart.
 
-    within, between: mean NCD of two texts of one group, and of different groups. ratio: between / within, with an
-    interval over texts. commonest: the distance that most pairs have, and the share of pairs that have it.
+    distances: (n, n) NCDs of the first group, then the second, the row's text first. ratio: their mean between the
+    groups / within them, with an interval over texts. commonest: the distance that most pairs have, and the share of
+    pairs that have it.
     """
 
-    texts: tuple[str, ...]
     distances: np.ndarray
-    within: float
-    between: float
     ratio: Reading
     commonest: tuple[float, float]
 
@@ -92,8 +90,8 @@ def traces_trial(texts: int = 20, draws: int = 1000, seed: int = 41) -> dict[str
         "answers only, XZ container": answers,
     }
     return {
-        name: _separation(made, "xz" if name.endswith("container") else "lzma", draws, rng)
-        for name, made in conditions.items()
+        name: _separation(written, "xz" if name.endswith("container") else "lzma", draws, rng)
+        for name, written in conditions.items()
     }
 
 
@@ -106,34 +104,42 @@ def template(rng: np.random.Generator, which: int) -> str:
 def trace(rng: np.random.Generator, method: int, paraphrased: bool = False, right: bool = True) -> str:
     """The problem with numbers of its own, and its solution by one of METHODS.
 
-    Paraphrased: each sentence in either wording, and the problem's two in either order. Wrong: any number of as many
-    digits wherever one was calculated.
+    Paraphrased: each sentence in either wording, and the two of the problem in either order. Not right: in place of
+    each calculated number any other of as many digits.
     """
     a, b, c, d = (int(value) for value in rng.integers((21, 21, 25, 100), (40, 39, 61, 1000)))
     u, v = 40, 40 - b
-    found = {"ab": a * b, "abc": a * b * c, "v": v, "uc": u * c, "auc": a * u * c, "avc": a * v * c, "x": a * b * c - d}
+    results = {
+        "ab": a * b,
+        "abc": a * b * c,
+        "v": v,
+        "uc": u * c,
+        "auc": a * u * c,
+        "avc": a * v * c,
+        "x": a * b * c - d,
+    }
     if not right:
-        found = {name: rng.integers(10 ** (len(str(n)) - 1), 10 ** len(str(n))) for name, n in found.items()}
+        results = {name: rng.integers(10 ** (len(str(n)) - 1), 10 ** len(str(n))) for name, n in results.items()}
     problem, solution = (list(zip(*map(str.splitlines, block), strict=True)) for block in (PROBLEM, METHODS[method]))
     sentences = [problem[k] for k in (rng.permutation(2) if paraphrased else (0, 1))] + solution
     chosen = rng.integers(2, size=len(sentences)) if paraphrased else [0] * len(sentences)
     text = " ".join(wordings[k] for wordings, k in zip(sentences, chosen, strict=True))
-    return text.format(a=a, b=b, c=c, d=d, u=u, **found)
+    return text.format(a=a, b=b, c=c, d=d, u=u, **results)
 
 
 def _separation(texts: list[str], compressor: str, draws: int, rng: np.random.Generator) -> Separation:
     matrix = ncd_matrix(texts, compressor)
     half = len(texts) // 2
     across = np.arange(2 * half)[:, None] // half != np.arange(2 * half) // half
-    same = ~across & ~np.eye(2 * half, dtype=bool)  # a text and itself are no pair
+    same = ~across & ~np.eye(2 * half, dtype=bool)  # a text and itself are not a pair
 
     def mean(weights: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         return ((weights @ (matrix * pairs)) * weights).sum(axis=1) / ((weights @ pairs) * weights).sum(axis=1)
 
-    # Texts are drawn again, not pairs: the pairs of one text stand and fall together.
+    # The resamples are of texts, not of pairs: all pairs of one text depend on each other.
     drawn = np.hstack([rng.multinomial(half, np.full(half, 1 / half), draws) for _ in range(2)]).astype(float)
     within, between = (float(mean(np.ones((1, 2 * half)), pairs)[0]) for pairs in (same, across))
     interval = np.quantile(mean(drawn, across) / mean(drawn, same), (0.025, 0.975)).tolist()
     values, counts = np.unique(matrix[same | across], return_counts=True)
     commonest = float(values[counts.argmax()]), float(counts.max() / counts.sum())
-    return Separation(tuple(texts), matrix, within, between, Reading(between / within, *interval), commonest)
+    return Separation(matrix, Reading(between / within, *interval), commonest)

@@ -188,7 +188,7 @@ def measure(worlds: Histories) -> Measures:
     member = np.arange(MAX_NATIONS) < worlds.nations[:, None]
     mean = (worlds.risks * member[:, None]).sum(axis=2) / np.maximum(worlds.nations, 1)[:, None]
     found["C"] = np.where(some, _causal_power(mean), np.nan)
-    taus = criticality.early_warning_trends(mean, window=0.5, bandwidth=0.1)
+    taus = criticality.early_warning_signals(mean, window=0.5, bandwidth=0.1)[2:]
     for name, tau in zip(("tau variance", "tau autocorrelation"), taus, strict=True):
         found[name] = np.where(some, tau, np.nan)
     found["agreement"] = np.array([_agreement(series) for series in worlds.categories.mean(axis=2)])

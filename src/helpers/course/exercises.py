@@ -95,16 +95,16 @@ def cheapest_cut(answer: float) -> str:
 @_exercise
 def spreads_that_pass(answer: Sequence[float]) -> str:
     """02: two spreads of near-misses with which the pooled figure of insight 4 is reached."""
-    from cic.trials import answers
+    from cic.trials import votes
 
     if not isinstance(answer, Sequence) or isinstance(answer, str) or len(answer) != 2:
         raise _Hint("Two spreads are asked for, such as (0.02, 0.05).")
     spreads = [_number(spread, "0.02") for spread in answer]
     if not all(0 < spread < 1 for spread in spreads):
         raise _Hint("A spread is a share of the truth, above 0 and below 1.")
-    cut = answers.pooled(spreads)
+    cut = votes.pooled_reduction(spreads)
     said = f"With near-misses of {spreads[0]:.1%} and {spreads[1]:.1%} the pooled error falls by {cut:.1%}"
-    if cut < answers.CLAIM:
+    if cut < votes.CLAIM:
         raise _Hint(f"{said}, not by 92.1 %. Which way does it move when you change one of them?")
     return f"{said}. The claim holds where all near-misses are narrow: a property of the answers, not of the method."
 

@@ -9,11 +9,11 @@ from matplotlib.patches import Patch, Rectangle
 
 from cic.criticality import PHASES, classify_phase
 from cic.systems import ISING_CRITICAL_TEMPERATURE
-from cic.trials.answers import CENTRE, CLAIM, SPREADS, VOTE, AnswersTrial
-from cic.trials.documents import CouplingTrial, GeneratorTrial
+from cic.trials.documents import GeneratorTrial
 from cic.trials.intervals import Reading
 from cic.trials.traces import Separation
 from cic.trials.transitions import FoldTrial, IsingTrial, detrended
+from cic.trials.votes import CENTRE, CLAIM, SPREADS, VOTE, VoteTrial
 from helpers.plots.style import (
     BLUE,
     GREEN,
@@ -93,23 +93,21 @@ def lattices(snapshots: np.ndarray, temperatures: Sequence[float]) -> Figure:
 def ising_curves(trial: IsingTrial) -> Figure:
     """Integration and entropy by temperature, and the framework's imbalance beside the susceptibility."""
     figure, (left, right) = new_axes(2)
-    curves = trial.curves
     for axes, name, look, label in (
         (left, "phi", LOOKS[BLUE], "Φ: total correlation of a square (bits)"),
         (left, "entropy", LOOKS[ORANGE], "H: its entropy (share of 4 bits)"),
         (right, "susceptibility", LOOKS[GREEN], "susceptibility"),
         (right, "imbalance", LOOKS[RED], "imbalance |dΦ/dT − λ·dH/dT|"),
     ):
-        mean = curves[name].mean(axis=0)
+        mean = trial.curves[name].mean(axis=0)
         mean = mean / mean.max() if axes is right else mean
         axes.plot(trial.temperatures, mean, color=look.colour, linestyle=look.line, label=label)
     left.set(title="Heated: order is lost", ylabel="Φ (bits), H (share of 4 bits)")
     right.set(title="Where each is largest", ylabel="share of its own maximum")
     for axes in (left, right):
-        # Not through the legend.
-        axes.axvline(ISING_CRITICAL_TEMPERATURE, ymax=0.72, color=GREY, linestyle="--", label="exact $T_c$")
-        axes.set_xlabel("temperature (coupling = 1)")
-        axes.set(ylim=(-0.03, 1.5), yticks=np.linspace(0, 1, 6))
+        line = {"ymax": 0.72, "color": GREY, "linestyle": "--"}  # ends below the legend
+        axes.axvline(ISING_CRITICAL_TEMPERATURE, label="exact $T_c$", **line)
+        axes.set(xlabel="temperature (coupling = 1)", ylim=(-0.03, 1.5), yticks=np.linspace(0, 1, 6))
         axes.legend(fontsize=SMALL, loc="upper left")
     return figure
 
@@ -118,18 +116,13 @@ def ising_curves(trial: IsingTrial) -> Figure:
 def coarse_graining(micro: np.ndarray, macro: np.ndarray, micro_bits: float, macro_bits: float) -> Figure:
     """Transition matrices of the states and of the best macro-states, with their effective information."""
     figure, columns = new_axes(2, width=7, height=3.1)
-    for axes, matrix, name, bits in (
-        (columns[0], micro, "States", micro_bits),
-        (columns[1], macro, "Macro-states", macro_bits),
-    ):
+    shown = ((micro, "State", micro_bits), (macro, "Macro-state", macro_bits))
+    for axes, (matrix, name, bits) in zip(columns, shown, strict=True):
         image = axes.imshow(matrix, cmap=SEQUENTIAL, vmin=0, vmax=1)
         for (i, j), p in np.ndenumerate(matrix):
             axes.text(j, i, f"{p:.2f}", ha="center", va="center", color="white" if p > 0.6 else "black", fontsize=9)
-        axes.set(
-            title=f"{name}: {bits:.3f} bits", xlabel=f"{name.lower()[:-1]} next", ylabel=f"{name.lower()[:-1]} now"
-        )
-        axes.set_xticks(range(len(matrix)))
-        axes.set_yticks(range(len(matrix)))
+        axes.set(title=f"{name}s: {bits:.3f} bits", xlabel=f"{name.lower()} next", ylabel=f"{name.lower()} now")
+        axes.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
         axes.grid(False)
     figure.colorbar(image, ax=columns, label="probability")
     return figure
@@ -175,9 +168,8 @@ def phase_map(states: np.ndarray | None = None) -> Figure:
                 o, t = inside[np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()]
                 axes.text(grid[t], grid[o], name[0], ha="center", va="center", weight="bold")
     if states is not None:
-        table.plot(
-            *np.transpose(states), ".", color="black", markersize=1.5, alpha=0.5, label=f"{len(states):,} examples"
-        )
+        points = {"color": "black", "markersize": 1.5, "alpha": 0.5, "label": f"{len(states):,} examples"}
+        table.plot(*np.transpose(states), ".", **points)
         table.legend(loc="upper right", fontsize=SMALL, markerscale=5)
     table.set(title="The documents' table", ylabel="order (0 to 1)", xlim=(0, 1), ylim=(0, 1))
     total.set(title="Every point has one phase")
@@ -192,21 +184,16 @@ def phase_map(states: np.ndarray | None = None) -> Figure:
 
 
 @styled
-def phi_on_trial(generator: GeneratorTrial, coupling: CouplingTrial) -> Figure:
+def phi_on_trial(generator: GeneratorTrial, coupling: Mapping[str, Reading]) -> Figure:
     """The documents' Φ before it is clipped, and whether two measures tell coupled from shuffled systems."""
     figure, (left, right) = new_axes(2)
     left.hist(generator.phi_raw, bins=40, color=BLUE)
     left.axvspan(0, 1, color=ORANGE, alpha=0.25, label="what clipping leaves alone")
     left.axvline(1, color=RED, linestyle="--", label="clipped to 1.000")
-    left.set(
-        title="The documents' Φ over their data",
-        xlabel="Φ before clipping (no unit)",
-        ylabel="examples",
-        xlim=(0, None),
-    )
-    left.set_ylim(top=1.3 * left.get_ylim()[1])
+    left.set(title="The documents' Φ over their data", xlabel="Φ before clipping (no unit)", ylabel="examples")
+    left.set(xlim=(0, None), ylim=(None, 1.3 * left.get_ylim()[1]))
     left.legend()
-    _bars(right, coupling.auc, {"documents' Φ": RED})
+    _bars(right, coupling, {"documents' Φ": RED})
     _mark_chance(right)
     right.set(title="Does it see coupling?", xlabel="AUC, coupled against shuffled (more is better)", xlim=(0, 1.12))
     return figure
@@ -231,21 +218,19 @@ def fold_examples(trial: FoldTrial, shown: int = 3) -> Figure:
     """Series that approach a fold, and series that take the same road without losing stability; below, what is left of
     the first of each without its drift. Noise makes a heavy picture: a tenth of the observations, and no soft edges."""
     figure, axes = new_axes(2, rows=2, height=3.6, sharex=True, sharey="row")
-    for column, series, title, colour in (
-        (0, trial.approaching, "Approaching a fold", RED),
-        (1, trial.quiet, "The same drift, as stable as before", BLUE),
-    ):
-        axes[column].plot(np.arange(0, series.shape[1], 10), series[:shown, ::10].T, color=colour, linewidth=0.8)
-        axes[column].set_title(title)
-        axes[column + 2].plot(detrended(series[0]), color=colour, linewidth=0.6, antialiased=False)
-        axes[column + 2].set_xlabel("time (observations)")
+    kinds = ((trial.approaching, "Approaching a fold", RED), (trial.quiet, "The same drift, as stable as before", BLUE))
+    for above, below, (series, title, colour) in zip(axes[:2], axes[2:], kinds, strict=True):
+        above.plot(np.arange(0, series.shape[1], 10), series[:shown, ::10].T, color=colour, linewidth=0.8)
+        above.set_title(title)
+        below.plot(detrended(series[0]), color=colour, linewidth=0.6, antialiased=False)
+        below.set_xlabel("time (observations)")
     axes[0].set_ylabel("state (units' mean)")
     axes[2].set_ylabel("… one, without drift")
     return figure
 
 
 @styled
-def answers_on_trial(trial: AnswersTrial) -> Figure:
+def answers_on_trial(trial: VoteTrial) -> Figure:
     """What each regime makes of the claim, and how the near-misses' spread decides."""
     figure, (left, right) = new_axes(2, height=3.9)
     shown = trial.regimes[:5]
@@ -268,12 +253,8 @@ def answers_on_trial(trial: AnswersTrial) -> Figure:
     right.plot(spread, value, "o-", color=BLUE, label=CENTRE)
     right.axhline(CLAIM, color=RED, linestyle="--", label="claimed: 0.921")
     right.axvline(5, color=GREY, linestyle=":", label="the clusters' gap: 5 %")
-    right.set(
-        title="The near-misses' spread decides",
-        xlabel="spread of the near-misses (%)",
-        ylabel="share of the error that is cut",
-    )
-    right.set_ylim(0, 1.05)
+    right.set(title="The near-misses' spread decides", xlabel="spread of the near-misses (%)")
+    right.set(ylabel="share of the error that is cut", ylim=(0, 1.05))
     right.legend(fontsize=SMALL)
     return figure
 
@@ -298,7 +279,7 @@ def traces_on_trial(trial: Mapping[str, Separation]) -> Figure:
 
 
 @styled
-def confidence_on_trial(trial: AnswersTrial) -> Figure:
+def confidence_on_trial(trial: VoteTrial) -> Figure:
     """Confidence beside what came true, regime by regime."""
     figure, (axes,) = new_axes(width=8)
     for place, result in enumerate(trial.regimes):
@@ -308,11 +289,8 @@ def confidence_on_trial(trial: AnswersTrial) -> Figure:
         axes.plot(right, place, "D", color=ORANGE, label=None if place else "share right")
     axes.axvline(0.95, color=RED, linestyle="--", label="cap 0.95")
     name_rows(axes, [result.regime.name for result in trial.regimes])
-    axes.set(
-        title="A cap bounds the number, not the error",
-        xlabel="confidence, and share right (0 to 1)",
-        xlim=(-0.03, 1.03),
-    )
+    axes.set(title="A cap bounds the number, not the error", xlim=(-0.03, 1.03))
+    axes.set_xlabel("confidence, and share right (0 to 1)")
     axes.legend(loc="upper left", ncols=3, bbox_to_anchor=(0, -0.16))
     return figure
 

@@ -1,8 +1,8 @@
 """Insights 4 and 6 on trial: does the value cluster beat a majority vote by 92.1 %, and does the cap tame confidence?
 
-Questions are simulated, so that their truth is known. Our own choices: truth and answers are whole numbers, the truth
-100 to 999; garbage is one of the 30 mistakes that a question invites, uniform from 0 to three times the truth but for
-5 % around it: unrelated to the truth, yet able to agree, and so to outvote it.
+Questions are simulated, so that their truth is known. Our own choices: truth and answers are whole numbers, and the
+truth is 100 to 999. Garbage is one of the 30 mistakes that a question invites, uniform from 0 to three times the truth
+without the 5 % around it: it has nothing to do with the truth, yet can agree, and so outvote it.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ METHODS: dict[str, Callable[[np.ndarray], float]] = {
 
 @dataclass(frozen=True)
 class Regime:
-    """How many of a question's answers are the truth, near it (truth·(1 + sigma·N(0, 1))) and garbage.
+    """A mix of answers: how many are the truth, near it (truth·(1 + sigma·N(0, 1))) and garbage.
 
     attractor: all garbage is one mistake·(1 + attractor·N(0, 1)), instead of any of the question's mistakes.
     """
@@ -65,28 +65,23 @@ SPREADS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25)
 
 @dataclass(frozen=True)
 class RegimeResult:
-    """One regime. truth: (questions,); answers: (questions, 11), as shuffled; the dicts are by method.
+    """What one regime makes of each method, and of the cluster's confidence.
 
-    errors: relative, at most 2, (questions,); error: their mean. wrong: the share of questions whose answer, rounded,
-    is not the truth. reduction: 1 − error / the majority vote's, of the others, with an interval over questions; NaN
-    if the vote makes no error. confidence: (questions,), the cluster's; judged by whether cluster-then-vote is right.
+    wrong: method → share of questions whose answer, rounded, is not the truth. reduction: method → 1 − its mean error /
+    the majority vote's, with an interval over questions; NaN if the vote makes no error. The confidence is judged by
+    whether cluster-then-vote is right.
     """
 
     regime: Regime
-    truth: np.ndarray
-    answers: np.ndarray
-    errors: dict[str, np.ndarray]
-    error: dict[str, float]
     wrong: dict[str, Reading]
     reduction: dict[str, Reading]
-    confidence: np.ndarray
     mean_confidence: float
     calibration_error: float
     brier: float
 
 
 @dataclass(frozen=True)
-class AnswersTrial:
+class VoteTrial:
     """Each of REGIMES, and the cluster centre's reduction: for each of SPREADS, and pooled over CONDITIONS.
 
     seeds: (seeds,), the pooled one on new questions each; reached: how many of them reach the claim.
@@ -99,11 +94,12 @@ class AnswersTrial:
     reached: int
 
 
-def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> AnswersTrial:
-    """Answer `trials` simulated questions a regime by vote, by cluster and by mode, and judge the cluster's confidence.
+def vote_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> VoteTrial:
+    """Answer `trials` questions per regime by vote, by cluster and by mode, and judge the cluster's confidence.
 
     The centre is the best cluster's median; the mean stands beside it, as it makes a wrong answer of right ones.
-    Confidence is the cluster's share of the answers times its cohesion, capped at 0.95: ours, the documents give none.
+    Confidence is the cluster's share of the answers times its cohesion, capped at 0.95: our own choice, as the source
+    plans give no formula.
     """
     rng = np.random.default_rng(seed)
     regimes = tuple(_regime_result(regime, trials, rng) for regime in REGIMES)
@@ -111,10 +107,10 @@ def answers_trial(trials: int = 1000, seeds: int = 30, seed: int = 40) -> Answer
     first, *others = [_pooled_errors(CONDITIONS, trials, rng) for _ in range(seeds + 1)]
     again = np.array([_reduction(errors, axis=0) for errors in others])
     estimates = tuple(resampled(errors, _reduction, rng) for errors in (*spread, first))
-    return AnswersTrial(regimes, estimates[:-1], estimates[-1], again, int((again >= CLAIM).sum()))
+    return VoteTrial(regimes, estimates[:-1], estimates[-1], again, int((again >= CLAIM).sum()))
 
 
-def pooled(spreads: Sequence[float], trials: int = 300, seed: int = 1) -> float:
+def pooled_reduction(spreads: Sequence[float], trials: int = 300, seed: int = 1) -> float:
     """The cluster centre's reduction, pooled as over CONDITIONS, with near-misses of these spreads."""
     rng = np.random.default_rng(seed)
     return float(_reduction(_pooled_errors(_conditions(spreads), trials, rng), axis=0))
@@ -160,14 +156,13 @@ def _regime_result(regime: Regime, trials: int, rng: np.random.Generator) -> Reg
     truth, answers = draw_answers(regime, trials, rng)
     given = {name: np.array([answer(row) for row in answers]) for name, answer in METHODS.items()}
     errors = {name: _relative(answer, truth) for name, answer in given.items()}
-    error = {name: float(values.mean()) for name, values in errors.items()}
     wrong = {name: share((np.rint(answer) != truth).sum(), trials) for name, answer in given.items()}
     pairs = {name: np.column_stack([errors[name], errors[MAJORITY]]) for name in errors if name != MAJORITY}
     reduction = {name: resampled(pair, _reduction, rng) for name, pair in pairs.items()}
-    if not error[MAJORITY]:
+    if not errors[MAJORITY].any():
         reduction = dict.fromkeys(pairs, Reading(np.nan, np.nan, np.nan))
     clusters = [best_cluster(row) for row in answers]
     strength = np.array([len(cluster) / answers.shape[1] * cohesion(cluster) for cluster in clusters])
     confidence, right = epistemic_bound(strength, months=0), errors[VOTE] == 0
     judged = float(confidence.mean()), expected_calibration_error(confidence, right), brier_score(confidence, right)
-    return RegimeResult(regime, truth, answers, errors, error, wrong, reduction, confidence, *judged)
+    return RegimeResult(regime, wrong, reduction, *judged)
