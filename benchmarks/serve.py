@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from elle.base import paths, storage
+from elle.base import machine, paths, storage
 from elle.briefings import dataset
 from elle.serving import deployments, server
 from elle.serving.answers import schema_of
@@ -38,6 +38,14 @@ add_cli_args(parser)
 for arguments in json.loads(sys.argv[1]):
     main(parser.parse_args(arguments))
 """
+
+
+def newest() -> str:
+    """The id of the newest run that has trained."""
+    trained = sorted(paths.runs().glob("*/manifests/05_train.json"), key=lambda path: path.stat().st_mtime)
+    if not trained:
+        sys.exit("error: no run has trained a model yet: elle run nano")
+    return trained[-1].parent.parent.name
 
 
 def rows_of(model: str, count: int, folder: Path) -> list[dict]:
@@ -108,7 +116,7 @@ def bench(
         arguments += ["--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "50,95"]
         arguments += ["--result-dir", str(folder), "--result-filename", f"{level}-{held}.json"]
         all_arguments.append(arguments)
-    python = sys.executable if server.has_gpu() else str(paths.server_python())
+    python = sys.executable if machine.has_gpu() else str(paths.server_python())
     command, variables = [python, "-c", BENCH, json.dumps(all_arguments)], os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -138,7 +146,7 @@ def main() -> int:
     parser.add_argument("--concurrencies", default="1,4,16,32")
     parser.add_argument("--picture", type=Path, help="where to draw vLLM's own benchmark")
     arguments = parser.parse_args()
-    model = arguments.model or deployments.newest()
+    model = arguments.model or newest()
     weights, _ = deployments.resolve(model)
     levels = [int(text) for text in arguments.concurrencies.split(",")]
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:

@@ -148,10 +148,12 @@ def growth(sizes: tuple[int, int] = (250_000, 990_000)) -> list[dict]:
 
 def serve(count: int, model: str | None) -> dict:
     """`count` briefings asked for at concurrency 32 under constraint; the server is killed once on the way."""
+    from serve import newest
+
     from elle.serving import deployments, server
     from elle.serving.answers import Verdicts, collect, schema_of
 
-    weights, _ = deployments.resolve(model or deployments.newest())
+    weights, _ = deployments.resolve(model or newest())
     asked = [dataset.row("basic", 77, index) for index in range(count)]
     verdicts, killed, latency = Verdicts(), threading.Event(), []
     with tempfile.TemporaryDirectory(prefix="elle-") as folder:

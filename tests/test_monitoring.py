@@ -162,14 +162,11 @@ def test_requests_tokens_seconds_verdicts_and_the_price_are_shown(row):
         fetched(url)
 
 
-def test_a_taken_port_is_named():
-    with Exporter(0) as exporter, pytest.raises(ElleError, match=f"port {exporter.port} cannot be used"):
-        Exporter(exporter.port)
-
-
-def test_it_is_out_of_reach_for_others():
+def test_a_taken_port_is_named_and_others_cannot_reach_it():
     with Exporter(0) as exporter:
         assert exporter._http.server_address[0] == "127.0.0.1"
+        with pytest.raises(ElleError, match=f"port {exporter.port} cannot be used"):
+            Exporter(exporter.port)
 
 
 def test_evaluate_counts_what_it_asks(small_data, tmp_path, row):

@@ -1,12 +1,12 @@
 """What a briefing costs by an API, on a machine that is always on, and on one that comes when asked; and from which
 volume on the one is cheaper than the other. docs/costs.md says what it rests on.
 
-Units: dollars; seconds of a whole machine (all its GPUs); briefings a month of 730 hours; tokens of any tokenizer.
+Units: dollars; seconds of a whole machine (all its GPUs); briefings per month of 730 hours; tokens of any tokenizer.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
+from elle.base.tables import aligned
 from elle.base.yaml_files import config_table
-from elle.evaluation.cost import Price
 from elle.plan import hardware, models
 
-#: Hours of a month, 365 · 24 / 12.
+#: Hours of a month: 365 · 24 / 12.
 HOURS = 730
 #: Share of the bound below that a server reaches, lowest and highest to be expected: writing one briefing (vLLM on one
 #: A100 was seen at 77 % of its memory's bandwidth), and with as many at once as its memory holds.
@@ -29,7 +29,7 @@ EFFICIENCY = {"alone": (0.5, 0.8), "full": (0.3, 0.6)}
 MEMORY, AT_ONCE = 0.9, 256
 #: GPUs of one machine.
 COUNTS = (1, 2, 4, 8)
-#: The volumes of the table, briefings a month.
+#: The volumes of the table, briefings per month.
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
 
 
@@ -46,13 +46,13 @@ class Assumptions:
     model: str = "qwen2.5-7b"  # what is served (configs/models.yaml)
     gpu: str = "h100"  # the GPU that is always on (configs/gpus.yaml)
     gpus: int = 0  # how many of it; 0: as few as hold the model
-    price: float = 0.0  # dollars of its GPU-hour; 0: ELLE_GPU_PRICE, else list price
-    alone: float = 0.0  # tokens a second that a machine writes of one briefing; 0: by its bandwidth
+    price: float = 0.0  # dollars per GPU-hour; 0: ELLE_GPU_PRICE, else list price
+    alone: float = 0.0  # tokens per second that a machine writes of one briefing; 0: by its bandwidth
     full: float = 0.0  # the same with as many briefings at once as it holds; 0: by bandwidth and speed
     utilisation: float = 1.0  # share of its hours that an always-on machine is given work
     cold_start: float = 35.0  # seconds until a serverless worker has started
     idle: float = 60.0  # seconds that it stays after its last briefing
-    together: int = 1  # briefings that are asked for at once
+    together: int = 1  # briefings per request
     training: float = 0.0  # dollars that the training cost
     months: float = 12.0  # months over which the training is paid off
 
@@ -63,7 +63,8 @@ class Assumptions:
             value, low, high = getattr(self, name), least.get(name, 0), most.get(name, 1e12)
             if not (isinstance(value, int | float) and low <= value <= high):
                 raise ElleError(f"{name} is {value}", where="assumptions of the costs", fix=f"from {low:g} to {high:g}")
-        seconds(self, self.gpu, self.always_on().count)
+        machine = self.always_on()
+        seconds(self, machine.name, machine.count)
 
     @classmethod
     def given(cls, values: Mapping[str, str]) -> "Assumptions":
@@ -82,14 +83,14 @@ class Assumptions:
             raise ElleError(f"not a number: {error}", where="elle costs -p", fix="such as 400") from error
 
     def shape(self) -> models.Model:
-        found = models.find(self.model)
-        if found is None:
+        if (model := models.find(self.model)) is None:
             raise unknown("model", self.model, models.model_names(), where="configs/models.yaml")
-        return found
+        return model
 
     def always_on(self) -> hardware.Hardware:
-        found = hardware.find(self.gpu, self.gpus or 1, price=self.price or None)
-        return found if self.gpus else replace(found, count=_fewest(self, self.gpu))
+        price = self.price or None
+        name = hardware.find(self.gpu, price=price).name
+        return hardware.find(name, self.gpus or _fewest(self, name, COUNTS), price=price)
 
 
 def _at_once(a: Assumptions, gpu: str, count: int) -> int:
@@ -99,17 +100,17 @@ def _at_once(a: Assumptions, gpu: str, count: int) -> int:
     return max(0, min(AT_ONCE, math.floor(room / (model.kv_cache_bytes() * (a.tokens_in + a.tokens_out)))))
 
 
-def _fewest(a: Assumptions, gpu: str, counts: Iterable[int] = COUNTS) -> int:
+def _fewest(a: Assumptions, gpu: str, counts: Sequence[int]) -> int:
     """The fewest GPUs of one machine that hold the model and a briefing.
 
     Raises:
         ElleError: not even the most do.
     """
-    if found := next((count for count in counts if _at_once(a, gpu, count)), 0):
-        return found
-    raise ElleError(
-        f"{a.model} does not fit {max(counts)} x {gpu}", where="assumptions of the costs", fix="name a larger GPU"
-    )
+    for count in counts:
+        if _at_once(a, gpu, count):
+            return count
+    what = f"{a.model} does not fit {max(counts)} x {gpu}"
+    raise ElleError(what, where="assumptions of the costs", fix="name a larger GPU")
 
 
 def seconds(a: Assumptions, gpu: str, count: int) -> dict[str, tuple[float, float]]:
@@ -133,20 +134,19 @@ def seconds(a: Assumptions, gpu: str, count: int) -> dict[str, tuple[float, floa
         read = weights / at_once + cache * (a.tokens_in + a.tokens_out / 2)
         return a.tokens_out * read / bandwidth + compute
 
-    stated = {"alone": a.alone, "full": a.full}
-    bounds = {"alone": bound(1), "full": bound(batch)}
-    return {
-        name: (a.tokens_out / stated[name],) * 2 if stated[name] else tuple(bounds[name] / e for e in (high, low))
-        for name, (low, high) in EFFICIENCY.items()
-    }
+    ends = {}
+    for name, stated, at_once in (("alone", a.alone, 1), ("full", a.full, batch)):
+        low, high = EFFICIENCY[name]
+        ends[name] = (a.tokens_out / stated,) * 2 if stated else (bound(at_once) / high, bound(at_once) / low)
+    return ends
 
 
 @dataclass(frozen=True)
 class PerBriefing:
     """An API: every briefing costs the same.
 
-    As of the two others: `monthly` gives the dollars of a month with `volume` briefings (above 0), and `break_even` the
-    lowest volume a month at which a briefing costs no more than `dollars`: 0 for every volume, None for none.
+    As the two others, it has `monthly`, the dollars of a month with `volume` briefings (above 0), and `break_even`, the
+    lowest volume per month at which a briefing costs no more than `dollars`: 0 for every volume, None for none.
     """
 
     dollars: float
@@ -160,7 +160,7 @@ class PerBriefing:
 
 @dataclass(frozen=True)
 class AlwaysOn:
-    """Machines that are paid for every hour, as many as the volume needs; fixed: dollars a month besides."""
+    """Machines that are paid for every hour, as many as the volume needs; fixed: dollars per month besides."""
 
     hourly: float
     seconds: float
@@ -169,11 +169,11 @@ class AlwaysOn:
 
     @property
     def capacity(self) -> float:
-        """Briefings a month of one machine."""
+        """Briefings per month of one machine."""
         return HOURS * 3600 * self.utilisation / self.seconds
 
     def saturated(self) -> float:
-        """Dollars a briefing of a machine that is given work all the time it is said to be."""
+        """Dollars per briefing of a machine that is given work in all of `utilisation`."""
         return self.hourly * HOURS / self.capacity
 
     def monthly(self, volume: ArrayLike) -> NDArray:
@@ -204,23 +204,23 @@ class Serverless:
     fixed: float = 0.0
 
     def monthly(self, volume: ArrayLike) -> NDArray:
-        """A request keeps the first worker awake for its work and the idle time, D seconds. At a rate of r requests a
+        """A request keeps the first worker awake for its work and the idle time, D seconds. At a rate of r requests per
         second it is awake for a share 1 − e^(−rD) of the time, and a share e^(−rD) of requests finds it asleep and pays
         its start (the busy periods of an M/D/∞ queue; Takács 1962). Beyond what one worker can do, as many as the work
         needs are awake, and always full."""
-        each = np.asarray(volume, float) / (HOURS * 3600)  # briefings a second
+        each = np.asarray(volume, float) / (HOURS * 3600)  # briefings per second
         rate = each / self.together
         held = rate * (self.alone + (self.together - 1) * self.full + self.idle)
         awake = np.maximum(-np.expm1(-held), each * self.full)
         return self.fixed + self.per_second * HOURS * 3600 * (awake + rate * np.exp(-held) * self.cold_start)
 
     def isolated(self) -> float:
-        """Dollars a briefing where requests are so rare that each finds no worker."""
+        """Dollars per briefing where requests are so rare that each finds no worker."""
         work = self.alone + (self.together - 1) * self.full
         return self.per_second * (self.cold_start + work + self.idle) / self.together
 
     def saturated(self) -> float:
-        """Dollars a briefing where workers are always full."""
+        """Dollars per briefing where workers are always full."""
         return self.per_second * self.full
 
     def break_even(self, dollars: float) -> float | None:
@@ -229,7 +229,7 @@ class Serverless:
         def over(log: float) -> float:
             return math.log(float(self.monthly(math.exp(log))) / (dollars * math.exp(log)))
 
-        low, high = 0.0, math.log(1e12)  # dollars a briefing fall with the volume
+        low, high = 0.0, math.log(1e12)  # dollars per briefing fall with the volume
         return 0.0 if over(low) <= 0 else None if over(high) > 0 else math.exp(brentq(over, low, high, xtol=1e-9))
 
 
@@ -249,23 +249,19 @@ class Option:
     def ends(self) -> tuple[Curve, Curve]:
         return self.low, self.high
 
-    def per_briefing(self, volume: float) -> tuple[float, float]:
-        """Dollars a briefing, lowest and highest, at so many a month. (A slow worker is awake for longer and starts
+    def per_briefing(self, volume: float) -> list[float]:
+        """Dollars per briefing, lowest and highest, at so many per month. (A slow worker is awake for longer and starts
         less often: the slow end of a serverless option may be the cheaper one.)"""
-        low, high = sorted(float(end.monthly(volume)) / volume for end in self.ends)
-        return low, high
+        return sorted(float(end.monthly(volume)) / volume for end in self.ends)
 
-    def break_even(self, dollars: float) -> tuple[float | None, float | None]:
-        """The volume a month from which on it costs no more than `dollars` a briefing, lowest and highest; None: there
-        is none."""
-        low, high = sorted(
-            (end.break_even(dollars) for end in self.ends), key=lambda at: math.inf if at is None else at
-        )
-        return low, high
+    def break_even(self, dollars: float) -> list[float | None]:
+        """The volume per month from which on it costs no more than `dollars` per briefing, lowest and highest; None: at
+        no volume."""
+        return sorted((end.break_even(dollars) for end in self.ends), key=lambda at: math.inf if at is None else at)
 
 
 def api(a: Assumptions, name: str) -> float:
-    """Dollars a briefing by the API of that name, at its list price.
+    """Dollars per briefing by the API of that name, at its list price.
 
     Raises:
         ElleError: there is no such API in configs/prices.yaml.
@@ -274,37 +270,32 @@ def api(a: Assumptions, name: str) -> float:
     if name not in listed:
         raise unknown("API", name, listed, where="configs/prices.yaml")
     row = listed[name]
-    price = Price(row["tokens_in"], row["tokens_out"])
-    return (price.tokens_in * a.tokens_in + price.tokens_out * a.tokens_out) * row.get("tokens", 1) / 1e6
+    return (row["tokens_in"] * a.tokens_in + row["tokens_out"] * a.tokens_out) * row.get("tokens", 1) / 1e6
 
 
 def options(a: Assumptions = Assumptions()) -> list[Option]:
     """What there is to choose from: the APIs, the always-on machine, and each class of serverless workers."""
     prices, fixed = config_table("prices"), a.training / a.months
-    found = [Option(row["title"], "api", *(PerBriefing(api(a, name)),) * 2) for name, row in prices["apis"].items()]
+    ways = [Option(row["title"], "api", *(PerBriefing(api(a, name)),) * 2) for name, row in prices["apis"].items()]
     machine = a.always_on()
-    times = seconds(a, a.gpu, machine.count)["full"]
-    ends = (
-        AlwaysOn(hourly, each, a.utilisation, fixed)
-        for hourly, each in zip(hardware.hourly(machine), times, strict=True)
-    )
-    found.append(Option(f"always on: {machine}", "always on", *ends))
+    ends = zip(hardware.hourly(machine), seconds(a, machine.name, machine.count)["full"], strict=True)
+    low, high = (AlwaysOn(hourly, each, a.utilisation, fixed) for hourly, each in ends)
+    ways.append(Option(f"always on: {machine}", "always on", low, high))
     for row in prices["serverless"].values():
         counts = [count for count in COUNTS if count <= row["gpus"] and _at_once(a, row["like"], count)]
         if not counts:
             continue
-        count = counts[0]
-        times = seconds(a, row["like"], count)
-        ends = (
-            Serverless(count * row["per_second"], alone, full, a.cold_start, a.idle, a.together, fixed)
+        dollars, times = counts[0] * row["per_second"], seconds(a, row["like"], counts[0])
+        low, high = (
+            Serverless(dollars, alone, full, a.cold_start, a.idle, a.together, fixed)
             for alone, full in zip(times["alone"], times["full"], strict=True)
         )
-        found.append(Option(f"serverless: {count} x {row['title']}", "serverless", *ends))
-    return found
+        ways.append(Option(f"serverless: {counts[0]} x {row['title']}", "serverless", low, high))
+    return ways
 
 
 def measured_tokens(run: Path | str) -> dict[str, float]:
-    """What a run's own outputs say: tokens_in and tokens_out, the means a briefing of its trained model, by that
+    """What a run's own outputs say: tokens_in and tokens_out, the means per briefing of its trained model, by that
     model's tokenizer; and tokens_per_second, the highest throughput that notebook 08 saw.
 
     Raises:
@@ -323,66 +314,60 @@ def measured_tokens(run: Path | str) -> dict[str, float]:
 
 
 def sizes(run: Path | str) -> dict[str, dict[str, float]]:
-    """Tokens of a briefing as `Assumptions` takes them: the documents', and a run's own if it has outputs."""
-    found = {"the documents' briefing": {each.name: each.default for each in fields(Assumptions)[:2]}}
+    """Tokens of a briefing as `Assumptions` takes them: the source plans', and a run's own if it has outputs."""
+    tokens = {"the documents' briefing": {each.name: each.default for each in fields(Assumptions)[:2]}}
     if (Path(run) / "outputs" / "tuned.jsonl").exists():
         own = measured_tokens(run)
-        found["this run's briefing"] = {name: own[name] for name in ("tokens_in", "tokens_out")}
-    return found
+        tokens["this run's briefing"] = {name: own[name] for name in ("tokens_in", "tokens_out")}
+    return tokens
 
 
 def compare_costs(a: Assumptions = Assumptions()) -> dict[str, Any]:
-    """The whole comparison as one JSON value. Each option: dollars a briefing at VOLUMES, when its machines are always
-    full and, serverless, when each request finds none awake; and its break-even with each API, briefings a month (null:
-    at no volume). Everything as low and high."""
+    """The whole comparison as one JSON value. Each option: dollars per briefing at VOLUMES, when its machines are
+    always full and, serverless, when each request finds none awake; and its break-even with each API, briefings per
+    month (null: at no volume). Everything as low and high."""
     prices, machine = config_table("prices"), a.always_on()
     apis = {row["title"]: api(a, name) for name, row in prices["apis"].items()}
-
-    def ends(values: Iterable[float | None]) -> dict[str, float | None]:
-        return dict(zip(("low", "high"), (each and float(f"{each:.6g}") for each in values), strict=True))
-
-    found = []
+    rows = []
     for option in options(a):
-        row = {
-            "option": option.name,
-            "kind": option.kind,
-            "dollars_a_briefing": {str(volume): ends(option.per_briefing(volume)) for volume in VOLUMES},
-        }
+        volumes = {str(volume): _ends(option.per_briefing(volume)) for volume in VOLUMES}
+        row = {"option": option.name, "kind": option.kind, "dollars_a_briefing": volumes}
         if option.kind != "api":
-            row["full"] = ends(sorted(each.saturated() for each in option.ends))
-            row["break_even"] = {title: ends(option.break_even(price)) for title, price in apis.items()}
+            row["full"] = _ends(sorted(each.saturated() for each in option.ends))
+            row["break_even"] = {title: _ends(option.break_even(price)) for title, price in apis.items()}
         if option.kind == "serverless":
-            row["isolated"] = ends(sorted(each.isolated() for each in option.ends))
-        found.append(row)
+            row["isolated"] = _ends(sorted(each.isolated() for each in option.ends))
+        rows.append(row)
     return {
-        "assumptions": {each.name: getattr(a, each.name) for each in fields(a)},
+        "assumptions": asdict(a),
         "machine": str(machine),
-        "hourly": ends(hardware.hourly(machine)),
-        "options": found,
+        "hourly": _ends(hardware.hourly(machine)),
+        "options": rows,
         "documents": prices["documents"],
         "rests_on": cost_basis(a),
     }
 
 
+def _ends(values: Iterable[float | None]) -> dict[str, float | None]:
+    return dict(zip(("low", "high"), (each and float(f"{each:.6g}") for each in values), strict=True))
+
+
 def cost_basis(a: Assumptions) -> list[str]:
     """What the figures rest on, a line each."""
     prices, machine = config_table("prices"), a.always_on()
-    (slow, fast), (slow_full, fast_full) = (EFFICIENCY[name] for name in ("alone", "full"))
-    speeds = {
-        "alone": f"{slow:.0%} to {fast:.0%} of the memory's bandwidth",
-        "full": f"{slow_full:.0%} to {fast_full:.0%} of what bandwidth and bf16 peak allow, {AT_ONCE} at once at most",
-    }
-    speeds |= {name: f"{getattr(a, name):g} tokens a second" for name in speeds if getattr(a, name)}
-    low, high = hardware.hourly(machine)
+    low, high = map(money, hardware.hourly(machine))
+    (slow, fast), (slow_full, fast_full) = EFFICIENCY["alone"], EFFICIENCY["full"]
+    alone = f"{slow:.0%} to {fast:.0%} of the memory's bandwidth"
+    full = f"{slow_full:.0%} to {fast_full:.0%} of what bandwidth and bf16 peak allow, {AT_ONCE} at once at most"
     return [
         f"a briefing: {a.tokens_in:g} tokens in, {a.tokens_out:g} out, by {a.shape().name}",
-        f"always on: {machine}, {money(low)} to {money(high)} dollars an hour ({machine.priced}), {HOURS} hours a "
-        f"month, given work in {a.utilisation:.0%} of them",
+        f"always on: {machine}, {low} to {high} dollars an hour ({machine.priced}), {HOURS} hours a month, given work "
+        f"in {a.utilisation:.0%} of them",
         f"serverless: {prices['serverless_source']}, {prices['serverless_priced']}; {a.cold_start:g} s to start, "
         f"{a.idle:g} s idle after the last; requests at random times, for {a.together} at once",
         f"APIs: {prices['apis_source']}, {prices['apis_priced']}",
-        f"speed of one briefing alone: {speeds['alone']}",
-        f"speed when full: {speeds['full']}",
+        f"speed of one briefing alone: {f'{a.alone:g} tokens a second' if a.alone else alone}",
+        f"speed when full: {f'{a.full:g} tokens a second' if a.full else full}",
         f"training: {money(a.training)} dollars, paid off in {a.months:g} months",
         "not counted: people's time, evaluation, storage, traffic, failures; APIs' discounts for batches and caches",
         "to change any of it, -p NAME VALUE: " + " ".join(each.name for each in fields(a)),
@@ -394,41 +379,39 @@ def money(value: float) -> str:
     return f"{Decimal(f'{value:.3g}'):,f}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
-def _span(ends: Mapping[str, float | None] | None) -> str:
-    if ends is None:
-        return ""
+def _span(ends: Mapping[str, float | None]) -> str:
     low, high = ({None: "never", 0.0: "always"}.get(ends[end]) or money(ends[end]) for end in ("low", "high"))
     return low if low == high else f"{low} to {high}"
 
 
-def cost_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Dollars a briefing as rows of a table, from `compare`'s answer."""
+def cost_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Dollars per briefing as rows of a table, from `compare_costs`'s answer."""
+    rows = []
+    for option in comparison["options"]:
+        ends = {"one alone": option.get("isolated")}
+        ends |= {f"{volume:,} a month": option["dollars_a_briefing"][str(volume)] for volume in VOLUMES}
+        ends |= {"always full": option.get("full")}
+        spans = {name: _span(each) if each else "" for name, each in ends.items()}
+        rows.append({"dollars a briefing": option["option"]} | spans)
+    return rows
+
+
+def break_even_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    """From how many briefings per month on each self-hosted option is cheaper than each API, as rows of a table."""
+    hosted = [option for option in comparison["options"] if "break_even" in option]
     return [
-        {"dollars a briefing": row["option"], "one alone": _span(row.get("isolated"))}
-        | {f"{volume:,} a month": _span(row["dollars_a_briefing"][str(volume)]) for volume in VOLUMES}
-        | {"always full": _span(row.get("full"))}
-        for row in found["options"]
+        {"cheaper from, a month": option["option"]}
+        | {f"than {title}": _span(ends) for title, ends in option["break_even"].items()}
+        for option in hosted
     ]
 
 
-def break_even_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """From how many briefings a month on each self-hosted option is cheaper than each API, as rows of a table."""
-    return [
-        {"cheaper from, a month": row["option"]}
-        | {f"than {title}": _span(ends) for title, ends in row["break_even"].items()}
-        for row in found["options"]
-        if "break_even" in row
-    ]
-
-
-def claim_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The documents' figures beside these (against the dearest API, which favours them), as rows of a table."""
-    said, options_ = found["documents"], found["options"]
-    apis = {
-        row["option"]: row["dollars_a_briefing"][str(VOLUMES[0])]["low"] for row in options_ if row["kind"] == "api"
-    }
-    dear, cheap = max(apis, key=apis.get), min(apis, key=apis.get)
-    machine = next(row for row in options_ if row["kind"] == "always on")
+def claim_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The source plans' figures beside these (against the dearest API, which favours them), as rows of a table."""
+    said, rows = comparison["documents"], {row["option"]: row for row in comparison["options"]}
+    apis = {name: row["dollars_a_briefing"]["1000"]["low"] for name, row in rows.items() if row["kind"] == "api"}
+    cheap, *_, dear = sorted(apis, key=apis.get)
+    machine = rows[f"always on: {comparison['machine']}"]
     full, few = machine["full"], machine["dollars_a_briefing"]["10000"]
 
     def times(ends: Mapping[str, float]) -> str:
@@ -437,36 +420,24 @@ def claim_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     gain = apis[dear] - full["high"]
     trained = said["break_even_briefings"] * said["haiku"]  # what their break-even takes a training to cost
     paid = f"{money(trained / gain)} for a training of {money(trained)}" if gain > 0 else "never for a training"
-    rows = {
-        "a briefing by Haiku": (
-            money(said["haiku"]),
-            f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
-        ),
-        "a briefing, self-hosted": (
-            f"{money(said['self-hosted-7b'])} (7B), {money(said['self-hosted-72b'])} (72B)",
-            f"{_span(full)} always full, {_span(few)} at 10,000 a month ({found['machine']}, always on)",
-        ),
-        "times cheaper": (
-            money(said["times_cheaper"]),
-            f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
-        ),
-        "break-even, briefings": (
-            money(said["break_even_briefings"]),
-            f"{_span(machine['break_even'][dear])} a month for the machine; {paid}, if it is always full",
-        ),
+    where, even = f"({comparison['machine']}, always on)", _span(machine["break_even"][dear])
+    theirs = {
+        "a briefing by Haiku": money(said["haiku"]),
+        "a briefing, self-hosted": f"{money(said['self-hosted-7b'])} (7B), {money(said['self-hosted-72b'])} (72B)",
+        "times cheaper": money(said["times_cheaper"]),
+        "break-even, briefings": money(said["break_even_briefings"]),
     }
-    return [{"the documents": name, "said": theirs, "here": ours} for name, (theirs, ours) in rows.items()]
+    ours = [
+        f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
+        f"{_span(full)} always full, {_span(few)} at 10,000 a month {where}",
+        f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
+        f"{even} a month for the machine; {paid}, if it is always full",
+    ]
+    lines = zip(theirs.items(), ours, strict=True)
+    return [{"the documents": name, "said": figure, "here": here} for (name, figure), here in lines]
 
 
-def costs_text(found: Mapping[str, Any]) -> str:
-    """`compare`'s answer for people."""
-    tables = [_aligned(rows) for rows in (cost_rows(found), break_even_rows(found), claim_rows(found))]
-    return "\n\n".join([*tables, "\n".join(["rests on", *(f"  {line}" for line in found["rests_on"])])])
-
-
-def _aligned(rows: list[dict[str, str]]) -> str:
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+def costs_text(comparison: Mapping[str, Any]) -> str:
+    """`compare_costs`'s answer for people."""
+    tables = [aligned(rows) for rows in (cost_rows(comparison), break_even_rows(comparison), claim_rows(comparison))]
+    return "\n\n".join([*tables, "\n".join(["rests on", *(f"  {line}" for line in comparison["rests_on"])])])

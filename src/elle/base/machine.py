@@ -145,6 +145,11 @@ def _visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
     return shown
 
 
+def has_gpu() -> bool:
+    """Whether nvidia-smi, seen through `CUDA_VISIBLE_DEVICES`, shows a GPU."""
+    return bool(_visible(_ask_nvidia_smi()[0], os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")

@@ -19,10 +19,11 @@ from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table
 from elle.plan import budget, hardware, models
 from elle.plan.hardware import Hardware
-from elle.serving.client import refuse_guided
 
 #: The ranks that vLLM reserves room for (vllm.config.lora, MaxLoRARanks).
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: GPUs that a model is spread over.
+COUNTS = (1, 2, 4, 8)
 
 # JSON under a schema is written compactly, as the training answers are: with white space left free, which is vLLM's
 # default, a weak model fills the answer with it and never ends. `guidance` because the other backend's compact form has
@@ -91,11 +92,21 @@ class Fit:
         )
 
 
+def refuse_guided(name: str, where: str) -> None:
+    """Raises an ElleError for `guided_json` and its kin."""
+    if name.startswith("guided_"):
+        raise ElleError(
+            f"{name} does nothing: current vLLM accepts the field, answers 200 and constrains nothing",
+            where=where,
+            fix="constrain by response_format with json_schema: `ask(..., schema=...)`, `elle evaluate --constrained`",
+        )
+
+
 def load_deployment(path: Path | str, given: Mapping[str, Any] | None = None) -> Deployment:
     """Read a deployment file; what is `given` (and not None) stands in place of its values.
 
     Raises:
-        ElleError: it is no JSON object, or a key is unknown (with the nearest), missing, or of a wrong value.
+        ElleError: it is not a JSON object, or as `made`.
     """
     path = paths.located(path)
     if not path.is_file():
@@ -107,7 +118,7 @@ def load_deployment(path: Path | str, given: Mapping[str, Any] | None = None) ->
 
 
 def made(content: Mapping[str, Any], where: str) -> Deployment:
-    """A deployment of these values; None is no value.
+    """A deployment of these values; None stands for the default.
 
     Raises:
         ElleError: a key is unknown (with the nearest), missing, or of a wrong value.
@@ -124,6 +135,22 @@ def made(content: Mapping[str, Any], where: str) -> Deployment:
         raise ElleError(f"not a deployment: {faults}", where=where, fix=fix) from error
 
 
+def with_adapters(deployment: Deployment, named: Sequence[str]) -> Deployment:
+    """The deployment with adapters given as NAME=PATH.
+
+    Raises:
+        ElleError: one that is not of this form.
+    """
+    given = {}
+    for text in named:
+        name, _, place = text.partition("=")
+        if not name or not place:
+            raise ElleError(f"{text!r} is no adapter", where="--adapter", fix="NAME=PATH, such as elle-lora=runs/x")
+        given[name] = place
+    changes = {"enable_lora": True, "adapters": deployment.adapters | given} if given else {}
+    return deployment.model_copy(update=changes)
+
+
 # ---- what is served
 
 
@@ -137,42 +164,25 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
     Raises:
         ElleError: there is nothing of that name, or its weights are not here.
     """
-    folder = Path(model).expanduser()
+    folder, run = Path(model).expanduser(), paths.runs() / str(model)
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        manifest = paths.runs() / str(model) / "manifests" / "05_train.json"
-        if manifest.is_file():
-            return deployment_of_run(manifest.parent.parent, storage.read_json(manifest)["metrics"])
+        if (manifest := run / "manifests" / "05_train.json").is_file():
+            training = storage.read_json(manifest)["metrics"]
+            weights, adapters = resolve(run / training["weights"])
+            if merged := training.get("adapter"):  # made from the adapter in whose folder it lies
+                adapters = adapters | {"adapter": (run / merged).resolve().parent}
+            return weights, adapters
         folder = _cached(str(model)) or folder
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        base = str(adapter_config(folder).get("base_model_name_or_path") or "")
-        if not base or (Path(base) / "adapter_config.json").is_file():
-            raise ElleError("this adapter does not say which model it is for", where=str(folder), fix="merge it first")
-        return resolve(base)[0], {"": folder.resolve()}
-    if not (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():
+        return folder.resolve(), {}
+    if not (folder / "adapter_config.json").is_file():
         what = "the model's folder has no config.json" if folder.is_dir() else "there is no such model folder, or run"
         fix = "train it (`elle run nano`), or download it (`hf download NAME`), first; then give the folder of weights"
         raise ElleError(what, where=str(folder), fix=fix)
-    return folder.resolve(), {}
-
-
-def deployment_of_run(folder: Path, training: Mapping[str, Any]) -> tuple[Path, dict[str, Path]]:
-    """A run's weights, and its adapter ("adapter") where it has trained one. training: the metrics of 05_train."""
-    weights, adapters = resolve(folder / training["weights"])
-    if merged := training.get("adapter"):  # made from the adapter in whose folder it lies
-        adapters = adapters | {"adapter": (folder / merged).resolve().parent}
-    return weights, adapters
-
-
-def newest() -> str:
-    """The id of the newest run that has trained.
-
-    Raises:
-        ElleError: there is none.
-    """
-    found = sorted(paths.runs().glob("*/manifests/05_train.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ElleError("no run has trained a model yet", where=paths.shown(paths.runs()), fix="elle run nano")
-    return found[-1].parent.parent.name
+    base = str(_adapter_config(folder).get("base_model_name_or_path") or "")
+    if not base or (Path(base) / "adapter_config.json").is_file():
+        raise ElleError("this adapter does not say which model it is for", where=str(folder), fix="merge it first")
+    return resolve(base)[0], {"": folder.resolve()}
 
 
 def _cached(name: str) -> Path | None:
@@ -187,13 +197,8 @@ def _cached(name: str) -> Path | None:
         return None
 
 
-def adapter_config(folder: Path | str) -> dict:
-    """An adapter's own description.
-
-    Raises:
-        ElleError: the folder holds none.
-    """
-    file = Path(folder) / "adapter_config.json"
+def _adapter_config(folder: Path) -> dict:
+    file = folder / "adapter_config.json"
     if not file.is_file():
         fix = "give the folder with adapter_config.json"
         raise ElleError("this folder holds no adapter", where=str(folder), fix=fix)
@@ -217,21 +222,17 @@ def lora_rank(deployment: Deployment) -> int:
             raise ElleError(f"adapter and model are both called {name!r}", where="adapters", fix="rename one of them")
         folder = _cached(place) or (Path(place) if Path(place).exists() or place.count("/") != 1 else None)
         if folder is not None:
-            ranks[name] = int(adapter_config(folder).get("r") or 8)
+            ranks[name] = int(_adapter_config(folder).get("r") or 8)
         elif given is None:
             fix = "set max_lora_rank to its `r`, or download it first"
             raise ElleError(f"the rank of adapter {name!r} is not known here", where="max_lora_rank", fix=fix)
-    highest = max(ranks.values(), default=given or 16)
-    if highest > (given or RANKS[-1]):
-        name = max(ranks, key=lambda name: ranks[name])
-        fix = f"set it to {_reserved(highest)}, or leave it out" if highest <= RANKS[-1] else "merge it into its base"
-        what = f"adapter {name!r} has rank {highest}: more than {given or RANKS[-1]}"
-        raise ElleError(what, where="max_lora_rank", fix=fix)
-    return given or _reserved(highest)
-
-
-def _reserved(rank: int) -> int:
-    return next(allowed for allowed in RANKS if allowed >= rank)
+    name = max(ranks, key=ranks.__getitem__, default="")
+    highest, most = ranks.get(name, given or 16), given or RANKS[-1]
+    reserved = next((rank for rank in RANKS if rank >= highest), 0)
+    if highest > most:
+        fix = f"set it to {reserved}, or leave it out" if reserved else "merge it into its base"
+        raise ElleError(f"adapter {name!r} has rank {highest}: more than {most}", where="max_lora_rank", fix=fix)
+    return given or reserved
 
 
 # ---- whether it can be
@@ -249,7 +250,7 @@ def check_fit(deployment: Deployment, on: Hardware | None = None) -> Fit | None:
     Raises:
         ElleError: it cannot, with what would.
     """
-    rank = lora_rank(deployment)
+    lora_rank(deployment)
     if deployment.scaling.max_workers < deployment.scaling.min_workers:
         raise ElleError("max_workers is less than min_workers", where="scaling", fix="raise max_workers")
     if deployment.data:
@@ -264,13 +265,22 @@ def check_fit(deployment: Deployment, on: Hardware | None = None) -> Fit | None:
             )
     if on is None:
         on = hardware.find(deployment.gpu, deployment.gpus) if deployment.gpu else _here()
-    model = _model(deployment)
-    if model is None:
+    if (model := _model(deployment)) is None:
         return None
-    found = fit(deployment, model, on, rank)
-    if fault := _fault(deployment, model, on, found):
-        raise ElleError(fault, where="gpu, gpus, max_model_len", fix=_would_fit(deployment, model, found, rank))
-    return found
+    fit = _fit(deployment, model, on)
+    if fault := _fault(deployment, model, on):
+        options = []
+        for kind, row in config_table("gpus")["gpus"].items():
+            of_kind = hardware.find(kind, COUNTS[-1] if row.get("nvlink") else 1)
+            if not of_kind.is_cpu and (count := _fewest(deployment, model, of_kind)):
+                dollars = hardware.hourly(other := hardware.find(kind, count))[0]
+                options.append((dollars, f"{other} (from ${dollars:.2f} an hour)"))
+        would = [text for _, text in sorted(options)[:3]]
+        if 0 < fit.tokens < deployment.max_model_len:
+            would.append(f"max_model_len of at most {fit.tokens:,}")
+        fix = f"what would fit: {'; '.join(would)}" if would else "a smaller or a quantised model"
+        raise ElleError(fault, where="gpu, gpus, max_model_len", fix=fix)
+    return fit
 
 
 def _here() -> Hardware:
@@ -284,14 +294,14 @@ def _model(deployment: Deployment) -> models.Model | None:
         return None
 
 
-def fit(deployment: Deployment, model: models.Model, on: Hardware, rank: int) -> Fit:
+def _fit(deployment: Deployment, model: models.Model, on: Hardware) -> Fit:
     """What goes where in the memory of each of `deployment.gpus` GPUs of this kind (or in the host's).
 
     Weights are split among the GPUs, and so are the key-value heads (as far as there are any); of one step's
     activations a layer's are alive at a time, and the logits of each request in fp32.
     """
     slots = len(deployment.adapters) or 1
-    lora = 2.0 * model.lora(rank) * slots if deployment.enable_lora else 0.0
+    lora = 2.0 * model.lora(lora_rank(deployment)) * slots if deployment.enable_lora else 0.0
     if on.is_cpu:
         usable, weights, per_token = 1e9 * on.host_gb, 4.0 * model.parameters, 2.0 * model.kv_cache_bytes()
         lora, working, cache = 2 * lora, CPU_PROCESS, CPU_CACHE * 2.0**30
@@ -307,45 +317,34 @@ def fit(deployment: Deployment, model: models.Model, on: Hardware, rank: int) ->
     return Fit(*(part / 1e9 for part in parts), tokens, tokens / deployment.max_model_len)
 
 
-def _fault(deployment: Deployment, model: models.Model, on: Hardware, found: Fit) -> str:
+def _fault(deployment: Deployment, model: models.Model, on: Hardware) -> str:
     """Why a model cannot be served so, "" where it can."""
-    n, name = deployment.gpus, deployment.model_id
+    n, name, fit = deployment.gpus, deployment.model_id, _fit(deployment, model, on)
+    needed = fit.weights + fit.adapters + fit.working + (fit.cache if on.is_cpu else 0)
     if on.is_cpu:
-        needed = found.weights + found.adapters + found.working + found.cache
-        if needed > found.usable:
-            return f"{name} needs {needed:.1f} GB of memory on a CPU, and this machine has {found.usable:.1f}"
+        if needed > fit.usable:
+            return f"{name} needs {needed:.1f} GB of memory on a CPU, and this machine has {fit.usable:.1f}"
     elif n > on.count:
         return f"{n} GPUs are asked for, and there are {on.count}"
     elif model.heads % n or (model.kv_heads % n and n % model.kv_heads):
         return f"{model.heads} heads with {model.kv_heads} key-value heads cannot be spread over {n} GPUs"
-    elif found.weights + found.adapters + found.working > found.usable:
+    elif needed > fit.usable:
         return (
-            f"{name} does not fit {n} x {on.title}: {found.weights:.1f} GB of weights and "
-            f"{found.adapters + found.working:.1f} GB to work with, of {found.usable:.1f} GB that vLLM may use on each"
+            f"{name} does not fit {n} x {on.title}: {fit.weights:.1f} GB of weights and "
+            f"{fit.adapters + fit.working:.1f} GB to work with, of {fit.usable:.1f} GB that vLLM may use on each"
         )
-    if found.tokens < deployment.max_model_len:
+    if fit.tokens < deployment.max_model_len:
         return (
-            f"the key-value cache holds {found.tokens:,} tokens beside {name}, less than one request of "
+            f"the key-value cache holds {fit.tokens:,} tokens beside {name}, less than one request of "
             f"{deployment.max_model_len:,}"
         )
     return ""
 
 
-def _would_fit(deployment: Deployment, model: models.Model, found: Fit, rank: int) -> str:
-    """What would: the cheapest GPUs first, or a shorter length."""
-    options = []
-    for kind, row in config_table("gpus")["gpus"].items():
-        if kind == "cpu":
-            continue
-        for count in (1, 2, 4, 8) if row.get("nvlink") else (1,):
-            on, other = hardware.find(kind, count), deployment.model_copy(update={"gpus": count})
-            if not _fault(other, model, on, fit(other, model, on, rank)):
-                options.append((hardware.hourly(on)[0], f"{on} (from ${hardware.hourly(on)[0]:.2f} an hour)"))
-                break
-    would = [text for _, text in sorted(options)[:3]]
-    if 0 < found.tokens < deployment.max_model_len:
-        would.append(f"max_model_len of at most {found.tokens:,}")
-    return f"what would fit: {'; '.join(would)}" if would else "a smaller or a quantised model"
+def _fewest(deployment: Deployment, model: models.Model, on: Hardware) -> int | None:
+    """As few of these GPUs as the model fits on; None: not even on all of them."""
+    tries = {n: deployment.model_copy(update={"gpus": n}) for n in COUNTS if n <= on.count}
+    return next((n for n, changed in tries.items() if not _fault(changed, model, on)), None)
 
 
 def for_this_machine(deployment: Deployment) -> Deployment:
@@ -355,20 +354,17 @@ def for_this_machine(deployment: Deployment) -> Deployment:
         ElleError: a model or adapter that is not here; it does not fit, with what would.
     """
     folder, own = resolve(deployment.model_id)
-    found = {name: str(_cached(place) or place) for name, place in deployment.adapters.items()}
+    adapters = {name: str(_cached(place) or place) for name, place in deployment.adapters.items()}
     name = deployment.served_name
     if "" in own:  # the model is an adapter: its name is the adapter's, and the base has one beside it
-        own, name = own | {name: own[""]}, f"{name}-base"
-    found = {each: str(place) for each, place in own.items() if each} | found
-    changes = {"model_id": str(folder), "adapters": found, "enable_lora": deployment.enable_lora or bool(found)}
+        own, name = {name: own[""]}, f"{name}-base"
+    adapters = {each: str(place) for each, place in own.items()} | adapters
+    changes = {"model_id": str(folder), "adapters": adapters, "enable_lora": deployment.enable_lora or bool(adapters)}
     deployment = deployment.model_copy(update=changes | {"served_name": name})
     on, model = _here(), _model(deployment)
-    counts = [1] if on.is_cpu or model is None else [n for n in (1, 2, 4, 8) if n <= on.count]
-    rank = lora_rank(deployment)
-    for count in counts:
-        deployment = deployment.model_copy(update={"gpus": count})
-        if model is None or not _fault(deployment, model, on, fit(deployment, model, on, rank)):
-            break
+    most = max(n for n in COUNTS if n <= on.count)
+    gpus = 1 if model is None else _fewest(deployment, model, on) or most
+    deployment = deployment.model_copy(update={"gpus": gpus})
     check_fit(deployment, on)
     return deployment
 
@@ -408,17 +404,14 @@ def render_command(deployment: Deployment) -> list[str]:
 def render_worker(deployment: Deployment) -> dict[str, str]:
     """The environment of RunPod's vLLM worker (runpod-workers/worker-vllm) that serves it; no secrets are in it."""
     names = {"model": "MODEL_NAME", "served-model-name": "OPENAI_SERVED_MODEL_NAME_OVERRIDE"}
-    flags = _flags(deployment)
-    found = {}
+    flags, worker = _flags(deployment), {}
     if modules := flags.pop("lora-modules", None):
         # The worker documents LORA_MODULES as a JSON list; it hands that on as one word, and vLLM's parser refuses it.
-        found["VLLM_EXTRA_ARGS"] = shlex.join(["--lora-modules", *modules])
-    found |= {
-        names.get(name, name.replace("-", "_").upper()): "true" if value is True else str(value)
-        for name, value in flags.items()
-    }
+        worker["VLLM_EXTRA_ARGS"] = shlex.join(["--lora-modules", *modules])
+    for name, value in flags.items():
+        worker[names.get(name, name.replace("-", "_").upper())] = "true" if value is True else str(value)
     # The worker hands on so many requests at once; vLLM queues what is beyond its own number.
-    return found | {"MAX_CONCURRENCY": str(deployment.max_num_seqs)}
+    return worker | {"MAX_CONCURRENCY": str(deployment.max_num_seqs)}
 
 
 def render_endpoint(deployment: Deployment) -> dict[str, Any]:
@@ -427,34 +420,12 @@ def render_endpoint(deployment: Deployment) -> dict[str, Any]:
     Raises:
         ElleError: the deployment names no GPU, or one that is not in RunPod's catalogue.
     """
-    row = config_table("gpus")["gpus"].get(deployment.gpu)
-    if row is None or "catalogue" not in row:
-        rented = [name for name, each in config_table("gpus")["gpus"].items() if "catalogue" in each]
+    listed, scaling = config_table("gpus")["gpus"], deployment.scaling
+    rented = {name: row["catalogue"] for name, row in listed.items() if "catalogue" in row}
+    if deployment.gpu not in rented:
         raise unknown("RunPod GPU", deployment.gpu, rented, where="gpu")
-    scaling = deployment.scaling
     return {
-        "gpu": {"id": row["catalogue"], "count": deployment.gpus},
-        "workers": {
-            "min": scaling.min_workers,
-            "max": scaling.max_workers,
-            "idleTimeout": scaling.idle_timeout,
-        },
+        "gpu": {"id": rented[deployment.gpu], "count": deployment.gpus},
+        "workers": {"min": scaling.min_workers, "max": scaling.max_workers, "idleTimeout": scaling.idle_timeout},
         "scaling": {"type": "QUEUE_DELAY", "queueDelay": scaling.target_queue_delay},
     }
-
-
-def with_adapters(deployment: Deployment, named: Sequence[str]) -> Deployment:
-    """The deployment with adapters given as NAME=PATH.
-
-    Raises:
-        ElleError: one that is not of this form.
-    """
-    given = {}
-    for text in named:
-        name, _, place = text.partition("=")
-        if not name or not place:
-            raise ElleError(f"{text!r} is no adapter", where="--adapter", fix="NAME=PATH, such as elle-lora=runs/x")
-        given[name] = place
-    if not given:
-        return deployment
-    return deployment.model_copy(update={"enable_lora": True, "adapters": deployment.adapters | given})

@@ -1,6 +1,7 @@
 """What this project's client sees of a server, counted for Prometheus (`monitoring/` says how it is scraped)."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
@@ -11,13 +12,13 @@ from elle.serving.client import Answer
 #: How a request ended: answered; cut off at max_tokens; failed, with no answer.
 OUTCOMES = ("answered", "cut_off", "failed")
 #: What the evaluator says of an answer. right: everything that it checks holds; wrong: a briefing by its schema with a
-#: fault in it; not_schema: JSON, but no briefing; and three ways of not being strictly one JSON object.
+#: fault in it; not_schema: JSON, but not a briefing; and three ways of not being strictly one JSON object.
 VERDICTS = ("right", "wrong", "not_schema", "code_fence", "prose", "no_json")
 #: Seconds, of whole answers: a nano model's tenths to a queue's minutes.
 BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 
 
-class Exporter:
+class Exporter(AbstractContextManager):
     """Counts requests and verdicts, and shows them on http://127.0.0.1:`port`/metrics until it is closed:
 
         with Exporter(9109) as seen:
@@ -41,12 +42,8 @@ class Exporter:
         self._requests = self._counter("elle_requests", "Requests that have ended.", "outcome", OUTCOMES)
         self._tokens = self._counter("elle_tokens", "Tokens, as the server counts.", "kind", ("prompt", "completion"))
         self._briefings = self._counter("elle_briefings", "Answers, as the evaluator judges.", "verdict", VERDICTS)
-        self._seconds = Histogram(
-            "elle_request_duration_seconds",
-            "To the last byte, retries included.",
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
+        text = "To the last byte, retries included."
+        self._seconds = Histogram("elle_request_duration_seconds", text, buckets=BUCKETS, registry=self.registry)
         if dollars_per_hour is not None:
             price = Gauge("elle_server_dollars_per_hour", "As it was given.", ["server"], registry=self.registry)
             price.labels(server).set(dollars_per_hour)
@@ -60,28 +57,21 @@ class Exporter:
     def arrived(self, answers: Iterable[Answer]) -> None:
         """Count requests that have ended."""
         for answer in answers:
-            if answer.error is not None:
-                self._requests.labels("failed").inc()
-                continue
-            self._requests.labels("cut_off" if answer.finish_reason == "length" else "answered").inc()
-            self._tokens.labels("prompt").inc(answer.prompt_tokens)
-            self._tokens.labels("completion").inc(answer.completion_tokens)
-            self._seconds.observe(answer.seconds)
+            outcome = "cut_off" if answer.finish_reason == "length" else "answered"
+            self._requests.labels("failed" if answer.error else outcome).inc()
+            if not answer.error:
+                self._tokens.labels("prompt").inc(answer.prompt_tokens)
+                self._tokens.labels("completion").inc(answer.completion_tokens)
+                self._seconds.observe(answer.seconds)
 
     def judged(self, record: Record) -> None:
         """Count a verdict."""
         self._briefings.labels(outcome_of(record)).inc()
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-
-    def __enter__(self) -> "Exporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _counter(self, name: str, text: str, label: str, values: Iterable[str]) -> Counter:
         counter = Counter(name, text, [label], registry=self.registry)

@@ -2,22 +2,20 @@
 
 import contextlib
 import importlib.util
+import ipaddress
 import os
 import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elle.base import paths
+from elle.base import machine, paths
 from elle.base.errors import ElleError
 from elle.base.process import Job
 from elle.serving import deployments
-from elle.serving.client import loopback
 from elle.serving.deployments import Deployment
 
 STOP_SECONDS = 8.0  # from SIGTERM to SIGKILL: vLLM needs about 1 s
@@ -32,7 +30,7 @@ STAGES = {
 
 
 @dataclass
-class Server:
+class Server(contextlib.AbstractContextManager):
     """A running server; a context manager that stops it."""
 
     base_url: str  # with /v1, as OpenAI clients want it
@@ -48,23 +46,29 @@ class Server:
     def metrics(self) -> dict[str, float]:
         """What the server counts of itself (`/metrics`, Prometheus's text format): each name's sum over its labels,
         without the buckets of histograms."""
-        found: dict[str, float] = {}
-        with _direct().open(self.base_url.removesuffix("/v1") + "/metrics", timeout=10) as reply:
-            for line in reply.read().decode().splitlines():
-                name = line.partition("{")[0].partition(" ")[0]
-                if not line.startswith("#") and not name.endswith("_bucket"):
-                    found[name] = found.get(name, 0.0) + float(line.rpartition(" ")[2])
-        return found
+        import httpx
+
+        reply = httpx.get(self.base_url.removesuffix("/v1") + "/metrics", timeout=10, trust_env=False)
+        sums: dict[str, float] = {}
+        for line in reply.raise_for_status().text.splitlines():
+            name = line.partition("{")[0].partition(" ")[0]
+            if not line.startswith("#") and not name.endswith("_bucket"):
+                sums[name] = sums.get(name, 0.0) + float(line.rpartition(" ")[2])
+        return sums
 
     def stop(self) -> None:
         """End the server and all its processes, within 10 s."""
         self.job.stop(timeout=STOP_SECONDS)
 
-    def __enter__(self) -> "Server":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own, out of reach for all others."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
 
 
 def start_server(
@@ -74,27 +78,25 @@ def start_server(
     name: str = "elle",
     adapters: Mapping[str, Path | str] | None = None,
     max_model_len: int = 1024,
-    max_num_seqs: int = 32,
     **options: Any,
 ) -> Server:
     """Serve a model folder over HTTP; returns once it answers. It never outlives this process.
 
     Args:
-        model: a folder in Hugging Face format (weights, config.json, tokenizer), or what else `deploy.resolve` takes.
+        model: a folder in Hugging Face format (weights, config.json, tokenizer), or what else `deployments.resolve`
+            takes.
         folder: the server's own: its log and process record.
         name: the name to ask for it by.
         adapters: LoRA adapters' folders, each served beside the model under its name.
         max_model_len: the longest prompt and answer together, in tokens.
-        max_num_seqs: how many requests are worked on at once; the others wait.
-        options: port, host, timeout, dtype, progress, as `serve` takes them.
+        options: port, host, timeout, progress, as `serve` takes them.
 
     Raises:
         ElleError: as `serve`.
     """
     named = {name: str(Path(place).resolve()) for name, place in (adapters or {}).items()}
     values = {"model_id": str(model), "served_name": name, "enable_lora": bool(named), "adapters": named}
-    values |= {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
-    return serve(deployments.made(values, "start_server"), folder, **options)
+    return serve(deployments.made(values | {"max_model_len": max_model_len}, "start_server"), folder, **options)
 
 
 def serve(
@@ -104,7 +106,6 @@ def serve(
     port: int | None = None,
     host: str = "127.0.0.1",
     timeout: float = 600,
-    dtype: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Server:
     """Serve a deployment on this machine; returns once it answers. It never outlives this process.
@@ -117,8 +118,6 @@ def serve(
         port: 1 to 65535; None takes a free one.
         timeout: seconds to wait until it answers: seconds usually, minutes from a cold disk. One that ends is noticed
             at once.
-        dtype: of the weights and the arithmetic; None is float32 on a CPU (bfloat16 is a tenth faster there, and
-            rounds), the model's own on a GPU.
         progress: called with a sentence at each stage of the start.
 
     Raises:
@@ -126,7 +125,7 @@ def serve(
             public host without a key; a start that failed (with the log's own reason) or took too long. Nothing is
             left running.
     """
-    asked, deployment = deployment.served_name, deployments.for_this_machine(deployment)
+    name, deployment = deployment.served_name, deployments.for_this_machine(deployment)
     key = os.environ.get("ELLE_API_KEY")
     if not loopback(host) and not key:
         raise ElleError(
@@ -135,7 +134,7 @@ def serve(
             fix="set ELLE_API_KEY in the environment, or serve on 127.0.0.1",
         )
     port = _port(host, port)
-    command, env = _command(dtype)
+    command, env = _command()
     command += ["--host", host, "--port", str(port), *deployments.render_command(deployment)]
     # A line for each request is noise (its text is not logged by default, and must not be).
     command += ["--disable-uvicorn-access-log"]
@@ -152,38 +151,24 @@ def serve(
     except BaseException:  # Ctrl-C too
         job.stop(timeout=STOP_SECONDS)
         raise
-    names = tuple(dict.fromkeys((asked, deployment.served_name, *deployment.adapters)))
-    return Server(f"{url}/v1", asked, time.monotonic() - start, job, names)
+    names = tuple(dict.fromkeys((name, deployment.served_name, *deployment.adapters)))
+    return Server(f"{url}/v1", name, time.monotonic() - start, job, names)
 
 
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU and its driver answers."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-        return listed.returncode == 0 and "GPU" in listed.stdout
-    return False
-
-
-def _command(dtype: str | None) -> tuple[list[str], dict[str, str]]:
+def _command() -> tuple[list[str], dict[str, str]]:
     """How vLLM starts on this machine: the command's first part, and its environment variables."""
     # Not `vllm serve`: the CPU build's own script fails, looking its version up under another name.
     # Not `python -m` either: each process that vllm spawns would import the HTTP server's main module again, in vain
     # (2 of 17 CPU seconds of the start). Seen from `-c`, there is no main module to import.
-    run = "import runpy; runpy.run_module('vllm.entrypoints.openai.api_server', run_name='__main__')"
-    module = ["-c", run]
+    module = ["-c", "import runpy; runpy.run_module('vllm.entrypoints.openai.api_server', run_name='__main__')"]
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    if has_gpu() and importlib.util.find_spec("vllm"):
-        return [sys.executable, *module, "--dtype", dtype or "auto"], env
+    if machine.has_gpu() and importlib.util.find_spec("vllm"):
+        return [sys.executable, *module, "--dtype", "auto"], env
     python = paths.server_python()
     if not python.is_file():
         raise ElleError("the server's environment is missing", where=str(python), fix="run `make setup`")
-    env |= cpu_environment()
-    return [str(python), *module, "--dtype", dtype or "float32", "--enforce-eager"], env
-
-
-def cpu_environment() -> dict[str, str]:
-    """What makes vLLM start and answer fastest on a CPU. Measured on 2 cores, nano, 16 requests at once."""
-    return {
+    # Measured on 2 cores, nano, 16 requests at once.
+    env |= {
         "VLLM_CPU_KVCACHE_SPACE": str(deployments.CPU_CACHE),
         # The model runs inside the engine's process, not in a third one: two imports of vLLM instead of three
         # (17 instead of 29 CPU seconds until it answers), and no messages between the two at each token (19 instead
@@ -193,6 +178,8 @@ def cpu_environment() -> dict[str, str]:
         # vLLM's binding does too: with a thread on both, they spin for each other (43 CPU seconds instead of 19).
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
     }
+    # bfloat16 is a tenth faster there, and rounds.
+    return [str(python), *module, "--dtype", "float32", "--enforce-eager"], env
 
 
 def _port(host: str, port: int | None) -> int:
@@ -201,8 +188,7 @@ def _port(host: str, port: int | None) -> int:
     Raises:
         ElleError: it is taken, or the host is not an address of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that a stopped server just left is free
         try:
             probe.bind((host, port or 0))
@@ -212,30 +198,27 @@ def _port(host: str, port: int | None) -> int:
         return probe.getsockname()[1]
 
 
-def _direct() -> urllib.request.OpenerDirector:
-    """Opens addresses of this machine: no proxy stands before them."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
 def _wait(job: Job, health: str, deadline: float, progress: Callable[[str], None]) -> None:
     """Return when the server says that it is well.
 
     Raises:
         ElleError: it ended, or the time is up.
     """
-    direct = _direct()
+    import httpx
+
     told: set[str] = set()
     while True:
         # Alive first: had it ended, whatever answers on this port would be another program.
         if not job.running:
             raise ElleError(f"the server did not start: {job.reason()}", where=str(job.log), fix="the log has the rest")
-        with contextlib.suppress(OSError), direct.open(health, timeout=2) as reply:
-            if reply.status == 200:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(health, timeout=2, trust_env=False).status_code == 200:
                 return
         log = job.log.read_text(errors="replace")
-        for stage in [stage for stage in STAGES if stage in log and stage not in told]:
-            told.add(stage)
-            progress(STAGES[stage])
+        for stage in STAGES:
+            if stage in log and stage not in told:
+                told.add(stage)
+                progress(STAGES[stage])
         if time.monotonic() > deadline:
             raise ElleError(
                 f"the server did not answer in time; its log ends: {job.tail(1)}",
