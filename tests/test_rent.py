@@ -25,7 +25,7 @@ from elle.base import paths, patience, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
-from elle.plan import preflight, recipe
+from elle.plan import axolotl, preflight
 from helpers import cli
 from renting import jobs, on_pod, pods, record, runpod
 
@@ -712,7 +712,7 @@ def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it(monkeypat
     file = paths.root() / "configs" / "runpod_request.json"
     order = renting.job("configs/config_qlora.yaml", run_id="elle-7b-lora")
     assert storage.read_json(file) == order.request.body, "write it anew: see docs/runpod.md"
-    unknown = set(order.request.body["input"]["args"]) - set(recipe.known_keys(order.plan.config))
+    unknown = set(order.request.body["input"]["args"]) - set(axolotl.known_keys(order.plan.config))
     assert not unknown
     full = jobs.arguments(preflight.plan("configs/config_72b_qlora.yaml"), "x")
     assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours

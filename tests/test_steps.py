@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elle.base import paths, yaml_files
-from elle.plan import recipe, steps
+from elle.plan import steps
+from elle.plan.axolotl import axolotl_schema
+from elle.plan.findings import Finding
 
 PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
 
@@ -17,13 +19,13 @@ PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "n
 def counted(
     config: dict, lengths: dict[int, int], micro: int = 2, gpus: int = 1, sequence: int = 2048
 ) -> steps.Schedule:
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     cut = steps.validation(config, sum(lengths.values()), found)
     return steps.schedule(config, lengths, cut, (micro, gpus, sequence), found)
 
 
 def found_in(config: dict, lengths: dict[int, int], gpus: int = 1) -> list[tuple[str, str]]:
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     cut = steps.validation(config, sum(lengths.values()), found)
     run = steps.schedule(config, lengths, cut, (2, gpus, 2048), found)
     steps.saves(config, run, steps.evaluations(config, run, cut, found), found)
@@ -110,7 +112,7 @@ def test_too_few_examples_train_nothing():
     ("size", "taken"), [(0.05, 5), (0.041, 5), (0, 0), (2, 2), (30.7, 30), (1, None), (1.5, 1), (100, None), (-1, None)]
 )
 def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     assert steps.validation({"val_set_size": size}, 100, found)[0] == (taken or 0)
     assert [f.code for f in found] == ([] if taken is not None else ["validation-size"])
 
@@ -136,7 +138,7 @@ def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
 )
 def test_evaluations_and_saves_follow_the_settings(changes, evaluations, saves):
     config = PACKED | {"gradient_accumulation_steps": 4, "val_set_size": 8} | changes
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     cut = steps.validation(config, 208, found)
     run = steps.schedule(config, {1024: 208}, cut, (2, 1, 2048), found)
     times = steps.evaluations(config, run, cut, found)
@@ -168,7 +170,7 @@ SETTINGS: list[tuple[dict, int]] = [
 
 
 @pytest.fixture
-def axolotl(tmp_path, monkeypatch):
+def axolotls_steps(monkeypatch):
     """Axolotl's own count of the steps: (recipe, lengths, GPUs) to number."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import torch
@@ -181,7 +183,7 @@ def axolotl(tmp_path, monkeypatch):
         # What its validator would add, and what it makes of the number of processes.
         names = ("sample_packing_bin_size", "sample_packing_group_size")
         defaults = {name: AxolotlInputConfig.model_fields[name].default for name in names}
-        supports = config.get("attn_implementation") in steps.ONE_ROW
+        supports = config.get("attn_implementation") in axolotl_schema()["one_row"]
         cfg = DictDefault(defaults | {"gradient_accumulation_steps": 1, "attn_supports_packing": supports} | config)
         cfg.batch_size = cfg.micro_batch_size * cfg.gradient_accumulation_steps * gpus
         cfg.dataset_num_proc = 1
@@ -194,7 +196,7 @@ def axolotl(tmp_path, monkeypatch):
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
-def test_axolotl_takes_as_many_steps(axolotl, number):
+def test_axolotl_takes_as_many_steps(axolotls_steps, number):
     config, gpus = SETTINGS[number]
     config = {"micro_batch_size": 2, "sequence_len": 2048} | config
     lengths = {length: 3 + length % 7 for length in range(100, 1500, 11)}
@@ -202,14 +204,14 @@ def test_axolotl_takes_as_many_steps(axolotl, number):
     made = counted(config, lengths, config["micro_batch_size"], gpus).steps
     # Its order hangs on the seed: a step more or less an epoch.
     near = math.ceil(config["num_epochs"]) if config["sample_packing"] else 0
-    assert axolotl(config, rows, gpus) == pytest.approx(made, abs=near)
+    assert axolotls_steps(config, rows, gpus) == pytest.approx(made, abs=near)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
     "name", [name for name in yaml_files.config_table("recipes")["recipes"] if name.startswith("config")]
 )
-def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
+def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotls_steps, name):
     entry = yaml_files.config_table("recipes")["recipes"][name]
     config = yaml_files.read_yaml(paths.configs() / name)
     lengths = yaml_files.config_table("recipes")["data"][entry["data"]]["tokens"]
@@ -217,16 +219,7 @@ def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
     held_out = steps.validation(config, len(rows), [])[0]
     random.Random(1).shuffle(rows)
     made = counted(config, lengths, config["micro_batch_size"], entry["count"], config["sequence_len"]).steps
-    assert axolotl(config, rows[held_out:], entry["count"]) == made
-
-
-@pytest.mark.real
-def test_the_rows_that_axolotl_packs_without_a_batch_are_those_named():
-    from axolotl.utils.schemas import enums
-
-    assert steps.ONE_ROW == enums.ATTN_IMPLS_SUPPORTING_PACKING
-    switches = {flag for flag, name in enums.LEGACY_ATTN_FLAG_TO_IMPL.items() if name in steps.ONE_ROW}
-    assert set(steps.ONE_ROW_SWITCHES) == switches
+    assert axolotls_steps(config, rows[held_out:], entry["count"]) == made
 
 
 @pytest.mark.real
@@ -235,7 +228,7 @@ def test_datasets_cuts_the_validation_set_so(size):
     """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
     from datasets import Dataset
 
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     taken, _ = steps.validation({"val_set_size": size}, 40, found)
     rows = Dataset.from_dict({"a": list(range(40))})
     given = int(size) if size > 1 else float(size)
@@ -294,7 +287,7 @@ def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch
             self.saved += 1
 
     config = {"sample_packing": False, "num_epochs": 1, "val_set_size": 4, "micro_batch_size": 1} | changes
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     cut = steps.validation(config, 14, found)
     run = steps.schedule(config, {9: 14}, cut, (1, 1, 16), found)
     times = steps.evaluations(config, run, cut, found)

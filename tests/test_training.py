@@ -8,7 +8,7 @@ import pytest
 
 from elle.base import yaml_files
 from elle.base.errors import ElleError
-from elle.plan import recipe
+from elle.plan import axolotl
 from elle.training import nano
 
 # Recipes
@@ -44,9 +44,9 @@ def test_faulty_yaml_is_named(tmp_path, text, what, where):
 
 @pytest.mark.real
 def test_the_known_keys_are_those_of_the_installed_axolotl(tmp_path, monkeypatch):
-    kept = json.loads(recipe._KEYS.read_text())
-    monkeypatch.setattr(recipe, "_KEYS", tmp_path / "keys.json")
-    recipe.refresh_known_keys()
+    kept = json.loads(axolotl.keys_file().read_text())
+    monkeypatch.setattr(axolotl, "keys_file", lambda: tmp_path / "keys.json")
+    axolotl.refresh_known_keys()
     assert json.loads((tmp_path / "keys.json").read_text()) == kept
     assert kept["axolotl"] == metadata.version("axolotl")
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from elle.base import paths, storage
-from elle.plan import recipe
+from elle.plan import axolotl
 
 pass
 
@@ -111,7 +111,7 @@ def loaded(tmp_path_factory):
     sizes = {"vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 384}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
     Qwen2ForCausalLM(Qwen2Config(**sizes, **heads)).to(torch.bfloat16).save_pretrained(folder / "base")
-    content = recipe.read_deepspeed("deepspeed/zero3.json")
+    content = axolotl.read_deepspeed("deepspeed/zero3.json")
     kept = dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), 0)
     content["zero_optimization"] |= kept | {"stage3_param_persistence_threshold": 0}  # all is divided at all times
     cases = {}

@@ -14,10 +14,11 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table
 from elle.plan import speed, steps
+from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware, hourly
 from elle.plan.memory import Setup
 from elle.plan.models import local_file
-from elle.plan.recipe import Finding, number
+from elle.plan.recipe import number
 
 #: Hours until a pod trains (CPU: start-up alone); GB a second for fetching and loading the base, and for saving.
 START, START_CPU, LOAD, SAVE = 0.1, 0.015, 0.1, 0.3

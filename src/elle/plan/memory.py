@@ -12,9 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware
 from elle.plan.models import LINEARS, Model, nf4_bytes
-from elle.plan.recipe import Finding, Zero, accumulation, number
+from elle.plan.recipe import Zero, accumulation, number
 
 #: A plan holds if this much of the peak is left over: what the formulas do not know.
 MARGIN = 0.12

@@ -7,16 +7,10 @@ import random
 import re
 from dataclasses import dataclass
 
-from elle.plan.recipe import Finding, accumulation, error, number, warning
+from elle.plan.axolotl import axolotl_schema
+from elle.plan.findings import Finding, finding
+from elle.plan.recipe import accumulation, number
 
-#: Attention for which Axolotl packs a whole micro batch into one row (enums.py, ATTN_IMPLS_SUPPORTING_PACKING).
-ONE_ROW = {
-    *("flash_attention_2", "flash_attention_3", "flash_attention_4", "flash_attention_torch", "flex_attention"),
-    *("xformers", "sage", "kernels-community/flash-attn2", "kernels-community/flash-attn3"),
-    "kernels-community/sage-attention",
-}
-#: The older switches that mean one of them (LEGACY_ATTN_FLAG_TO_IMPL).
-ONE_ROW_SWITCHES = ("flash_attention", "flex_attention", "xformers_attention", "sage_attention")
 #: Axolotl's `sample_packing_group_size` and `sample_packing_bin_size`.
 GROUP, ROW = 100_000, 200
 #: Examples that are really packed; of more, as many of each length in proportion, and the result is scaled.
@@ -110,8 +104,7 @@ def validation(recipe: dict, examples: int, found: list[Finding]) -> tuple[int, 
     taken = int(share) if share > 1 else math.ceil(share * examples)
     if (share and not 0 < taken < examples) or share == 1:
         what = "all examples" if share == 1 else f"{taken:,} of {examples:,} examples"
-        message = f"val_set_size: {share:g} asks for {what}: Axolotl's validator takes it, the run then fails"
-        found.append(error("validation-size", "val_set_size", message, "a share such as 0.05, or a number above 1"))
+        found.append(finding("validation-size", share=share, taken=what))
         return 0, 0
     return taken, taken
 
@@ -131,8 +124,8 @@ class _Batches:
 
     def filled(self, width: int, found: list[Finding]) -> tuple[int, int]:
         recipe = self.recipe
-        switched = any(recipe.get(key) for key in ONE_ROW_SWITCHES)
-        one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in ONE_ROW
+        switched = any(recipe.get(key) for key in axolotl_schema()["one_row_switches"])
+        one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in axolotl_schema()["one_row"]
         # One row of all the micro batch's tokens; else that many rows, and what does not make a batch is dropped.
         whole = 1 if one_row and not recipe.get("multipack_real_batches") else width
         most = _whole(recipe, "sample_packing_bin_size", ROW, found)
@@ -185,8 +178,7 @@ def schedule(
     else:  # where only training is packed, Axolotl drops an incomplete batch of the validation set
         tested = _loaded(evaluated, wide, gpus, packed if drop is None else bool(drop))
     if not batches:
-        message = f"{rows:,} examples do not make a micro batch for each of {gpus} GPUs: nothing is trained"
-        found.append(error("no-steps", "micro_batch_size", message, "more examples, a smaller batch, or fewer GPUs"))
+        found.append(finding("no-steps", rows=rows, gpus=gpus))
     return Schedule(full * own + rest, full * batches + last, full + (rest > 0), seen, tested)
 
 
@@ -207,9 +199,7 @@ def _every(recipe: dict, what: str, run: Schedule, found: list[Finding]) -> int:
         return math.ceil(run.steps * share) if share < 1 else 0
     every = number(recipe, f"{what}_steps", 0, 0, 1e9, found)
     if every > 1 and every != int(every):
-        found.append(
-            error("wrong-value", f"{what}_steps", f"{every:g} steps: above 1 it is a whole number", "round it")
-        )
+        found.append(finding("wrong-value/whole", f"{what}_steps", value=every))
     return math.ceil(run.steps * every) if every < 1 else int(every)
 
 
@@ -228,18 +218,13 @@ def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[F
     if not every and strategy == "steps":
         every = _whole(recipe, "logging_steps", max(1, min(10, run.steps // 200)), found)
     if not every and strategy != "epoch":
-        key = "evals_per_epoch" if recipe.get("evals_per_epoch") else "eval_strategy"
-        why = "Axolotl leaves out one evaluation in one epoch" if key != "eval_strategy" else "nothing says when"
-        message = f"the validation examples are never evaluated: {why}"
-        fix = "eval_strategy: epoch" + (f", without {key}" if key != "eval_strategy" else "")
-        found.append(warning("validation-unused", key, message, fix))
+        found.append(finding("validation-unused/once" if recipe.get("evals_per_epoch") else "validation-unused"))
         return 0
     if not run.evaluated:
-        message = f"{cut[1]:,} validation examples do not make a batch for each GPU: an evaluation measures nothing"
+        severity, further = "warning", ""
         if best(recipe):
-            message += ", and choosing the best checkpoint fails"
-        level = error if best(recipe) else warning
-        found.append(level("validation-size", "val_set_size", message, "more of them, or a smaller eval_batch_size"))
+            severity, further = "error", ", and choosing the best checkpoint fails"
+        found.append(finding("validation-size/batch", severity=severity, tests=cut[1], further=further))
     return (_times(every, run) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
 
 

@@ -9,6 +9,7 @@ from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import hardware, preflight, recipe
 from elle.plan.budget import Data
+from elle.plan.findings import Finding
 from elle.plan.fix import Change
 from elle.plan.preflight import Plan, span
 from helpers.runs import Run, profile
@@ -20,6 +21,32 @@ KEPT = """
     recipe ok verdict hardware peak_gb limit_gb host_gb host_limit_gb disk_gb hours training_hours dollars tokens
     steps examples dropped_examples
 """.split()  # noqa: SIM905
+
+
+def plans_of(target: str, *, full: bool = False, **options: Any) -> tuple[list[Plan], dict[str, Any]]:
+    """The plans that `target` comes to (a recipe's file: one; a profile's name: one of each recipe), and the answer for
+    programs (`Plan.to_json`, of a profile `preflight.together`).
+
+    Args:
+        full: ask Axolotl's and DeepSpeed's own validators, too.
+        options: as `preflight.plan` takes them; what is not None goes before the profile's own.
+
+    Raises:
+        ElleError: what `preflight.plan`, `preflight.ask_trainer` and `profile.load_profile` raise.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    files, limit = [target], None
+    if is_profile := target in profile.profile_names():
+        chosen = profile.load_profile(target)
+        own = profile.plan_options(chosen)
+        if "data" in options:  # the profile's number of examples is that of its own set
+            own.pop("examples", None)
+        options = own | options
+        files, limit = profile.recipes(chosen), options.pop("limit", None)
+    plans = [preflight.plan(path, **options) for path in files]
+    if full:
+        plans = preflight.ask_trainer(plans)
+    return plans, preflight.together(target, plans, limit) if is_profile else plans[0].to_json()
 
 
 def plans_of_run(run: Run) -> list[Plan]:
@@ -83,7 +110,7 @@ def amounts(values: tuple[float, float]) -> str:
     return span(values, "").strip()
 
 
-def error_codes(findings: Iterable[recipe.Finding]) -> str:
+def error_codes(findings: Iterable[Finding]) -> str:
     """The codes of the errors among findings, each once: "sharegpt, ignored-key (3)"."""
     counted = Counter(f.code for f in findings if f.severity == "error")
     return ", ".join(code if n == 1 else f"{code} ({n})" for code, n in counted.items()) or "none"
