@@ -18,6 +18,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from elle.base import paths, storage, yaml_files
@@ -25,12 +26,10 @@ from elle.base.errors import ElleError
 from elle.plan.findings import value_text
 
 #: Plugins of Axolotl whose keys exist only where a recipe names the plugin.
-PLUGINS = {
-    "axolotl.integrations.liger.LigerPlugin": "axolotl.integrations.liger.args.LigerArgs",
-    "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin": (
-        "axolotl.integrations.cut_cross_entropy.args.CutCrossEntropyArgs"
-    ),
-}
+PLUGINS = (
+    "axolotl.integrations.liger.LigerPlugin",
+    "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
+)
 _SIMPLE = ("bool", "int", "float", "str", "list", "dict")
 
 
@@ -136,10 +135,6 @@ def keys() -> dict:
             kinds[name] = kinds[field.alias or name] = _kinds(field.annotation)
         return dict(sorted(kinds.items()))
 
-    def load(target: str) -> type[BaseModel]:
-        module, _, name = target.rpartition(".")
-        return getattr(__import__(module, fromlist=[name]), name)
-
     fields = AxolotlInputConfig.model_fields
     optimizers, schedulers = _names()
     one_row = enums.ATTN_IMPLS_SUPPORTING_PACKING
@@ -149,7 +144,7 @@ def keys() -> dict:
         "required": sorted(name for name in fields if fields[name].is_required()),
         "keys": of(AxolotlInputConfig),
         "datasets": of(SFTDataset),
-        "plugins": {plugin: of(load(arguments)) for plugin, arguments in PLUGINS.items()},
+        "plugins": {name: of(locate(locate(name)().get_input_args())) for name in PLUGINS},
         "zero_optimization": sorted(of(DeepSpeedZeroConfig)),
         "optimizers": optimizers,
         "schedulers": schedulers,

@@ -64,11 +64,6 @@ class Data:
         return replace(self, lengths={length: max(1, round(n * factor)) for length, n in self.lengths.items()})
 
 
-def known_sets() -> dict[str, dict]:
-    """The data sets whose lengths `configs/recipes.yaml` states, by name."""
-    return config_table("recipes")["data"]
-
-
 def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str]:
     """A counter of tokens, and what it is: the model's own tokenizer if it is on this machine (for Qwen2.5: any of the
     family, in the Hub's cache), else an estimate from the pieces of Qwen2's pre-tokenisation. nano: the tokenizer will
@@ -93,11 +88,13 @@ def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str
 
 def _texts(row: dict) -> list[str]:
     """The texts of an example: the turns of a conversation (ShareGPT or messages), else all its strings."""
-    turns = next((row[key] for key in ("conversations", "messages") if isinstance(row.get(key), list)), None)
-    entries = [turn for turn in turns if isinstance(turn, dict)] if turns is not None else [row]
-    keys = ("value", "content")
-    texts = [entry[key] for entry in entries for key in (keys if turns is not None else entry) if key in entry]
-    return [text for text in texts if isinstance(text, str)]
+    for key in ("conversations", "messages"):
+        if isinstance(turns := row.get(key), list):
+            found = [turn.get(name) for turn in turns if isinstance(turn, dict) for name in ("value", "content")]
+            break
+    else:
+        found = list(row.values())
+    return [text for text in found if isinstance(text, str)]
 
 
 def _is_nano(base_model: str, sizes: str) -> bool:
@@ -141,7 +138,7 @@ def find_data(name: str, base_model: str, examples: int | None = None, sizes: st
     Raises:
         ElleError: neither is there (with the nearest name), or the file is faulty.
     """
-    sets = known_sets()
+    sets = config_table("recipes")["data"]
     if name in sets:
         entry = sets[name]
         unit = "pieces" if "pieces" in entry and _is_nano(base_model, sizes) else "tokens"
@@ -222,7 +219,7 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     moving = disk["base"] / LOAD + written / 1e9 / SAVE
     other = START_CPU if hardware.is_cpu else START + moving / 3600
     dollars = tuple((hours + other) * price for hours, price in zip(training, hourly(hardware), strict=True))
-    budget = Budget(
+    return Budget(
         examples=examples - cut[0],
         dropped=data.examples - examples,
         tokens=round(run.seen * mean * (examples - cut[0])),
@@ -233,5 +230,4 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
         tokens_per_second=rates,
         disk=disk,
         saves=saves,
-    )
-    return budget, found
+    ), found

@@ -7,7 +7,6 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
@@ -49,10 +48,6 @@ class Hardware:
         return self.title if self.is_cpu else f"{self.count} x {self.title}"
 
 
-def _file() -> Path:
-    return paths.configs() / "gpus.yaml"
-
-
 def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | None = None) -> Hardware:
     """`count` GPUs called `name` in `configs/gpus.yaml`; `price` and ELLE_GPU_PRICE override the list price.
 
@@ -61,7 +56,7 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     """
     listed, name = config_table("gpus"), name.lower()
     if name not in listed["gpus"]:
-        failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
+        failure = unknown("GPU", name, listed["gpus"], where=str(paths.configs() / "gpus.yaml"))
         raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")

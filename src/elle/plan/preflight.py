@@ -65,10 +65,6 @@ class Plan:
         """For programs: GB of 1e9 bytes, hours of wall-clock, dollars for all GPUs; null where nothing is known."""
         m, b = self.memory, self.budget
 
-        def interval(values: tuple[float, float] | None, digits: int = 4) -> dict[str, float | None]:
-            low, high = values or (None, None)
-            return {"low": low and round(low, digits), "high": high and round(high, digits)}
-
         def rounded(values: dict[str, float] | None) -> dict[str, float]:
             return {name: round(value, 2) for name, value in (values or {}).items()}
 
@@ -88,10 +84,10 @@ class Plan:
             "host_components_gb": rounded(m and m.host),
             "disk_gb": b and round(b.disk_total, 1),
             "disk_limit_gb": self.hardware.disk_gb,
-            "hours": interval(b and b.hours),
-            "training_hours": interval(b and b.training_hours),
-            "dollars": interval(b and b.dollars),
-            "tokens_per_second": interval(b and b.tokens_per_second, 0),
+            "hours": _interval(b and b.hours),
+            "training_hours": _interval(b and b.training_hours),
+            "dollars": _interval(b and b.dollars),
+            "tokens_per_second": _interval(b and b.tokens_per_second, 0),
             "steps": b and b.steps,
             "tokens": b and b.tokens,
             "examples": b and b.examples,
@@ -115,12 +111,12 @@ class Plan:
 
     def summary(self) -> str:
         """One line: verdict, peak, hours, dollars, hardware and data."""
-        said = [self.verdict]
+        parts = [self.verdict]
         if self.memory:
-            said[0] += f", {self.memory.peak:.1f} of {self.hardware.memory_gb:.1f} GB"
+            parts[0] += f", {self.memory.peak:.1f} of {self.hardware.memory_gb:.1f} GB"
         if self.budget:
-            said += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
-        return "; ".join([*said, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
+            parts += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
+        return "; ".join([*parts, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
 
     def short(self) -> str:
         """For people in a hurry: `summary`, what else is needed, and what is wrong."""
@@ -131,12 +127,8 @@ class Plan:
                 f"  {'' if self.hardware.is_cpu else host}disk {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB; "
                 f"{b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
             )
-        lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if self._decides(f)]
-        return "\n".join(lines)
-
-    @staticmethod
-    def _decides(finding: Finding) -> bool:
-        return finding.severity == "error" or finding.code == "not-covered"
+        decide = [f for f in self.findings if f.severity == "error" or f.code == "not-covered"]
+        return "\n".join([*lines, *(f"  {f.severity:<7} {f.code}: {f.message}" for f in decide)])
 
     def text(self) -> str:
         """For people: the verdict, a bar for each component of memory against the card's limit, cost, findings."""
@@ -152,11 +144,9 @@ class Plan:
             parts.append(("in all" if self.hardware.is_cpu else "nvidia-smi", m.peak))
             lines += [f"  {n:<12} {v:7.1f}  {bar(v, limit)}" for n, v in parts]
             if not self.hardware.is_cpu:
-                said = ", ".join(f"{name} {value:,.0f}" for name, value in m.host.items())
-                lines.append(f"host memory  {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB ({said})")
+                lines.append(f"host memory  {_filled(m.host_total, self.hardware.host_gb, m.host)}")
         if b := self.budget:
-            said = ", ".join(f"{name} {value:,.0f}" for name, value in b.disk.items())
-            lines.append(f"disk         {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB ({said})")
+            lines.append(f"disk         {_filled(b.disk_total, self.hardware.disk_gb, b.disk)}")
             low, high = b.tokens_per_second
             lines.append(f"data         {b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps")
             lines.append(
@@ -172,6 +162,15 @@ class Plan:
             lines.append(f"  {f.severity:<7} {f.code}: {f.where}: {f.message}")
             lines += [f"          fix: {f.fix}"] if f.fix else []
         return "\n".join(lines)
+
+
+def _interval(values: tuple[float, float] | None, digits: int = 4) -> dict[str, float | None]:
+    low, high = values or (None, None)
+    return {"low": low and round(low, digits), "high": high and round(high, digits)}
+
+
+def _filled(value: float, limit: float, parts: dict[str, float]) -> str:
+    return f"{value:,.0f} of {limit:,.0f} GB ({', '.join(f'{name} {part:,.0f}' for name, part in parts.items())})"
 
 
 def bar(value: float, limit: float, width: int = 40) -> str:
@@ -459,15 +458,11 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     order = ("fits", "tight", "not covered", "does not fit")
     each = [p.to_json() for p in plans]
 
-    def total(key: str) -> dict[str, float | None]:
-        low, high = _summed(plans, key) or (None, None)
-        return {"low": low and round(low, 4), "high": high and round(high, 4)}
-
     def most(key: str) -> float | None:
         return max((one[key] for one in each if one[key] is not None), default=None)
 
     findings = [f | {"where": f"{one['recipe']}: {f['where']}"} for one in each for f in one["findings"]]
-    dollars = total("dollars")
+    dollars = _interval(_summed(plans, "dollars"))
     if limit is not None and (dollars["high"] is None or dollars["high"] > limit):
         findings.append(asdict(finding("budget/profile", name, high=dollars["high"] or 0, limit=limit)))
     worst = max(each, key=lambda one: one["peak_gb"] or 0)
@@ -479,7 +474,7 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
         "components_gb": worst["components_gb"],
         "host_gb": most("host_gb"),
         "disk_gb": most("disk_gb"),
-        "hours": total("hours"),
+        "hours": _interval(_summed(plans, "hours")),
         "dollars": dollars,
         "budget": limit,
         "tokens": sum(one["tokens"] or 0 for one in each),

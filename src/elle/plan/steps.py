@@ -113,26 +113,19 @@ def _whole(recipe: dict, key: str, default: int, found: list[Finding]) -> int:
     return int(number(recipe, key, default, 1, 1e9, found))
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Whole micro batches that packing fills: `filled` of (training, validation) examples at so many rows each."""
-
-    recipe: dict
-    lengths: tuple[tuple[int, int], ...]
-    held_out: int
-    sequence: int
-
-    def filled(self, width: int, found: list[Finding]) -> tuple[int, int]:
-        recipe = self.recipe
-        switched = any(recipe.get(key) for key in axolotl_schema()["one_row_switches"])
-        one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in axolotl_schema()["one_row"]
-        # One row of all the micro batch's tokens; else that many rows, and what does not make a batch is dropped.
-        whole = 1 if one_row and not recipe.get("multipack_real_batches") else width
-        most = _whole(recipe, "sample_packing_bin_size", ROW, found)
-        group = _whole(recipe, "sample_packing_group_size", GROUP, found)
-        group = 0 if recipe.get("sample_packing_sequentially") else group
-        training, tests = pack(self.lengths, self.held_out, self.sequence * width // whole, most, group)
-        return training // whole, tests // whole
+def _filled(
+    recipe: dict, lengths: dict[int, int], held_out: int, sequence: int, width: int, found: list[Finding]
+) -> tuple[int, int]:
+    """Whole micro batches of `width` rows that packing fills with (training, validation) examples."""
+    switched = any(recipe.get(key) for key in axolotl_schema()["one_row_switches"])
+    one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in axolotl_schema()["one_row"]
+    # One row of all the micro batch's tokens; else that many rows, and what does not make a batch is dropped.
+    whole = 1 if one_row and not recipe.get("multipack_real_batches") else width
+    most = _whole(recipe, "sample_packing_bin_size", ROW, found)
+    group = _whole(recipe, "sample_packing_group_size", GROUP, found)
+    group = 0 if recipe.get("sample_packing_sequentially") else group
+    training, tests = pack(tuple(sorted(lengths.items())), held_out, sequence * width // whole, most, group)
+    return training // whole, tests // whole
 
 
 def schedule(
@@ -156,9 +149,8 @@ def schedule(
     accumulated = accumulation(recipe, found)
     epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
     packed, drop = bool(recipe.get("sample_packing")), recipe.get("dataloader_drop_last")
-    packing = _Batches(recipe, tuple(sorted(lengths.items())), held_out, sequence)
     if packed:
-        made = packing.filled(micro, found)[0]
+        made = _filled(recipe, lengths, held_out, sequence, micro, found)[0]
         steps = math.floor(max(1, made // (accumulated * gpus)) * epochs) - (math.ceil(epochs) if drop else 0)
         batches, share = made // gpus, gpus / max(1, made)
     else:
@@ -173,7 +165,7 @@ def schedule(
 
     wide = _whole(recipe, "eval_batch_size", micro, found)
     if packed and recipe.get("eval_sample_packing") is not False:
-        training, tests = packing.filled(wide, found)
+        training, tests = _filled(recipe, lengths, held_out, sequence, wide, found)
         tested = (tests if held_out else math.ceil(training * evaluated / rows)) // gpus
     else:  # where only training is packed, Axolotl drops an incomplete batch of the validation set
         tested = _loaded(evaluated, wide, gpus, packed if drop is None else bool(drop))
@@ -203,11 +195,6 @@ def _every(recipe: dict, what: str, run: Schedule, found: list[Finding]) -> int:
     return math.ceil(run.steps * every) if every < 1 else int(every)
 
 
-def _times(every: int, run: Schedule) -> int:
-    """How often in a run: at each `every` steps, and at the last (transformers, DefaultFlowCallback)."""
-    return math.ceil(run.steps / every) if every else 0
-
-
 def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[Finding]) -> int:
     """How often a run evaluates: at its intervals, at its last step, and before the first unless `eval_on_start` is
     false (axolotl/core/builders/base.py)."""
@@ -225,7 +212,8 @@ def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[F
         if best(recipe):
             severity, further = "error", ", and choosing the best checkpoint fails"
         found.append(finding("validation-size/batch", severity=severity, tests=cut[1], further=further))
-    return (_times(every, run) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
+    # At the last step, too (transformers, DefaultFlowCallback).
+    return (math.ceil(run.steps / every) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
 
 
 def saves(recipe: dict, run: Schedule, evaluations: int, found: list[Finding]) -> int:
@@ -236,7 +224,7 @@ def saves(recipe: dict, run: Schedule, evaluations: int, found: list[Finding]) -
     strategy = recipe.get("save_strategy")
     every = _every(recipe, "save", run, found) or (500 if strategy == "steps" else 0)
     if every or strategy == "no":
-        count = _times(every, run)
+        count = math.ceil(run.steps / every) if every else 0
     elif strategy == "best":
         count = evaluations - (recipe.get("eval_on_start") is not False) if evaluations else 0
     else:
