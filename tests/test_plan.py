@@ -150,8 +150,8 @@ def test_components_add_up_to_the_peak_of_the_worst_phase():
         m = p.memory
         assert sum(m.components.values()) == pytest.approx(m.peak)
         assert m.torch + m.components["reserve"] == pytest.approx(m.reserved)
-        said = p.to_json()
-        assert said["torch_gb"] < said["reserved_gb"] < said["peak_gb"] == round(m.peak, 2)
+        answer = p.to_json()
+        assert answer["torch_gb"] < answer["reserved_gb"] < answer["peak_gb"] == round(m.peak, 2)
 
 
 @pytest.mark.real
@@ -173,10 +173,10 @@ def test_zero_terms_are_those_of_deepspeeds_own_estimators():
         assert ours.states + gathered == pytest.approx((theirs - 2 * n / gpus) / 1e9, rel=0.05)
         # Offloaded: they count 16 bytes (the optimizer) and 18 (weights too), and multiply by 1.5 for buffers; here
         # the bf16 gradient, which DeepSpeed copies to the host as well, is 2 more, and the buffers are the margin.
-        for parameters, extra in ((False, 2), (True, 2)):
+        for parameters in (False, True):
             theirs = zero3(n, largest, gpus, cpu_offload_params=parameters, additional_buffer_factor=1)[0]
             host = step(size, gpus=gpus, stage=3, offload_optimizer=True, offload_parameters=parameters).host["offload"]
-            assert host == pytest.approx((theirs + extra * n) / 1e9, rel=0.05)
+            assert host == pytest.approx((theirs + 2 * n) / 1e9, rel=0.05)
 
 
 # Tokens, time, money
@@ -260,15 +260,9 @@ def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
     known = qwen_tokens.ranks()
     assert sum(len(token) > 1 for token in known) == qwen_tokens.MERGES
     theirs = tiktoken.Encoding("qwen", pat_str=qwen_tokens.SPLIT, mergeable_ranks=known, special_tokens={})
-    rows = [
-        row
-        for kind in dataset.KINDS
-        for row in storage.read_lines(paths.root() / "data" / "samples" / f"{kind}-42.jsonl")
-    ]
-    for text in [
-        *(turn["value"] for row in rows for turn in row["conversations"]),
-        "Überfälle ═════ 2,971\r\n\n 東京 🙂",
-    ]:
+    samples = [paths.root() / "data" / "samples" / f"{kind}-42.jsonl" for kind in dataset.KINDS]
+    turns = [turn for path in samples for row in storage.read_lines(path) for turn in row["conversations"]]
+    for text in [*(turn["value"] for turn in turns), "Überfälle ═════ 2,971\r\n\n 東京 🙂"]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ids == theirs.encode_ordinary(text)
         assert tokenizer.decode(ids) == text
@@ -346,32 +340,28 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
 
 # What it finds, by itself, in the documents' originals
 
-ORIGINALS = {
-    "config": ("fits", {"sharegpt", "ignored-key"}, {"activation-checkpointing-block", "lora-rank"}),
-    "config_14b": ("does not fit", {"sharegpt", "gpu-memory"}, set()),
+ORIGINALS = {  # verdict, errors, and what is not found
+    "config": ("fits", {"ignored-key"}, {"activation-checkpointing-block", "lora-rank"}),
+    "config_14b": ("does not fit", {"gpu-memory"}, set()),
     "config_72b": (
         "does not fit",
-        {"sharegpt", "host-memory", "examples-dropped", "zero3-fp32"},
+        {"host-memory", "examples-dropped", "zero3-fp32"},
         {"optimizer-swapped", "gpu-memory"},
     ),
-    "config_72b_qlora": ("fits", {"sharegpt", "examples-dropped"}, set()),
-    "config_72b_8xh200": ("does not fit", {"sharegpt", "weights-replicated", "gpu-memory", "disk"}, set()),
-    "config_72b_math_stacked": ("does not fit", {"sharegpt", "weights-replicated", "gpu-memory"}, set()),
+    "config_72b_qlora": ("fits", {"examples-dropped"}, set()),
+    "config_72b_8xh200": ("does not fit", {"weights-replicated", "gpu-memory", "disk"}, set()),
+    "config_72b_math_stacked": ("does not fit", {"weights-replicated", "gpu-memory"}, set()),
 }
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
+@pytest.mark.parametrize("name", [path.stem for path in sorted(DOCUMENTED.glob("*.yaml"))])
 def test_what_is_wrong_with_the_documents_recipes_is_found(name):
-    verdict, wrong, absent = ORIGINALS[name]
     plan = original(name)
+    assert "sharegpt" in codes(plan, "error")
+    verdict, wrong, absent = ORIGINALS.get(name, (plan.verdict, set(), set()))
     assert plan.verdict == verdict
     assert wrong <= codes(plan, "error")
     assert not absent & codes(plan)
-
-
-def test_sharegpt_is_rejected():
-    for path in DOCUMENTED.glob("*.yaml"):
-        assert "sharegpt" in codes(preflight.plan(path), "error"), path.name
 
 
 def test_the_documents_faults_are_named_with_what_helps():
@@ -423,25 +413,24 @@ def test_a_key_that_asks_for_nothing_is_a_remark(value):
     assert plan.ok
     assert "info    ignored-key: push_to_hub" in plan.text()
     assert "ignored-key" not in plan.short()
-    fixed, _ = fix.nearest_recipe(plan)
-    assert "push_to_hub" not in fixed.config
+    assert "push_to_hub" not in fix.nearest_recipe(plan)[0].config
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "message", "fixed"),
+    ("key", "name", "message", "fixed"),
     [
-        ({"optimizer": "adamw_bnb_8bt"}, "unknown-optimizer", "did you mean 'adamw_bnb_8bit'", "adamw_bnb_8bit"),
-        ({"optimizer": "adamw"}, "unknown-optimizer", "use one of: adamw_8bit, ", None),  # one letter off adamc
-        ({"optimizer": "apollo_adamw"}, "unknown-optimizer", "apollo_torch", None),
-        ({"optimizer": "flash_adamw"}, "unknown-optimizer", "flashoptim", None),
-        ({"optimizer": "ao_adamw_8bit"}, "unknown-optimizer", "Unhandled", None),
-        ({"lr_scheduler": "cosine_with_minlr"}, "unknown-scheduler", "cosine_with_min_lr", "cosine_with_min_lr"),
-        ({"lr_scheduler": "log_sweep"}, "unknown-scheduler", "", None),
+        ("optimizer", "adamw_bnb_8bt", "did you mean 'adamw_bnb_8bit'", "adamw_bnb_8bit"),
+        ("optimizer", "adamw", "use one of: adamw_8bit, ", None),  # one letter off adamc
+        ("optimizer", "apollo_adamw", "apollo_torch", None),
+        ("optimizer", "flash_adamw", "flashoptim", None),
+        ("optimizer", "ao_adamw_8bit", "Unhandled", None),
+        ("lr_scheduler", "cosine_with_minlr", "cosine_with_min_lr", "cosine_with_min_lr"),
+        ("lr_scheduler", "log_sweep", "", None),
     ],
 )
-def test_a_name_that_only_the_builder_refuses_is_found(changes, code, message, fixed):
-    plan = assess(shipped("config", **changes), count=2, data="basic")
-    finding = only(plan, code)
+def test_a_name_that_only_the_builder_refuses_is_found(key, name, message, fixed):
+    plan = assess(shipped("config", **{key: name}), count=2, data="basic")
+    finding = only(plan, f"unknown-{key.removeprefix('lr_')}")
     assert finding.severity == "error"
     assert message in finding.message + finding.fix
     if fixed is None:
@@ -631,12 +620,10 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
     changes = preflight.faster(plan.config, plan.setup, plan.hardware)
     other = preflight.assess(plan.file, recipe.merged(plan.config, changes), plan.hardware, plan.data)
     assert other.setup.micro * other.setup.accumulation == 8
-    less = [
-        (sum(getattr(plan.budget, unit)) - sum(getattr(other.budget, unit))) / 2  # the middles of the intervals
-        for unit in ("hours", "dollars")
-    ]
-    assert f"{other.memory.peak:.0f} GB, {less[0]:.2f} h and ${less[1]:,.2f} less" in finding.message
-    assert min(less) > 0
+    before, after = plan.budget, other.budget  # compared in the middles of their intervals
+    hours, dollars = (sum(before.hours) - sum(after.hours)) / 2, (sum(before.dollars) - sum(after.dollars)) / 2
+    assert f"{other.memory.peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less" in finding.message
+    assert min(hours, dollars) > 0
     out = tmp_path / "filled.yaml"
     assert elle(DOCUMENTED / "config_qlora.yaml", "--data", "documents-basic", "--fix", out).exit_code == 0
     assert {key: yaml_files.read_yaml(out).get(key) for key in changes} == changes
@@ -653,9 +640,8 @@ def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
     st.booleans(),
 )
 def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, micro, accumulation, checkpointing):
-    config = yaml_files.read_yaml(paths.configs() / name)
-    config |= {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
-    config |= {"gradient_checkpointing": checkpointing}
+    batch = {"micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    config = shipped(Path(name).stem, gradient_checkpointing=checkpointing, **batch)
     machine, model = hardware.find(gpu, count), qwen("7B")
     before, _ = memory.setup(config, model, machine, recipe.zero(config)[0])
     if changes := preflight.faster(config, before, machine):
@@ -689,8 +675,7 @@ def test_zero3_in_fp32_costs_twice_the_weights_and_nearly_three_times_the_time()
     parts, others = wide.memory.components, plain.memory.components
     for name in ("weights", "activations", "layer", "gathered"):
         assert parts[name] == pytest.approx(2 * others[name])
-    for name in ("master", "optimizer", "gradients"):
-        assert parts[name] == others[name]
+    assert all(parts[name] == others[name] for name in ("master", "optimizer", "gradients"))
     assert (plain.verdict, wide.verdict) == ("fits", "does not fit")
     for ours, theirs in zip(wide.budget.training_hours, plain.budget.training_hours, strict=True):
         assert ours / theirs == pytest.approx(2.8, rel=0.02)
@@ -765,7 +750,6 @@ def test_the_json_holds_what_programs_ask_for():
     assert set(KEYS) <= set(answer)
     assert answer["hours"].keys() == answer["dollars"].keys() == {"low", "high"}
     assert answer["hours"]["low"] < answer["hours"]["high"]
-    assert sum(answer["components_gb"].values()) == pytest.approx(answer["peak_gb"], abs=0.1)
     for finding in answer["findings"]:
         assert set(finding) == {"code", "severity", "where", "message", "fix"}
 
@@ -832,10 +816,9 @@ def test_what_fix_writes_passes(name, tmp_path):
 
 
 def test_fix_changes_no_more_than_it_must():
-    plan, _ = fix.nearest_recipe(original("config_14b"))
-    assert plan.config["optimizer"] == "adamw_bnb_8bit"
-    assert plan.config["deepspeed"] == "deepspeed/zero3.json"
-    assert plan.config["micro_batch_size"] == 4
+    config = fix.nearest_recipe(original("config_14b"))[0].config
+    assert (config["optimizer"], config["deepspeed"]) == ("adamw_bnb_8bit", "deepspeed/zero3.json")
+    assert config["micro_batch_size"] == 4
     plan, _ = fix.nearest_recipe(original("config_72b"))  # no full fine-tune fits four
     assert (plan.config["adapter"], plan.config["load_in_4bit"]) == ("lora", False)
     plan, _ = fix.nearest_recipe(original("config_72b_8xh200"))
@@ -882,11 +865,10 @@ def test_fix_spares_money_by_fewer_epochs_and_says_where_nothing_helps():
     plan, changes = fix.nearest_recipe(original("config_72b_math_nf4_qlora", limit=100))
     assert plan.budget.dollars[1] <= 100
     assert "num_epochs" in {change.key for change in changes}
-    with pytest.raises(ElleError, match="no change of the recipe") as caught:
-        fix.nearest_recipe(original("config_72b_math_nf4_qlora", limit=5))
-    assert "fewer" in caught.value.fix
-    with pytest.raises(ElleError, match="no change of the recipe"):
-        fix.nearest_recipe(original("config_72b", gpu="a10"))
+    for hopeless in (original("config_72b_math_nf4_qlora", limit=5), original("config_72b", gpu="a10")):
+        with pytest.raises(ElleError, match="no change of the recipe") as caught:
+            fix.nearest_recipe(hopeless)
+        assert caught.value.fix
 
 
 def test_fix_corrects_typing_errors():

@@ -33,7 +33,7 @@ PLUGINS = (
 _SIMPLE = ("bool", "int", "float", "str", "list", "dict")
 
 
-# What is kept here, and how the trainer is asked
+# What is kept here, and how Axolotl is asked
 
 
 def keys_file() -> Path:

@@ -20,11 +20,11 @@ from elle.plan.memory import Setup
 from elle.plan.models import local_file
 from elle.plan.recipe import number
 
-#: Hours until a pod trains (CPU: start-up alone); GB a second for fetching and loading the base, and for saving.
+#: Hours until a pod trains (CPU: start-up alone); GB per second for fetching and loading the base, and for saving.
 START, START_CPU, LOAD, SAVE = 0.1, 0.015, 0.1, 0.3
 #: What Axolotl keeps where a recipe does not say (`save_total_limit`); GB for packages and prepared data.
 CHECKPOINTS, PACKAGES = 4, 20.0
-#: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
+#: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds per turn.
 SAMPLE, TURN = 500, 5
 #: Tokens of Qwen2.5 per piece of its pre-tokenisation, counted over this project's sets (basic 1.093, CIC 1.095; see
 #: tests/qwen_tokens.py). It depends on the text: sums of digits have 1.00, and the documents' CIC set, with its rules
@@ -107,7 +107,7 @@ def read_data(path: Path, base_model: str, sizes: str = "") -> Data:
     nano base that is not made yet.
 
     Raises:
-        ElleError: the file cannot be read, holds no examples, or a line is no JSON object (with its number).
+        ElleError: the file cannot be read, holds no examples, or a line is not a JSON object (with its number).
     """
     count, how = _tokenizer(base_model, _is_nano(base_model, sizes))
     if path.is_dir():

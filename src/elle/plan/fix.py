@@ -89,7 +89,7 @@ def _key(config: dict, finding: Finding) -> dict:
 
 
 def _longer(config: dict, plan: Plan) -> dict:
-    """Rows that hold the longest example, of as many tokens a micro batch, and as many rows a step."""
+    """Rows that hold the longest example, with as many tokens per micro batch, and as many rows per step."""
     length = sequence_for(max(plan.data.lengths))
     most = min(max(1, plan.setup.micro * plan.setup.sequence // length), MOST_ROWS)
     rows = plan.setup.micro * plan.setup.accumulation

@@ -397,7 +397,7 @@ def plan(
 
     Args:
         gpu, count, disk: the hardware (GPU's name, how many, GB of disk), by default what the recipe is meant for.
-        price: dollars a GPU-hour, by default the list price.
+        price: dollars per GPU-hour, by default the list price.
         data: a file, a folder or a set's name; by default the recipe's own file if it is here, else the set that it
             is planned with. examples: scales it.
         limit: dollars that it may cost.
@@ -419,12 +419,10 @@ def plan(
             where=str(path),
             fix=f"--gpu h200 --count 2, or a name of configs/recipes.yaml ({unknown('recipe', path.name, known).fix})",
         )
-    hardware = machines.find(
-        gpu or entry["gpu"],
-        (entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1) if count is None else count,
-        entry.get("disk", machines.DISK_GB) if disk is None else disk,
-        price,
-    )
+    if count is None:
+        count = entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1
+    disk = entry.get("disk", machines.DISK_GB) if disk is None else disk
+    hardware = machines.find(gpu or entry["gpu"], count, disk, price)
     chosen = data or own_data(config) or entry.get("data")
     sizes = entry.get("base", "")
     read = budgets.find_data(chosen, base_model(config), examples, sizes) if chosen else None

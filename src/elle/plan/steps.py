@@ -157,8 +157,8 @@ def schedule(
         steps = math.ceil(rows * epochs / (micro * accumulated * gpus))
         batches, share = _loaded(rows, micro, gpus, bool(drop)), micro * gpus / rows
     own = max(1, math.ceil(batches / accumulated))  # the trainer's own steps in an epoch
-    asked = int(number(recipe, "max_steps", 0, -1, 1e9, found))
-    steps = math.ceil(own * epochs) if asked == -1 else asked or max(0, steps)
+    given = int(number(recipe, "max_steps", 0, -1, 1e9, found))
+    steps = math.ceil(own * epochs) if given == -1 else given or max(0, steps)
     full, rest = divmod(steps if batches else 0, own)
     last = min(rest * accumulated, batches)
     seen = full * min(1.0, batches * share) + min(1.0, last * share)
@@ -217,8 +217,8 @@ def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[F
 
 
 def saves(recipe: dict, run: Schedule, evaluations: int, found: list[Finding]) -> int:
-    """How many checkpoints a run writes: at its intervals and at its last step; one an epoch where the recipe is
-    silent; of `best` at most one an evaluation. The result itself, written at the end, is not counted."""
+    """How many checkpoints a run writes: at its intervals and at its last step; one per epoch where the recipe is
+    silent; of `best` at most one per evaluation. The result itself, written at the end, is not counted."""
     if not run.steps:
         return 0
     strategy = recipe.get("save_strategy")
