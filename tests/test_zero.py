@@ -1,12 +1,12 @@
 """The shipped DeepSpeed files on two CPU ranks: benchmarks/zero.py, run as a user runs it, and its own judgement."""
 
-import importlib.util
 import json
 import math
 import subprocess
 import sys
 
 import pytest
+import zero
 
 from elle.base import paths, storage
 from elle.plan import axolotl
@@ -148,16 +148,8 @@ def test_both_kinds_of_recomputation_train_under_zero3(loaded):
 # Its judgement, on figures as they come out where all is well
 
 
-@pytest.fixture(scope="module")
-def zero():
-    spec = importlib.util.spec_from_file_location("zero", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def good(zero) -> dict:
+def good() -> dict:
     losses = {str(step): 6.0 - step / 10 for step in range(1, zero.STEPS + 1)}
     planned = {"weights": 1e6, "gradients": 1e6, "master": 2e6, "optimizer": 4e6, "step": 2e6}
     held: dict = {term: int(size) for term, size in planned.items()} | {"named": 8, "all": 8, "steps": zero.STEPS}
@@ -198,7 +190,7 @@ OFFLOADED = dict.fromkeys(("gradients", "master", "optimizer", "step"), 0)
         (lambda one: one["planned"].update(OFFLOADED | {"offload": 6e6}), "offload: 9,000,000 bytes, 6,000,000"),
     ],
 )
-def test_what_does_not_agree_is_said(zero, good, change, message):
+def test_what_does_not_agree_is_said(good, change, message):
     assert zero.faults(good) == []
     change(good["files"][0])
     assert message in "\n".join(zero.faults(good))
@@ -214,14 +206,14 @@ def test_what_does_not_agree_is_said(zero, good, change, message):
         (lambda one: one["apart"].update(resumed=0.001), {"offload": True}),
     ],
 )
-def test_what_one_setting_explains_is_a_fault_without_it(zero, good, change, allowed):
+def test_what_one_setting_explains_is_a_fault_without_it(good, change, allowed):
     change(good["files"][0])
     assert zero.faults(good)
     good["files"][0] |= allowed
     assert zero.faults(good) == []
 
 
-def test_rounded_and_offloaded_states_are_held_against_their_own_terms(zero, good):
+def test_rounded_and_offloaded_states_are_held_against_their_own_terms(good):
     good["files"][0]["planned"] |= OFFLOADED | {"offload": 9e6}
     assert zero.faults(good) == []
     good["files"][0]["apart"]["fp32"] = 0.001
@@ -229,7 +221,7 @@ def test_rounded_and_offloaded_states_are_held_against_their_own_terms(zero, goo
     assert zero.faults(good | {"optimizer": "adamw_bnb_8bit"}) == []
 
 
-def test_losses_that_are_missing_or_nan_do_not_agree(zero):
+def test_losses_that_are_missing_or_nan_do_not_agree():
     losses = {str(step): 1.0 for step in range(1, zero.STEPS + 1)}
     assert zero._apart(losses, losses) == 0
     assert zero._apart(losses, losses | {"4": math.nan}) == math.inf
