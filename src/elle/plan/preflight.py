@@ -436,7 +436,7 @@ def ask_trainer(plans: list[Plan]) -> list[Plan]:
         ElleError: they cannot be asked.
     """
     files = [str(paths.located(p.file)) for p in plans]
-    answers = ask_validator("check", *files)
+    answers = ask_validator(*files)
 
     def objections(file: str) -> list[Finding]:
         return [finding(f"{one['by'].lower()}-rejects", problem=one["says"]) for one in answers[file]]
