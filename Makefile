@@ -50,7 +50,7 @@ soak: setup ## long trials of serving, renting and judging, with faults (half an
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)
 	@requirements/setup.sh lock $(ARGS)
 	@$(MAKE) --no-print-directory setup
-	.venv/bin/python -m elle.plan.recipe # the names and types of the locked Axolotl's keys
+	.venv/bin/python requirements/axolotl_keys.py # the names and types of the locked Axolotl's keys
 
 clean: ## remove caches; runs, data and environments stay
 	find $(wildcard src tests notebooks benchmarks) -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

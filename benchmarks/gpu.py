@@ -38,7 +38,7 @@ from elle.base.process import interruptible
 from elle.base.tables import markdown
 from elle.briefings import dataset
 from elle.plan import hardware, models, recipe
-from elle.plan.recipe import trainer_environment
+from elle.plan.axolotl import trainer_environment
 from elle.training.launch import PACKAGES
 
 PROBE = Path(__file__).with_name("gpu_probe.py")

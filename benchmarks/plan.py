@@ -9,8 +9,8 @@ import time
 
 CODE = """
 from elle.plan import preflight
-from elle.base.yaml_files import table
-plans = [preflight.plan(f"configs/{name}") for name in table("recipes")["recipes"]]
+from elle.base.yaml_files import config_table
+plans = [preflight.plan(f"configs/{name}") for name in config_table("recipes")["recipes"]]
 if FULL:
     plans = preflight.ask_trainer(plans)
 print(len(plans), "recipes,", sum(p.ok for p in plans), "pass")

@@ -26,7 +26,7 @@ from typing import Any
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError
 from elle.base.process import Job
-from elle.plan import memory, models, recipe
+from elle.plan import axolotl, memory, models, recipe
 
 SIZES = {
     "vocab_size": 512,
@@ -283,7 +283,7 @@ def check(files: list[str], ranks: int, optimizer: str) -> dict:
         cases = []
         for file in files:
             stem, located = file.replace("/", "_"), str(paths.located(file).resolve())
-            open_file = storage.write_json(folder / f"{stem}-fp32.json", open_precision(recipe.read_deepspeed(file)))
+            open_file = storage.write_json(folder / f"{stem}-fp32.json", open_precision(axolotl.read_deepspeed(file)))
             checkpoint = str(folder / "out" / f"{stem}-bf16" / "checkpoints" / f"checkpoint-{SAVED}")
             cases += [
                 {"name": f"{stem}-bf16", "file": located, "bf16": True, "save": True},
@@ -307,7 +307,7 @@ def check(files: list[str], ranks: int, optimizer: str) -> dict:
                 "file": file,
                 "stage": zeros[file].stage,
                 "offload": zeros[file].offload_optimizer,
-                "low_precision_reduction": recipe.read_deepspeed(file).get("communication_data_type") == "bf16",
+                "low_precision_reduction": axolotl.read_deepspeed(file).get("communication_data_type") == "bf16",
                 "losses": {kind: run[0]["losses"] for kind, run in runs.items()},
                 "apart": apart,
                 "planned": planned(model, zeros[file], ranks, optimizer),

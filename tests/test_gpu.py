@@ -1,11 +1,11 @@
 """benchmarks/gpu.py: bases without disk, what has to travel, and a row measured by the real trainer (on the CPU)."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 import tarfile
 
+import gpu
 import pytest
 
 from elle.base import paths
@@ -27,14 +27,6 @@ ON_CPU = "bf16=false,fp16=false,tf32=false,sample_packing=false,eval_sample_pack
 KERNELS = "lora_mlp_kernel=false,lora_qkv_kernel=false,lora_o_kernel=false"
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    spec = importlib.util.spec_from_file_location("gpu", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def tiny(tmp_path):
     folder = tmp_path / "tiny"
@@ -48,11 +40,11 @@ def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=paths.root(), check=False)
 
 
-def test_nothing_is_missing_where_the_lock_is_installed(gpu):
+def test_nothing_is_missing_where_the_lock_is_installed():
     assert gpu.missing() == []
 
 
-def test_what_travels_is_without_tests_and_other_cuda(gpu, tmp_path):
+def test_what_travels_is_without_tests_and_other_cuda(tmp_path):
     gpu.pack(tmp_path / "x.tar.xz", ["hjson", "annotated-types"])
     with tarfile.open(tmp_path / "x.tar.xz") as archive:
         names = archive.getnames()
@@ -68,7 +60,7 @@ def test_a_base_that_is_not_covered_is_named():
 
 
 @pytest.mark.real
-def test_a_base_of_zeros_takes_no_disk_and_loads_whole(gpu, small_data, tiny, tmp_path):
+def test_a_base_of_zeros_takes_no_disk_and_loads_whole(small_data, tiny, tmp_path):
     from transformers import AutoModelForCausalLM
 
     tokenizer = gpu.make_tokenizer(small_data / "train.jsonl", tmp_path / "tokenizer")

@@ -1,20 +1,16 @@
 """The guides: their figures are the planner's, and their plans are profiles that can be planned and run."""
 
-import importlib.util
 import re
 import shutil
 
 import gpu_rows
 import pytest
+import refresh
 
 from elle.base import paths
 from elle.base.errors import ElleError
 from elle.plan import budget, fix, hardware, preflight
 from helpers.runs import pipeline, planning, profile
-
-spec = importlib.util.spec_from_file_location("refresh", paths.root() / "docs" / "refresh.py")
-refresh = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(refresh)
 
 GUIDES = sorted({guide for _, guide, *_ in refresh.PLANS})
 #: Dollars that a guide may state by itself: the documents' own. All others are filled in.
@@ -44,7 +40,7 @@ def test_a_stale_figure_is_found_and_put_right(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("<!-- beast: hours -->1 h", "without its end"),
         ("<!-- beast: hours -->1 <!-- beast: dollars -->2<!-- end -->", "without its end"),
@@ -56,26 +52,19 @@ def test_a_stale_figure_is_found_and_put_right(tmp_path, monkeypatch, capsys):
         ("<!-- gpu row --><!-- end -->", "not a figure"),
     ],
 )
-def test_a_place_that_cannot_be_filled_is_named(tmp_path, text, said):
+def test_a_place_that_cannot_be_filled_is_named(tmp_path, text, message):
     page = tmp_path / "page.md"
     page.write_text(text)
-    with pytest.raises(ElleError, match=said):
+    with pytest.raises(ElleError, match=message):
         refresh.filled(page)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_has_its_parts_and_all_its_plans(guide):
     text = (paths.root() / "docs" / f"{guide}.md").read_text(encoding="utf-8")
-    for part in (
-        "| documented | planned | why |",
-        "## The pod",
-        "## What to watch",
-        "## What can go wrong",
-        "## Not run",
-    ):
+    parts = ("| documented | planned | why |", "## The pod", "## What to watch", "## What can go wrong", "## Not run")
+    for part in (*parts, "make pod", "/workspace/data", "been run on a GPU"):
         assert part in text, part
-    for said in ("make pod", "/workspace/data", "been run on a GPU"):
-        assert re.search(said, text), said
     for name, plan_of, *_ in refresh.PLANS:
         if plan_of == guide:
             assert f"$ elle plan {name} --short\n" in text
@@ -153,7 +142,7 @@ def test_what_the_guides_say_of_our_own_cic_set_is_so(name):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
+    ("ours", "theirs", "text"),
     [
         (40, 50, "$50 holds"),
         (48, 50, "$50 holds narrowly"),
@@ -161,11 +150,11 @@ def test_what_the_guides_say_of_our_own_cic_set_is_so(name):
         (60, 70, "$50 does not hold: $5.0 to $10.0 over on our set"),
     ],
 )
-def test_a_budget_that_the_data_alone_keeps_is_told_from_one_that_holds(ours, theirs, said):
+def test_a_budget_that_the_data_alone_keeps_is_told_from_one_that_holds(ours, theirs, text):
     def answer(dollars: float) -> dict:
         return {"budget": 50, "dollars": {"low": dollars - 5, "high": dollars}}
 
-    assert refresh.judged(answer(ours), answer(theirs)) == said
+    assert refresh.judged(answer(ours), answer(theirs)) == text
 
 
 def test_a_profiles_number_of_examples_is_not_that_of_other_data():
@@ -190,9 +179,7 @@ def test_what_the_pages_say_of_gpus_is_what_their_rows_say():
         assert plan.verdict == "does not fit"
         fixed, changes = fix.nearest_recipe(plan)
         assert fixed.ok
-        assert {key for change in changes for key, _, _ in change.parts()} == {
-            "micro_batch_size",
-            "gradient_accumulation_steps",
-        }
+        changed = {key for change in changes for key, _, _ in change.parts()}
+        assert changed == {"micro_batch_size", "gradient_accumulation_steps"}
     written = preflight.plan("configs/config_14b.yaml", data="basic")  # "under ZeRO-2 it would be tight"
     assert planning.varied(written, deepspeed="deepspeed/zero2.json").verdict == "tight"

@@ -27,7 +27,7 @@ from elle.base import paths, patience, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
-from elle.plan import recipe
+from elle.plan import axolotl
 from helpers import cli
 from renting import on_pod, orders, pods, record, runpod, uploads
 from renting.request import LONGEST, render_job, worker_arguments
@@ -470,7 +470,7 @@ def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it():
     body = render_job("configs/config_qlora.yaml", "elle-7b-lora")
     assert storage.read_json(paths.configs() / "runpod_request.json") == body, "render it anew: docs/runpod.md"
     args, policy = body["input"]["args"], body["policy"]
-    assert not set(args) - set(recipe.known_keys(args))
+    assert not set(args) - set(axolotl.known_keys(args))
     assert 600_000 < policy["executionTimeout"] < policy["ttl"] <= LONGEST  # ten minutes are RunPod's default
     full = worker_arguments(yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml"), "x")
     assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours

@@ -3,31 +3,39 @@
 import math
 import random
 import time
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from elle.base import paths, yaml_files
-from elle.plan import recipe, steps
+from elle.plan import steps
+from elle.plan.axolotl import axolotl_schema
+from elle.plan.findings import Finding
 
+RECIPES = yaml_files.config_table("recipes")
 PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
 
 
-def counted(
-    config: dict, lengths: dict[int, int], micro: int = 2, gpus: int = 1, sequence: int = 2048
-) -> steps.Schedule:
-    found: list[recipe.Finding] = []
-    cut = steps.validation(config, sum(lengths.values()), found)
-    return steps.schedule(config, lengths, cut, (micro, gpus, sequence), found)
+class Counted(NamedTuple):
+    run: steps.Schedule
+    validated: int  # examples
+    evaluations: int
+    saves: int
+    findings: list[Finding]
+
+    def codes(self) -> set[tuple[str, str]]:
+        return {(f.code, f.severity) for f in self.findings}
 
 
-def found_in(config: dict, lengths: dict[int, int], gpus: int = 1) -> list[tuple[str, str]]:
-    found: list[recipe.Finding] = []
+def counted(config: dict, lengths: dict[int, int], gpus: int = 1) -> Counted:
+    found: list[Finding] = []
+    shape = (config.get("micro_batch_size", 2), gpus, config.get("sequence_len", 2048))
     cut = steps.validation(config, sum(lengths.values()), found)
-    run = steps.schedule(config, lengths, cut, (2, gpus, 2048), found)
-    steps.saves(config, run, steps.evaluations(config, run, cut, found), found)
-    return [(f.code, f.severity) for f in found]
+    run = steps.schedule(config, lengths, cut, shape, found)
+    times = steps.evaluations(config, run, cut, found)
+    return Counted(run, cut[1], times, steps.saves(config, run, times, found), found)
 
 
 # Packing
@@ -66,11 +74,9 @@ def test_packing_is_quick_and_scales():
 
 def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
     """55 and 52, where whole rows in whole epochs would make 60 and 56: a micro batch in one row, lengths in pieces."""
-    sets = yaml_files.config_table("recipes")["data"]
     for name, data, gpus, wanted in (("config", "basic", 2, 55), ("config_72b_8xh200", "cic", 8, 52)):
         config = yaml_files.read_yaml(paths.configs() / f"{name}.yaml") | {"attn_implementation": "flash_attention_2"}
-        found = counted(config, sets[data]["pieces"], config["micro_batch_size"], gpus, config["sequence_len"])
-        assert found.steps == wanted
+        assert counted(config, RECIPES["data"][data]["pieces"], gpus).run.steps == wanted
 
 
 @pytest.mark.parametrize(
@@ -90,27 +96,27 @@ def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
 )
 def test_steps_follow_the_settings(changes, wanted):
     config = PACKED | {"gradient_accumulation_steps": 4} | changes
-    assert counted(config, {1024: 200}).steps == wanted
+    assert counted(config, {1024: 200}).run.steps == wanted
 
 
 def test_what_an_epoch_leaves_over_is_a_step_of_its_own():
     """36 steps are not three passes over 50 micro batches: an epoch takes the trainer 13, the last one of 2."""
-    run = counted(PACKED | {"gradient_accumulation_steps": 4}, {1024: 200})
+    run = counted(PACKED | {"gradient_accumulation_steps": 4}, {1024: 200}).run
     assert (run.steps, run.batches, run.epochs) == (36, 50 + 50 + 40, 3)
     assert run.seen == pytest.approx(140 / 50)
 
 
 def test_too_few_examples_train_nothing():
-    assert ("no-steps", "error") in found_in(PACKED, {1024: 8}, gpus=8)
-    assert ("no-steps", "error") not in found_in(PACKED, {1024: 80}, gpus=8)
-    assert counted(PACKED, {1024: 8}, gpus=8).steps == 0
+    too_few, enough = (counted(PACKED, {1024: examples}, gpus=8) for examples in (8, 80))
+    assert ("no-steps", "error") in too_few.codes() - enough.codes()
+    assert too_few.run.steps == 0
 
 
 @pytest.mark.parametrize(
     ("size", "taken"), [(0.05, 5), (0.041, 5), (0, 0), (2, 2), (30.7, 30), (1, None), (1.5, 1), (100, None), (-1, None)]
 )
 def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     assert steps.validation({"val_set_size": size}, 100, found)[0] == (taken or 0)
     assert [f.code for f in found] == ([] if taken is not None else ["validation-size"])
 
@@ -136,14 +142,10 @@ def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
 )
 def test_evaluations_and_saves_follow_the_settings(changes, evaluations, saves):
     config = PACKED | {"gradient_accumulation_steps": 4, "val_set_size": 8} | changes
-    found: list[recipe.Finding] = []
-    cut = steps.validation(config, 208, found)
-    run = steps.schedule(config, {1024: 208}, cut, (2, 1, 2048), found)
-    times = steps.evaluations(config, run, cut, found)
-    assert (times, steps.saves(config, run, times, found)) == (evaluations, saves)
-    assert ("validation-unused" in {f.code for f in found}) == (
-        not evaluations and cut[1] > 0 and config.get("eval_strategy") != "no"
-    )
+    made = counted(config, {1024: 208})
+    assert (made.evaluations, made.saves) == (evaluations, saves)
+    unused = not evaluations and made.validated > 0 and config.get("eval_strategy") != "no"
+    assert (("validation-unused", "warning") in made.codes()) == unused
 
 
 def test_the_best_checkpoint_stays_beside_the_last():
@@ -168,7 +170,7 @@ SETTINGS: list[tuple[dict, int]] = [
 
 
 @pytest.fixture
-def axolotl(tmp_path, monkeypatch):
+def axolotls_steps(monkeypatch):
     """Axolotl's own count of the steps: (recipe, lengths, GPUs) to number."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import torch
@@ -181,7 +183,7 @@ def axolotl(tmp_path, monkeypatch):
         # What its validator would add, and what it makes of the number of processes.
         names = ("sample_packing_bin_size", "sample_packing_group_size")
         defaults = {name: AxolotlInputConfig.model_fields[name].default for name in names}
-        supports = config.get("attn_implementation") in steps.ONE_ROW
+        supports = config.get("attn_implementation") in axolotl_schema()["one_row"]
         cfg = DictDefault(defaults | {"gradient_accumulation_steps": 1, "attn_supports_packing": supports} | config)
         cfg.batch_size = cfg.micro_batch_size * cfg.gradient_accumulation_steps * gpus
         cfg.dataset_num_proc = 1
@@ -193,40 +195,27 @@ def axolotl(tmp_path, monkeypatch):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("number", range(len(SETTINGS)))
-def test_axolotl_takes_as_many_steps(axolotl, number):
-    config, gpus = SETTINGS[number]
+@pytest.mark.parametrize(("config", "gpus"), SETTINGS)
+def test_axolotl_takes_as_many_steps(axolotls_steps, config, gpus):
     config = {"micro_batch_size": 2, "sequence_len": 2048} | config
     lengths = {length: 3 + length % 7 for length in range(100, 1500, 11)}
     rows = [length for length, count in lengths.items() for _ in range(count)]
-    made = counted(config, lengths, config["micro_batch_size"], gpus).steps
+    made = counted(config, lengths, gpus).run.steps
     # Its order hangs on the seed: a step more or less an epoch.
     near = math.ceil(config["num_epochs"]) if config["sample_packing"] else 0
-    assert axolotl(config, rows, gpus) == pytest.approx(made, abs=near)
+    assert axolotls_steps(config, rows, gpus) == pytest.approx(made, abs=near)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    "name", [name for name in yaml_files.config_table("recipes")["recipes"] if name.startswith("config")]
-)
-def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotl, name):
-    entry = yaml_files.config_table("recipes")["recipes"][name]
-    config = yaml_files.read_yaml(paths.configs() / name)
-    lengths = yaml_files.config_table("recipes")["data"][entry["data"]]["tokens"]
+@pytest.mark.parametrize("name", [name for name in RECIPES["recipes"] if name.startswith("config")])
+def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotls_steps, name):
+    entry, config = RECIPES["recipes"][name], yaml_files.read_yaml(paths.configs() / name)
+    lengths = RECIPES["data"][entry["data"]]["tokens"]
     rows = [length for length, count in lengths.items() for _ in range(count)]
     held_out = steps.validation(config, len(rows), [])[0]
     random.Random(1).shuffle(rows)
-    made = counted(config, lengths, config["micro_batch_size"], entry["count"], config["sequence_len"]).steps
-    assert axolotl(config, rows[held_out:], entry["count"]) == made
-
-
-@pytest.mark.real
-def test_the_rows_that_axolotl_packs_without_a_batch_are_those_named():
-    from axolotl.utils.schemas import enums
-
-    assert steps.ONE_ROW == enums.ATTN_IMPLS_SUPPORTING_PACKING
-    switches = {flag for flag, name in enums.LEGACY_ATTN_FLAG_TO_IMPL.items() if name in steps.ONE_ROW}
-    assert set(steps.ONE_ROW_SWITCHES) == switches
+    made = counted(config, lengths, entry["count"])
+    assert axolotls_steps(config, rows[held_out:], entry["count"]) == made.run.steps
 
 
 @pytest.mark.real
@@ -235,7 +224,7 @@ def test_datasets_cuts_the_validation_set_so(size):
     """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
     from datasets import Dataset
 
-    found: list[recipe.Finding] = []
+    found: list[Finding] = []
     taken, _ = steps.validation({"val_set_size": size}, 40, found)
     rows = Dataset.from_dict({"a": list(range(40))})
     given = int(size) if size > 1 else float(size)
@@ -294,11 +283,7 @@ def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch
             self.saved += 1
 
     config = {"sample_packing": False, "num_epochs": 1, "val_set_size": 4, "micro_batch_size": 1} | changes
-    found: list[recipe.Finding] = []
-    cut = steps.validation(config, 14, found)
-    run = steps.schedule(config, {9: 14}, cut, (1, 1, 16), found)
-    times = steps.evaluations(config, run, cut, found)
-
+    planned = counted(config, {9: 14})
     cfg = DictDefault({"gradient_accumulation_steps": 1} | config)
     for what in ("save", "eval"):  # normalize_config
         if each := cfg[f"{what}s_per_epoch"]:
@@ -317,8 +302,8 @@ def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch
     args = TrainingArguments(str(tmp_path), disable_tqdm=True, **shape, **made)
     trainer = Trainer(Tiny(), args, train_dataset=rows[4:], eval_dataset=rows[:4], callbacks=[counts, *more])
     trainer.train()
-    assert trainer.state.global_step == run.steps
-    assert (counts.evaluated, counts.saved) == (times, steps.saves(config, run, times, found))
+    assert trainer.state.global_step == planned.run.steps
+    assert (counts.evaluated, counts.saved) == (planned.evaluations, planned.saves)
     kept = len(list(tmp_path.glob("checkpoint-*")))
     limit = config.get("save_total_limit", 4)
     assert kept == min(limit, counts.saved) <= steps.most_kept(config, counts.saved, limit)

@@ -1,14 +1,15 @@
 """Recipes as they are read, and the nano base."""
 
 import json
+import runpy
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from elle.base import yaml_files
+from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
-from elle.plan import recipe
+from elle.plan import axolotl
 from elle.training import nano
 
 # Recipes
@@ -43,11 +44,10 @@ def test_faulty_yaml_is_named(tmp_path, text, what, where):
 
 
 @pytest.mark.real
-def test_the_known_keys_are_those_of_the_installed_axolotl(tmp_path, monkeypatch):
-    kept = json.loads(recipe._KEYS.read_text())
-    monkeypatch.setattr(recipe, "_KEYS", tmp_path / "keys.json")
-    recipe.refresh_known_keys()
-    assert json.loads((tmp_path / "keys.json").read_text()) == kept
+def test_the_known_keys_are_those_of_the_installed_axolotl(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    kept = json.loads(axolotl.keys_file().read_text())
+    assert runpy.run_path(str(paths.root() / "requirements" / "axolotl_keys.py"))["keys"]() == kept
     assert kept["axolotl"] == metadata.version("axolotl")
 
 

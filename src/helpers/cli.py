@@ -234,15 +234,16 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
     Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered: its
     model, its GPUs, or what a key makes of them.
     """
-    from elle.plan import preflight
+    from elle.plan import fix, preflight
+    from helpers.runs import planning
 
     options = {"gpu": gpu, "count": count, "disk": disk, "price": price, "data": data, "limit": budget}
     try:
-        plans, answer = _plans(target, options, full)
+        plans, answer = planning.plans_of(target, full=full, **options)
         if out:
             if len(plans) > 1:
                 raise ElleError("--fix takes one recipe", where=target, fix="name one of the profile's recipes")
-            plans[0], changes = preflight.corrected(plans[0], out)
+            plans[0], changes = fix.corrected(plans[0], out)
             plans = preflight.ask_trainer(plans) if full else plans
             answer = plans[0].to_json() | {"written": str(out), "changes": [str(change) for change in changes]}
     except preflight.NotCovered as error:
@@ -257,29 +258,6 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
         if out:
             click.echo("\n".join([f"\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]))
     sys.exit(0 if answer["ok"] else 2 if answer["verdict"] == "not covered" else 1)
-
-
-def _plans(target: str, options: dict, full: bool) -> tuple[list, dict]:
-    """The plans that `target` comes to (one, or those of a profile's recipes), and the answer for programs."""
-    from elle.plan import preflight
-    from helpers.runs import profile
-
-    if target not in profile.profile_names():
-        plans = [preflight.plan(target, **options)]
-    else:
-        chosen = profile.load_profile(target)
-        given = {name: value for name, value in options.items() if value is not None}
-        options = profile.plan_options(chosen)
-        if "data" in given:  # the profile's number of examples is that of its own set
-            options.pop("examples", None)
-        options |= given
-        limit = options.pop("limit", None)
-        plans = [preflight.plan(path, **options) for path in profile.recipes(chosen)]
-    if full:
-        plans = preflight.ask_trainer(plans)
-    if target in profile.profile_names():
-        return plans, preflight.together(target, plans, limit)
-    return plans, plans[0].to_json()
 
 
 @cli.command()
@@ -303,7 +281,9 @@ def costs(changes, run_id, target, as_json) -> None:
         found = comparison.measured_tokens(run_id)
         given = {name: found[name] for name in ("tokens_in", "tokens_out")} | given
     if target:
-        given["training"] = _plans(target, {}, False)[1]["dollars"]["high"] or 0.0
+        from helpers.runs import planning
+
+        given["training"] = planning.plans_of(target)[1]["dollars"]["high"] or 0.0
     found = comparison.compare_costs(comparison.Assumptions.given(given))
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.costs_text(found))
 

@@ -14,16 +14,17 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table
 from elle.plan import speed, steps
+from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware, hourly
 from elle.plan.memory import Setup
 from elle.plan.models import local_file
-from elle.plan.recipe import Finding, number
+from elle.plan.recipe import number
 
-#: Hours until a pod trains (CPU: start-up alone); GB a second for fetching and loading the base, and for saving.
+#: Hours until a pod trains (CPU: start-up alone); GB per second for fetching and loading the base, and for saving.
 START, START_CPU, LOAD, SAVE = 0.1, 0.015, 0.1, 0.3
 #: What Axolotl keeps where a recipe does not say (`save_total_limit`); GB for packages and prepared data.
 CHECKPOINTS, PACKAGES = 4, 20.0
-#: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds to a turn.
+#: Rows that are tokenised of a larger file, spread evenly over it; tokens that ChatML adds per turn.
 SAMPLE, TURN = 500, 5
 #: Tokens of Qwen2.5 per piece of its pre-tokenisation, counted over this project's sets (basic 1.093, CIC 1.095; see
 #: tests/qwen_tokens.py). It depends on the text: sums of digits have 1.00, and the documents' CIC set, with its rules
@@ -63,11 +64,6 @@ class Data:
         return replace(self, lengths={length: max(1, round(n * factor)) for length, n in self.lengths.items()})
 
 
-def known_sets() -> dict[str, dict]:
-    """The data sets whose lengths `configs/recipes.yaml` states, by name."""
-    return config_table("recipes")["data"]
-
-
 def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str]:
     """A counter of tokens, and what it is: the model's own tokenizer if it is on this machine (for Qwen2.5: any of the
     family, in the Hub's cache), else an estimate from the pieces of Qwen2's pre-tokenisation. nano: the tokenizer will
@@ -92,11 +88,13 @@ def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str
 
 def _texts(row: dict) -> list[str]:
     """The texts of an example: the turns of a conversation (ShareGPT or messages), else all its strings."""
-    turns = next((row[key] for key in ("conversations", "messages") if isinstance(row.get(key), list)), None)
-    entries = [turn for turn in turns if isinstance(turn, dict)] if turns is not None else [row]
-    keys = ("value", "content")
-    texts = [entry[key] for entry in entries for key in (keys if turns is not None else entry) if key in entry]
-    return [text for text in texts if isinstance(text, str)]
+    for key in ("conversations", "messages"):
+        if isinstance(turns := row.get(key), list):
+            found = [turn.get(name) for turn in turns if isinstance(turn, dict) for name in ("value", "content")]
+            break
+    else:
+        found = list(row.values())
+    return [text for text in found if isinstance(text, str)]
 
 
 def _is_nano(base_model: str, sizes: str) -> bool:
@@ -109,7 +107,7 @@ def read_data(path: Path, base_model: str, sizes: str = "") -> Data:
     nano base that is not made yet.
 
     Raises:
-        ElleError: the file cannot be read, holds no examples, or a line is no JSON object (with its number).
+        ElleError: the file cannot be read, holds no examples, or a line is not a JSON object (with its number).
     """
     count, how = _tokenizer(base_model, _is_nano(base_model, sizes))
     if path.is_dir():
@@ -140,7 +138,7 @@ def find_data(name: str, base_model: str, examples: int | None = None, sizes: st
     Raises:
         ElleError: neither is there (with the nearest name), or the file is faulty.
     """
-    sets = known_sets()
+    sets = config_table("recipes")["data"]
     if name in sets:
         entry = sets[name]
         unit = "pieces" if "pieces" in entry and _is_nano(base_model, sizes) else "tokens"
@@ -221,7 +219,7 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
     moving = disk["base"] / LOAD + written / 1e9 / SAVE
     other = START_CPU if hardware.is_cpu else START + moving / 3600
     dollars = tuple((hours + other) * price for hours, price in zip(training, hourly(hardware), strict=True))
-    budget = Budget(
+    return Budget(
         examples=examples - cut[0],
         dropped=data.examples - examples,
         tokens=round(run.seen * mean * (examples - cut[0])),
@@ -232,5 +230,4 @@ def estimate(recipe: dict, s: Setup, hardware: Hardware, data: Data) -> tuple[Bu
         tokens_per_second=rates,
         disk=disk,
         saves=saves,
-    )
-    return budget, found
+    ), found

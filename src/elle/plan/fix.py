@@ -12,17 +12,24 @@ from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError, unknown
 from elle.plan import memory as memories
 from elle.plan import recipe
+from elle.plan.axolotl import axolotl_schema, known_keys, read_deepspeed
+from elle.plan.findings import Finding, value_text
 from elle.plan.hardware import NotCovered
 from elle.plan.memory import LIGER
 from elle.plan.models import LINEARS
 from elle.plan.preflight import MOST_ROWS, Plan, assess, faster, sequence_for
-from elle.plan.recipe import Finding
 
 MEMORY = ("gpu-memory", "host-memory", "weights-replicated")
 #: What is put right last, in this order: only a recipe that can be read and fits can be made faster or cheaper.
 LAST = (*MEMORY, "disk", "gpu-idle", "budget")
 ROUNDS = 50
 RANK = 64
+#: How the documents' rows (`conversations` of `from` and `value`) are named to Axolotl since `sharegpt` is gone.
+CHAT_TEMPLATE = {
+    "type": "chat_template",
+    "field_messages": "conversations",
+    "message_property_mappings": {"role": "from", "content": "value"},
+}
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,11 @@ class Change:
                 for key in {**old, **new}
                 if old.get(key) != new.get(key)
             }
-        return [
-            (
-                key,
-                "unset" if old is None else recipe.value_text(old),
-                "removed" if new is None else recipe.value_text(new),
-            )
-            for key, (old, new) in pairs.items()
-        ]
+
+        def shown(value: Any, missing: str) -> str:
+            return missing if value is None else value_text(value)
+
+        return [(key, shown(old, "unset"), shown(new, "removed")) for key, (old, new) in pairs.items()]
 
     def __str__(self) -> str:
         return "; ".join(f"{key}: {old} -> {new}" for key, old, new in self.parts()) + f" ({self.why})"
@@ -61,21 +65,21 @@ def _dataset(config: dict, finding: Finding) -> dict:
     sets = [dict(entry) for entry in config[key]]
     entry = sets[int(index[:-1])]
     if finding.code == "sharegpt":
-        entry |= recipe.CHAT_TEMPLATE
+        entry |= CHAT_TEMPLATE
         entry.pop("conversation", None)
     else:
-        known = recipe.axolotl_schema()["datasets"]
+        known = axolotl_schema()["datasets"]
         sets[int(index[:-1])] = {k: v for k, v in entry.items() if k in known and recipe.fits(v, known[k])}
     return {key: sets}
 
 
 def _key(config: dict, finding: Finding) -> dict:
     """A key by itself: an unknown one takes the name that it nearly has, if that is free; else it is removed."""
-    key = finding.where
-    if key in recipe.ATTENTION:
-        return {key: None, "attn_implementation": config.get("attn_implementation") or recipe.ATTENTION[key]}
-    known = recipe.known_keys(config)
-    name = recipe.RENAMED.get(key)
+    key, old = finding.where, recipe.special_keys()
+    if key in old["attention"]:
+        return {key: None, "attn_implementation": config.get("attn_implementation") or old["attention"][key]}
+    known = known_keys(config)
+    name = old["renamed"].get(key)
     if finding.code == "unknown-key":
         near = unknown("key", key, known).fix
         name = near.split("'")[1] if near.startswith("did you mean") else None
@@ -84,12 +88,8 @@ def _key(config: dict, finding: Finding) -> dict:
     return {key: None}
 
 
-def _number(config: dict, key: str) -> float:
-    return recipe.number(config, key, 1, 0, 1e6, [])
-
-
 def _longer(config: dict, plan: Plan) -> dict:
-    """Rows that hold the longest example, of as many tokens a micro batch, and as many rows a step."""
+    """Rows that hold the longest example, with as many tokens per micro batch, and as many rows per step."""
     length = sequence_for(max(plan.data.lengths))
     most = min(max(1, plan.setup.micro * plan.setup.sequence // length), MOST_ROWS)
     rows = plan.setup.micro * plan.setup.accumulation
@@ -99,8 +99,9 @@ def _longer(config: dict, plan: Plan) -> dict:
 
 def _cheaper(config: dict, plan: Plan) -> dict:
     """As many epochs as the limit leaves money for."""
-    epochs = _number(config, "num_epochs")
-    high, other = plan.budget.dollars[1], plan.budget.other_hours * plan.budget.dollars[1] / plan.budget.hours[1]
+    epochs = recipe.number(config, "num_epochs", 1, 0, 1e6, [])
+    high = plan.budget.dollars[1]
+    other = plan.budget.other_hours * high / plan.budget.hours[1]
     fewer = math.floor(epochs * (plan.limit - other) / (high - other)) if high > other else 0
     return {"num_epochs": min(fewer, epochs - 1)} if fewer >= 1 else {}
 
@@ -120,13 +121,8 @@ def _ladder(plan: Plan) -> Iterator[dict]:
     elif config.get("deepspeed"):
         zeros = [(1, {"deepspeed": None})]
     optimizers = [(0, {})] if s.eight_bit else [(0, {}), (4, {"optimizer": "adamw_bnb_8bit"})]
-    adapter = {
-        "lora_r": RANK,
-        "lora_alpha": 2 * RANK,
-        "lora_dropout": 0.05,
-        "lora_target_modules": list(LINEARS),
-        "learning_rate": 1e-4,
-    }
+    adapter = {"lora_r": RANK, "lora_alpha": 2 * RANK, "lora_dropout": 0.05, "lora_target_modules": list(LINEARS)}
+    adapter |= {"learning_rate": 1e-4}
     methods = [(0, {})]
     if s.method == "full":
         # Axolotl's LoRA kernels read weights that ZeRO-3 has partitioned.
@@ -167,12 +163,12 @@ def _smaller(plan: Plan) -> dict:
 def _in_bf16(config: dict) -> dict:
     """The recipe's own DeepSpeed configuration with bf16 on: as the shipped file that says so, else in the recipe."""
     named = config["deepspeed"]
-    content = recipe.read_deepspeed(named) if isinstance(named, str) else named
+    content = read_deepspeed(named) if isinstance(named, str) else named
     key = "bfloat16" if "bfloat16" in content and "bf16" not in content else "bf16"
     section = content[key] if isinstance(content.get(key), dict) else {}
     content = content | {key: section | {"enabled": True}}
     for name in ("zero3", "zero3_offload", "zero3_offload_optimizer"):
-        if recipe.read_deepspeed(shipped := f"deepspeed/{name}.json") == content:
+        if read_deepspeed(shipped := f"deepspeed/{name}.json") == content:
             return {"deepspeed": shipped}
     return {"deepspeed": content}
 
@@ -201,18 +197,15 @@ def _remedy(plan: Plan, finding: Finding) -> dict:
         return {"save_total_limit": 1} if config.get("save_only_model") else {"save_only_model": True}
     zero = plan.setup.zero if plan.setup else recipe.Zero()
     name = "zero3_offload_optimizer" if zero.offload_optimizer else "zero3" if zero.stage == 3 else "zero2"
-    return {
-        "trust-remote-code": {"trust_remote_code": None},
+    shipped = {"deepspeed": f"deepspeed/{name}.json"}
+    if code in ("activation-checkpointing-block", "pinned-memory"):
+        return shipped
+    if code == "deepspeed-file":
+        return {"deepspeed": None} if plan.hardware.count == 1 else shipped
+    if code == "deepspeed-alone":
         # Not where it offloads, or keeps what a full fine-tune has nowhere else: that would be another training.
-        "deepspeed-alone": {} if zero.offload_optimizer or not config.get("adapter") else {"deepspeed": None},
-        "deepspeed-file": {"deepspeed": None if plan.hardware.count == 1 else f"deepspeed/{name}.json"},
-        "activation-checkpointing-block": {"deepspeed": f"deepspeed/{name}.json"},
-        "pinned-memory": {"deepspeed": f"deepspeed/{name}.json"},
-        "qlora-zero3": {"deepspeed": "deepspeed/zero2.json"},
-        "optimizer-swapped": {"optimizer": "adamw_torch_fused"},
-        "attention-kernel": {"attn_implementation": "sdpa", "flash_attention": None},
-        "quantised-base": {"adapter": "qlora", "load_in_4bit": True},
-    }.get(code, {})
+        return {} if zero.offload_optimizer or not config.get("adapter") else {"deepspeed": None}
+    return yaml_files.config_table("findings").get(code, {}).get("remedy", {})
 
 
 def nearest_recipe(plan: Plan) -> tuple[Plan, list[Change]]:
@@ -242,13 +235,9 @@ def nearest_recipe(plan: Plan) -> tuple[Plan, list[Change]]:
         config = recipe.merged(plan.config, remedy)
         plan = assess(plan.file, config, plan.hardware, plan.data, sizes=plan.sizes, limit=plan.limit)
     if not plan.ok:
-        left = next((f for f in plan.findings if f.severity == "error"), None)
-        what = left.message if left else f"the plan is {plan.verdict}"
-        raise ElleError(
-            f"no change of the recipe puts this right: {what}",
-            where=left.where if left else "",
-            fix=left.fix if left else "",
-        )
+        tight = Finding("", "error", "", f"the plan is {plan.verdict}")
+        left = next((f for f in plan.findings if f.severity == "error"), tight)
+        raise ElleError(f"no change of the recipe puts this right: {left.message}", where=left.where, fix=left.fix)
     # A key that was changed twice is one change, for the last reason.
     pairs = {key: (original.get(key), plan.config.get(key)) for key in reasons}
     kept = [
@@ -264,3 +253,16 @@ def write_recipe(plan: Plan, changes: list[Change], out: Path) -> Path:
     lines.append(f"planned for: gpu={hardware.name} count={hardware.count} disk={hardware.disk_gb:.0f} data={data}")
     header = "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
     return storage.write_text(out, header + yaml_files.dump(plan.config))
+
+
+def corrected(plan: Plan, out: Path) -> tuple[Plan, list[Change]]:
+    """Write the nearest recipe that passes to `out`; its plan, and the changes.
+
+    Raises:
+        ElleError: nothing passes, or `out` cannot be written.
+    """
+    if out.resolve() == paths.located(plan.file).resolve():
+        raise ElleError("this would overwrite the recipe itself", where=str(out), fix="name another file")
+    fixed, changes = nearest_recipe(plan)
+    write_recipe(fixed, changes, out)
+    return replace(fixed, file=out), changes

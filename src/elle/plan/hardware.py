@@ -1,33 +1,32 @@
 """What can be rented (`configs/gpus.yaml`): memory, speed, price; and the prices read anew from the provider.
 
-Units: GB = 1e9 bytes; prices in dollars a GPU-hour.
+Units: GB = 1e9 bytes; prices in dollars per GPU-hour.
 """
 
 import math
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
 from elle.base.machine import Machine
 from elle.base.yaml_files import config_table
 
-#: Environment variable: dollars a GPU-hour, in place of the list prices.
+#: Environment variable: dollars per GPU-hour, in place of the list prices.
 PRICE = "ELLE_GPU_PRICE"
 DISK_GB = 200.0
 
 
 class NotCovered(ElleError):
-    """Nothing is known of it: on which GPUs a recipe is to run, what such a GPU is, what a key makes of the figures."""
+    """Nothing is known: on which GPUs a recipe is to run, what such a GPU is, what a key makes of the figures."""
 
 
 @dataclass(frozen=True)
 class Hardware:
     """`count` GPUs of one kind (`memory_gb` and `tflops` of each), their host, and a disk.
 
-    price: (lowest, highest) dollars a GPU-hour; priced: where that is from.
+    price: (lowest, highest) dollars per GPU-hour; priced: where that is from.
     """
 
     name: str
@@ -49,19 +48,15 @@ class Hardware:
         return self.title if self.is_cpu else f"{self.count} x {self.title}"
 
 
-def _file() -> Path:
-    return paths.configs() / "gpus.yaml"
-
-
 def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | None = None) -> Hardware:
     """`count` GPUs called `name` in `configs/gpus.yaml`; `price` and ELLE_GPU_PRICE override the list price.
 
     Raises:
-        ElleError: no such GPU (with the nearest name); a count, disk or price that is none.
+        ElleError: no such GPU (with the nearest name); an invalid count, disk or price.
     """
     listed, name = config_table("gpus"), name.lower()
     if name not in listed["gpus"]:
-        failure = unknown("GPU", name, listed["gpus"], where=str(_file()))
+        failure = unknown("GPU", name, listed["gpus"], where=str(paths.configs() / "gpus.yaml"))
         raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
@@ -100,12 +95,12 @@ def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
     A GPU that is not listed has the speed of the slowest that is, and no price but ELLE_GPU_PRICE.
 
     Raises:
-        ElleError: ELLE_GPU_PRICE is no price.
+        ElleError: ELLE_GPU_PRICE is not a price.
     """
     if not computer.gpus:
-        found = find("cpu", 1, disk_gb, 0.0)
         title = f"processor ({computer.cores} cores)"
-        return replace(found, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
+        cpu = find("cpu", 1, disk_gb, 0.0)
+        return replace(cpu, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
     gpu = min(computer.gpus, key=lambda gpu: gpu.memory_gb)
     listed = config_table("gpus")["gpus"]
     named = [name for name, row in listed.items() if name != "cpu" and _is(gpu.name, row)]

@@ -12,9 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware
 from elle.plan.models import LINEARS, Model, nf4_bytes
-from elle.plan.recipe import Finding, Zero, accumulation, number
+from elle.plan.recipe import Zero, accumulation, number
 
 #: A plan holds if this much of the peak is left over: what the formulas do not know.
 MARGIN = 0.12
@@ -27,7 +28,7 @@ RESERVE, RESERVE_LOGITS = 0.06, 0.12
 WORKSPACE, BUCKETS, PROCESS = 0.07e9, 2e9, 6e9
 #: Parameters that ZeRO-3 holds gathered at once (stage3_max_live_parameters), and those of a step's sub-group.
 LIVE, SUB_GROUP = 1e9, 1e9
-#: Bytes a token and word of the vocabulary for the logits' fp32 copy, the softmax and its gradient.
+#: Bytes per token and word of the vocabulary for the logits' fp32 copy, the softmax and its gradient.
 LOGITS = 12
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 #: What a layer takes, in tokens x bytes of a number x (first x h + second x f): KEPT for the backward pass where it
@@ -98,7 +99,7 @@ class Setup:
 
     @property
     def optimizer_bytes(self) -> float:
-        """Bytes of optimizer state a trained parameter, in fp32. Offloaded, DeepSpeed's own 32-bit Adam takes over."""
+        """Bytes of optimizer state per trained parameter. Offloaded, DeepSpeed's own 32-bit Adam takes over."""
         if self.eight_bit and not self.zero.offload_optimizer:
             return 2 * (1 + 4 / 256)  # two states of 8 bits in blocks of 256 with a 32-bit constant each
         if "adafactor" in self.optimizer:
@@ -191,7 +192,7 @@ def setup(recipe: dict, model: Model, hardware: Hardware, zero: Zero) -> tuple[S
 
 
 def lora_kernels(recipe: dict) -> bool:
-    """Whether Axolotl uses its own LoRA kernels: it switches them on itself where nothing is said of them."""
+    """Whether Axolotl uses its own LoRA kernels: it switches them on itself where the recipe does not mention them."""
     flags = [recipe.get(f"lora_{part}_kernel") for part in ("mlp", "qkv", "o", "embedding")]
     if any(flag is not None for flag in flags):
         return bool(flags[0])

@@ -80,7 +80,7 @@ class Model:
         return self.layers * rank * sum(sum(self.shapes[name]) for name in set(targets) & set(self.shapes))
 
     def kv_cache_bytes(self) -> int:
-        """Bytes of bf16 key-value cache for a token."""
+        """Bytes of bf16 key-value cache per token."""
         return 2 * 2 * self.layers * self.kv
 
 
@@ -91,7 +91,7 @@ def nf4_bytes(model: Model) -> float:
 
 
 def _shape(content: dict) -> dict[str, int | bool]:
-    """The sizes in a config.json or a base's sizes; those that are no positive whole numbers are left out."""
+    """The sizes in a config.json or a base's sizes; those that are not positive whole numbers are left out."""
     wanted = {field.name for field in fields(Model)} - {"name", "quantized", "train", "qkv_bias"}
     found = {_NAMES.get(key, key): value for key, value in content.items()}
     return {k: v for k, v in found.items() if k in wanted and isinstance(v, int) and (k == "tied" or 0 < v < 2**24)}

@@ -12,30 +12,17 @@ from elle.plan import budget as budgets
 from elle.plan import hardware as machines
 from elle.plan import memory as memories
 from elle.plan import models, recipe, speed
+from elle.plan.axolotl import ask_validator
 from elle.plan.budget import Budget, Data
+from elle.plan.findings import Finding, finding, value_text
 from elle.plan.hardware import Hardware, NotCovered
 from elle.plan.memory import Memory, Setup
 from elle.plan.models import Model
-from elle.plan.recipe import Finding, error, remark, warning
 
 #: The rank that vLLM serves without being told (--max-lora-rank), and those it can be told.
 SERVED_RANK, SERVABLE_RANKS = 16, (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Examples lost to the sequence length above this share are an error.
 LOST = 0.05
-#: Keys that change memory or time in ways that are not computed here: another loss or way through the data, other
-#: weights or precisions, parts of a model, kernels. PARALLEL: as 1 they change nothing. bf16 is what a GPU is planned
-#: with, and Axolotl's own choice where a recipe is silent.
-NOT_COVERED = """
-    fsdp_config rl reward_model process_reward_model pretraining_dataset streaming diffusion_lm ebft
-    auto_find_batch_size gptq load_in_8bit qat fp8 quantize_moe_experts model_quantization_config relora
-    unfrozen_parameters lisa_step_interval peft_use_dora peft_layers_to_transform lora_rank_pattern
-    lora_target_parameters lora_modules_to_save lora_on_cpu layer_offloading tiled_mlp chunked_cross_entropy
-    torch_compile
-""".split()  # noqa: SIM905
-PARALLEL = """
-    tensor_parallel_size context_parallel_size sequence_parallel_degree dp_shard_size dp_replicate_size
-""".split()  # noqa: SIM905
-PRECISION = ("fp16", "float16", "float32")
 #: A choice of batch and recomputation is offered if it saves this share of the training's time.
 IDLE = 0.1
 #: More rows than any card holds at once.
@@ -78,10 +65,6 @@ class Plan:
         """For programs: GB of 1e9 bytes, hours of wall-clock, dollars for all GPUs; null where nothing is known."""
         m, b = self.memory, self.budget
 
-        def interval(values: tuple[float, float] | None, digits: int = 4) -> dict[str, float | None]:
-            low, high = values or (None, None)
-            return {"low": low and round(low, digits), "high": high and round(high, digits)}
-
         def rounded(values: dict[str, float] | None) -> dict[str, float]:
             return {name: round(value, 2) for name, value in (values or {}).items()}
 
@@ -101,10 +84,10 @@ class Plan:
             "host_components_gb": rounded(m and m.host),
             "disk_gb": b and round(b.disk_total, 1),
             "disk_limit_gb": self.hardware.disk_gb,
-            "hours": interval(b and b.hours),
-            "training_hours": interval(b and b.training_hours),
-            "dollars": interval(b and b.dollars),
-            "tokens_per_second": interval(b and b.tokens_per_second, 0),
+            "hours": _interval(b and b.hours),
+            "training_hours": _interval(b and b.training_hours),
+            "dollars": _interval(b and b.dollars),
+            "tokens_per_second": _interval(b and b.tokens_per_second, 0),
             "steps": b and b.steps,
             "tokens": b and b.tokens,
             "examples": b and b.examples,
@@ -128,12 +111,12 @@ class Plan:
 
     def summary(self) -> str:
         """One line: verdict, peak, hours, dollars, hardware and data."""
-        said = [self.verdict]
+        parts = [self.verdict]
         if self.memory:
-            said[0] += f", {self.memory.peak:.1f} of {self.hardware.memory_gb:.1f} GB"
+            parts[0] += f", {self.memory.peak:.1f} of {self.hardware.memory_gb:.1f} GB"
         if self.budget:
-            said += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
-        return "; ".join([*said, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
+            parts += [span(self.budget.hours, "h"), "free" if self.hardware.is_cpu else span(self.budget.dollars, "$")]
+        return "; ".join([*parts, str(self.hardware), f"data {self.data.name}" if self.data else "no data"])
 
     def short(self) -> str:
         """For people in a hurry: `summary`, what else is needed, and what is wrong."""
@@ -144,12 +127,8 @@ class Plan:
                 f"  {'' if self.hardware.is_cpu else host}disk {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB; "
                 f"{b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps"
             )
-        lines += [f"  {f.severity:<7} {f.code}: {f.message}" for f in self.findings if self._decides(f)]
-        return "\n".join(lines)
-
-    @staticmethod
-    def _decides(finding: Finding) -> bool:
-        return finding.severity == "error" or finding.code == "not-covered"
+        decide = [f for f in self.findings if f.severity == "error" or f.code == "not-covered"]
+        return "\n".join([*lines, *(f"  {f.severity:<7} {f.code}: {f.message}" for f in decide)])
 
     def text(self) -> str:
         """For people: the verdict, a bar for each component of memory against the card's limit, cost, findings."""
@@ -165,11 +144,9 @@ class Plan:
             parts.append(("in all" if self.hardware.is_cpu else "nvidia-smi", m.peak))
             lines += [f"  {n:<12} {v:7.1f}  {bar(v, limit)}" for n, v in parts]
             if not self.hardware.is_cpu:
-                said = ", ".join(f"{name} {value:,.0f}" for name, value in m.host.items())
-                lines.append(f"host memory  {m.host_total:,.0f} of {self.hardware.host_gb:,.0f} GB ({said})")
+                lines.append(f"host memory  {_filled(m.host_total, self.hardware.host_gb, m.host)}")
         if b := self.budget:
-            said = ", ".join(f"{name} {value:,.0f}" for name, value in b.disk.items())
-            lines.append(f"disk         {b.disk_total:,.0f} of {self.hardware.disk_gb:,.0f} GB ({said})")
+            lines.append(f"disk         {_filled(b.disk_total, self.hardware.disk_gb, b.disk)}")
             low, high = b.tokens_per_second
             lines.append(f"data         {b.examples:,} examples, {b.tokens:,} tokens in {b.steps:,} steps")
             lines.append(
@@ -185,6 +162,15 @@ class Plan:
             lines.append(f"  {f.severity:<7} {f.code}: {f.where}: {f.message}")
             lines += [f"          fix: {f.fix}"] if f.fix else []
         return "\n".join(lines)
+
+
+def _interval(values: tuple[float, float] | None, digits: int = 4) -> dict[str, float | None]:
+    low, high = values or (None, None)
+    return {"low": low and round(low, digits), "high": high and round(high, digits)}
+
+
+def _filled(value: float, limit: float, parts: dict[str, float]) -> str:
+    return f"{value:,.0f} of {limit:,.0f} GB ({', '.join(f'{name} {part:,.0f}' for name, part in parts.items())})"
 
 
 def bar(value: float, limit: float, width: int = 40) -> str:
@@ -204,102 +190,70 @@ def span(values: tuple[float, float], unit: str) -> str:
 
 def _model_findings(config: dict, model: Model | None, base: str) -> list[Finding]:
     if model is None:
-        fix = f"add its shape to configs/models.yaml; known: {', '.join(models.model_names())}"
-        message = f"not covered: nothing says how large {recipe.value_text(base)} is"
-        return [error("unknown-model", "base_model", message, fix)]
+        known = ", ".join(models.model_names())
+        return [finding("unknown-model", base=value_text(base), known=known)]
     if not model.train:
-        message = f"{base} is quantised for inference only ({model.quantized}): it can be served, not trained"
-        return [error("inference-only", "base_model", message, "train the bf16 base, or the NF4 one by QLoRA")]
-    found = []
-    four = config.get("adapter") == "qlora" and bool(config.get("load_in_4bit"))
-    if model.quantized and not four:
-        message = f"{base} is stored in {model.quantized}: only QLoRA trains on it"
-        found.append(error("quantised-base", "base_model", message, "adapter: qlora and load_in_4bit: true"))
-    elif config.get("adapter") == "qlora" and not four:
-        message = "Axolotl rejects `adapter: qlora` without `load_in_4bit: true`"
-        found.append(error("quantised-base", "load_in_4bit", message, "load_in_4bit: true"))
-    return found
+        return [finding("inference-only", base=base, quantized=model.quantized)]
+    qlora = config.get("adapter") == "qlora"
+    if qlora and config.get("load_in_4bit"):
+        return []
+    if model.quantized:
+        return [finding("quantised-base", base=base, quantized=model.quantized)]
+    return [finding("quantised-base/qlora")] if qlora else []
 
 
 def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
-    found, zero = [], s.zero
     if not config.get("deepspeed"):
-        return found
-    if hardware.count == 1:
-        message = "on one device DeepSpeed partitions nothing"
-        if s.method == "full":
-            message += "; but without it there are no fp32 master weights"
-        found.append(warning("deepspeed-alone", "deepspeed", message, "remove deepspeed"))
-    if s.method == "qlora" and zero.stage == 3:
-        message = (
-            "ZeRO-3 divides 4-bit weights only after every GPU has loaded all of them, and then gathers each layer"
-        )
-        found.append(warning("qlora-zero3", "deepspeed", message, "deepspeed: deepspeed/zero2.json, where they fit"))
-    if s.eight_bit and zero.offload_optimizer:
-        message = "DeepSpeed replaces the 8-bit optimizer by its own 32-bit Adam where the optimizer is offloaded"
-        found.append(warning("optimizer-swapped", "optimizer", message, "optimizer: adamw_torch_fused says what runs"))
-    elif s.eight_bit and zero.stage == 3:
-        message = "resuming 8-bit Adam under ZeRO-3 is not trusted upstream"
-        found.append(warning("resume", "optimizer", message, "plan to start over rather than to resume"))
-    if config.get("save_only_model") and s.method == "full":
-        message = "without the optimizer's state DeepSpeed does not resume: a run that is cut short starts over"
-        found.append(warning("resume", "save_only_model", message, "save_only_model: false, if the disk allows it"))
-    kwargs = config.get("gradient_checkpointing_kwargs")
-    if zero.stage == 3 and isinstance(kwargs, dict) and kwargs.get("use_reentrant") is False:
-        message = (
-            "Axolotl says that this fails under ZeRO-3; with DeepSpeed 0.19.8 it trains as use_reentrant: true does"
-        )
-        found.append(remark("reentrant", "gradient_checkpointing_kwargs", message))
-    if zero.pinned:
-        message = "pinned host memory is rounded up to powers of two: up to twice as much"
-        found.append(warning("pinned-memory", "deepspeed", message, "pin_memory: false"))
-    return found
+        return []
+    zero, full, kwargs = s.zero, s.method == "full", config.get("gradient_checkpointing_kwargs")
+    reentrant = kwargs.get("use_reentrant") if isinstance(kwargs, dict) else None
+    swapped = s.eight_bit and zero.offload_optimizer
+    holds = {
+        "deepspeed-alone": hardware.count == 1 and not full,
+        "deepspeed-alone/full": hardware.count == 1 and full,
+        "qlora-zero3": s.method == "qlora" and zero.stage == 3,
+        "optimizer-swapped": swapped,
+        "resume/eight-bit": s.eight_bit and zero.stage == 3 and not swapped,
+        "resume/model-only": config.get("save_only_model") and full,
+        "reentrant": zero.stage == 3 and reentrant is False,
+        "pinned-memory": zero.pinned,
+    }
+    return [finding(name) for name, true in holds.items() if true]
 
 
 def _memory_findings(s: Setup, m: Memory, hardware: Hardware) -> list[Finding]:
     found = []
-    limit = hardware.memory_gb
-    weights = m.components["weights"]
+    limit, weights = hardware.memory_gb, m.components["weights"]
     if s.zero.stage < 3 and weights * (1 + memories.MARGIN) > limit:
-        message = f"every GPU keeps all weights, {weights:.1f} of {limit:.1f} GB: only ZeRO-3 splits them"
-        found.append(error("weights-replicated", "deepspeed", message, "deepspeed: deepspeed/zero3.json"))
+        found.append(finding("weights-replicated", weights=weights, limit=limit))
     if m.peak > limit:
         worst = max(m.components, key=m.components.__getitem__)
-        message = f"{m.peak:.1f} GB at the peak of a step, {limit:.1f} are there; the largest part is {worst}"
-        found.append(error("gpu-memory", "memory", message, "`elle plan RECIPE --fix OUT.yaml` looks for what fits"))
+        found.append(finding("gpu-memory", peak=m.peak, limit=limit, worst=worst))
     elif m.peak * (1 + memories.MARGIN) > limit:
-        message = f"{m.peak:.1f} of {limit:.1f} GB leave less than {memories.MARGIN:.0%} for what is not computed"
-        found.append(warning("gpu-memory-tight", "memory", message, "halve micro_batch_size, or `--fix OUT.yaml`"))
+        found.append(finding("gpu-memory-tight", peak=m.peak, limit=limit, margin=memories.MARGIN))
     if not hardware.is_cpu and m.host_total > hardware.host_gb:
-        message = f"{m.host_total:,.0f} GB of host memory, {hardware.host_gb:,.0f} are there"
-        found.append(error("host-memory", "deepspeed", message, "offload less, or rent a host with more memory"))
+        found.append(finding("host-memory", needed=m.host_total, there=hardware.host_gb))
     return found
 
 
 def _run_findings(config: dict, s: Setup, b: Budget, data: Data, hardware: Hardware, limit: float | None) -> list:
     found = []
     if b.dropped:
-        share = b.dropped / data.examples
-        longest = max(data.lengths)
-        message = f"{b.dropped:,} of {data.examples:,} examples are longer than {s.sequence} tokens and are dropped"
-        fix = f"sequence_len: {sequence_for(longest)} (the longest has {longest} tokens)"
-        found.append((error if share > LOST else warning)("examples-dropped", "sequence_len", message, fix))
+        severity, longest = "error" if b.dropped / data.examples > LOST else "warning", max(data.lengths)
+        values = {"dropped": b.dropped, "examples": data.examples, "sequence": s.sequence}
+        values |= {"longest": longest, "longer": sequence_for(longest)}
+        found.append(finding("examples-dropped", severity=severity, **values))
     if b.disk_total > hardware.disk_gb:
-        checkpoints, there = b.disk["checkpoints"], hardware.disk_gb
-        message = f"{b.disk_total:,.0f} GB of disk, {checkpoints:,.0f} of them checkpoints; {there:,.0f} are there"
-        fix = "save_only_model: true and save_total_limit: 1, or a larger disk"
-        found.append(error("disk", "save_total_limit", message, fix))
-    if s.method != "full":
-        rank = config.get("lora_r")
-        if isinstance(rank, int) and rank > SERVED_RANK:
-            served = next((r for r in SERVABLE_RANKS if r >= rank), None)
-            message = f"an adapter of rank {rank} is not served by default: vLLM stops at {SERVED_RANK}"
-            fix = f"serve it with --max-lora-rank {served}" if served else "lora_r: 512 or less"
-            found.append(warning("lora-rank", "lora_r", message, fix))
+        checkpoints = b.disk["checkpoints"]
+        found.append(finding("disk", needed=b.disk_total, checkpoints=checkpoints, there=hardware.disk_gb))
+    rank = config.get("lora_r")
+    if s.method != "full" and isinstance(rank, int) and rank > SERVED_RANK:
+        able = next((r for r in SERVABLE_RANKS if r >= rank), None)
+        fix = f"serve it with --max-lora-rank {able}" if able else "lora_r: 512 or less"
+        found.append(finding("lora-rank", rank=rank, served=SERVED_RANK, fix=fix))
     if limit is not None and b.dollars[1] > limit:
         certain = "costs" if b.dollars[0] > limit else "may cost"
-        message = f"the run {certain} more than ${limit:,.2f}: {span(b.dollars, '$')}"
-        found.append(error("budget", "num_epochs", message, "fewer epochs, fewer or shorter examples, fewer GPUs"))
+        found.append(finding("budget", certain=certain, limit=limit, dollars=span(b.dollars, "$")))
     return found
 
 
@@ -344,10 +298,9 @@ def _idle_findings(config: dict, s: Setup, m: Memory, b: Budget, data: Data, har
     dollars = (sum(b.dollars) - sum(after.dollars)) / 2
     if hours < IDLE / 2 * sum(b.hours) / 2:  # of what is paid for, loading included
         return []
-    text = ", ".join(f"{key}: {'unset' if value is None else value}".lower() for key, value in changes.items())
-    message = f"the GPU is idle, {m.peak:.0f} of {hardware.memory_gb:.0f} GB used: with {text} the same batch takes "
-    message += f"{memories.estimate(setup).peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less"
-    return [remark("gpu-idle", "micro_batch_size", message, text)]
+    fix = ", ".join(f"{key}: {'unset' if value is None else value}".lower() for key, value in changes.items())
+    values = {"peak": m.peak, "limit": hardware.memory_gb, "takes": memories.estimate(setup).peak}
+    return [finding("gpu-idle", fix=fix, hours=hours, dollars=dollars, **values)]
 
 
 def sequence_for(longest: int) -> int:
@@ -357,11 +310,12 @@ def sequence_for(longest: int) -> int:
 
 def _uncovered(config: dict, hardware: Hardware) -> list[str]:
     """The keys for which there is no figure."""
-    keys = [key for key in NOT_COVERED if config.get(key)]
-    keys += [key for key in PARALLEL if config.get(key) not in (None, 0, 1)]
+    special = recipe.special_keys()
+    keys = [key for key in special["not_covered"] if config.get(key)]
+    keys += [key for key in special["parallel"] if config.get(key) not in (None, 0, 1)]
     keys += ["adapter"] * (config.get("adapter") not in (None, "", "lora", "qlora"))
     if not hardware.is_cpu:
-        keys += [key for key in PRECISION if config.get(key)] + ["bf16"] * (config.get("bf16") is False)
+        keys += [key for key in special["precision"] if config.get(key)] + ["bf16"] * (config.get("bf16") is False)
     return keys
 
 
@@ -375,37 +329,35 @@ def assess(
     """
     zero, zero_findings = recipe.zero(config)
     found = recipe.check(config) + zero_findings
-    base = config.get("base_model")
-    base = base if isinstance(base, str) else ""
+    base = base_model(config)
     try:
         model = models.find(base, sizes)
     except ElleError as failure:
         model = None
-        found.append(error("unknown-model", "base_model", failure.what, failure.fix or "correct it"))
+        found.append(finding("unknown-model/faulty", problem=failure.what, fix=failure.fix or "correct it"))
     found += _model_findings(config, model, base)
     uncovered = _uncovered(config, hardware)
-    for key in uncovered:
-        message = (
-            f"not covered: what {key}: {recipe.value_text(config[key])} makes of memory and time; the rest is checked"
-        )
-        found.append(warning("not-covered", key, message, "see docs/planning.md; the trainer may well run it"))
+    found += [finding("not-covered", key, key=key, value=value_text(config[key])) for key in uncovered]
     if model is None or uncovered:
         return Plan(file, config, hardware, model, None, None, data, None, found, sizes, limit)
     s, more = memories.setup(config, model, hardware, zero)
-    found += more
     m = memories.estimate(s)
-    found += _zero_findings(config, s, hardware) + _memory_findings(s, m, hardware)
+    found += more + _zero_findings(config, s, hardware) + _memory_findings(s, m, hardware)
     b = None
     if data is None:
-        message = "nothing says which data it trains on: no time and no cost"
-        level = error if limit is not None else warning
-        found.append(level("unknown-data", "datasets", message, "--data FILE, or a set of configs/recipes.yaml"))
+        found.append(finding("unknown-data", severity="warning" if limit is None else "error"))
     else:
         b, more = budgets.estimate(config, s, hardware, data)
         found += more + _run_findings(config, s, b, data, hardware, limit)
         if not any(f.severity == "error" for f in found):
             found += _idle_findings(config, s, m, b, data, hardware)
     return Plan(file, config, hardware, model, s, m, data, b, found, sizes, limit)
+
+
+def base_model(config: dict) -> str:
+    """A recipe's base model, "" where it names none."""
+    base = config.get("base_model")
+    return base if isinstance(base, str) else ""
 
 
 def _entry(path: Path) -> dict:
@@ -445,7 +397,7 @@ def plan(
 
     Args:
         gpu, count, disk: the hardware (GPU's name, how many, GB of disk), by default what the recipe is meant for.
-        price: dollars a GPU-hour, by default the list price.
+        price: dollars per GPU-hour, by default the list price.
         data: a file, a folder or a set's name; by default the recipe's own file if it is here, else the set that it
             is planned with. examples: scales it.
         limit: dollars that it may cost.
@@ -467,17 +419,13 @@ def plan(
             where=str(path),
             fix=f"--gpu h200 --count 2, or a name of configs/recipes.yaml ({unknown('recipe', path.name, known).fix})",
         )
-    hardware = machines.find(
-        gpu or entry["gpu"],
-        (entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1) if count is None else count,
-        entry.get("disk", machines.DISK_GB) if disk is None else disk,
-        price,
-    )
-    base = config.get("base_model")
+    if count is None:
+        count = entry.get("count", 1) if gpu in (None, entry.get("gpu")) else 1
+    disk = entry.get("disk", machines.DISK_GB) if disk is None else disk
+    hardware = machines.find(gpu or entry["gpu"], count, disk, price)
     chosen = data or own_data(config) or entry.get("data")
-    base = base if isinstance(base, str) else ""
     sizes = entry.get("base", "")
-    read = budgets.find_data(chosen, base, examples, sizes) if chosen else None
+    read = budgets.find_data(chosen, base_model(config), examples, sizes) if chosen else None
     return assess(path, config, hardware, read, sizes=sizes, limit=limit)
 
 
@@ -488,28 +436,12 @@ def ask_trainer(plans: list[Plan]) -> list[Plan]:
         ElleError: they cannot be asked.
     """
     files = [str(paths.located(p.file)) for p in plans]
-    said = recipe.ask_validator("check", *files)
+    answers = ask_validator(*files)
 
     def objections(file: str) -> list[Finding]:
-        fix = "correct it; the other findings may say how"
-        return [error(f"{a['by'].lower()}-rejects", "recipe", f"{a['by']}: {a['says']}", fix) for a in said[file]]
+        return [finding(f"{one['by'].lower()}-rejects", problem=one["says"]) for one in answers[file]]
 
     return [replace(p, findings=p.findings + objections(file)) for p, file in zip(plans, files, strict=True)]
-
-
-def corrected(found: Plan, out: Path) -> tuple[Plan, list]:
-    """Write the nearest recipe that passes to `out`; return its plan and the changes (`elle.plan.fix`).
-
-    Raises:
-        ElleError: nothing passes, or `out` cannot be written.
-    """
-    from elle.plan import fix  # that module imports this one
-
-    if out.resolve() == paths.located(found.file).resolve():
-        raise ElleError("this would overwrite the recipe itself", where=str(out), fix="name another file")
-    fixed, changes = fix.nearest_recipe(found)
-    fix.write_recipe(fixed, changes, out)
-    return replace(fixed, file=out), changes
 
 
 def _summed(plans: list[Plan], key: str) -> tuple[float, float] | None:
@@ -524,20 +456,13 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     order = ("fits", "tight", "not covered", "does not fit")
     each = [p.to_json() for p in plans]
 
-    def total(key: str) -> dict[str, float | None]:
-        low, high = _summed(plans, key) or (None, None)
-        return {"low": low and round(low, 4), "high": high and round(high, 4)}
-
     def most(key: str) -> float | None:
         return max((one[key] for one in each if one[key] is not None), default=None)
 
-    findings = [
-        finding | {"where": f"{one['recipe']}: {finding['where']}"} for one in each for finding in one["findings"]
-    ]
-    dollars = total("dollars")
+    findings = [f | {"where": f"{one['recipe']}: {f['where']}"} for one in each for f in one["findings"]]
+    dollars = _interval(_summed(plans, "dollars"))
     if limit is not None and (dollars["high"] is None or dollars["high"] > limit):
-        message = f"the profile costs up to ${dollars['high'] or 0:,.2f}, more than ${limit:,.2f}"
-        findings.append(asdict(error("budget", name, message, "fewer epochs, fewer or shorter examples")))
+        findings.append(asdict(finding("budget/profile", name, high=dollars["high"] or 0, limit=limit)))
     worst = max(each, key=lambda one: one["peak_gb"] or 0)
     return {
         "profile": name,
@@ -547,7 +472,7 @@ def together(name: str, plans: list[Plan], limit: float | None) -> dict:
         "components_gb": worst["components_gb"],
         "host_gb": most("host_gb"),
         "disk_gb": most("disk_gb"),
-        "hours": total("hours"),
+        "hours": _interval(_summed(plans, "hours")),
         "dollars": dollars,
         "budget": limit,
         "tokens": sum(one["tokens"] or 0 for one in each),

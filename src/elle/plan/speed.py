@@ -17,10 +17,10 @@ SHARES = {
     ("ada", "full"): (0.41, 0.65),
     ("ada", "lora"): (0.41, 0.65),
 }
-#: On two CPU cores the share is of 6 FLOP a parameter and token, whatever is done: the nano run.
+#: On two CPU cores the share is of 6 FLOP per parameter and token, whatever is done: the nano run.
 CPU = (0.3, 0.7)
-#: Milliseconds that the host needs for a layer and pass, whatever the layer's width: PyTorch's own modules, and with
-#: Axolotl's LoRA kernels; an adapter by PEFT's modules adds ADAPTER a linear. An adapter's optimizer takes TENSOR for
+#: Milliseconds that the host needs per layer and pass, whatever the layer's width: PyTorch's own modules, and with
+#: Axolotl's LoRA kernels; an adapter by PEFT's modules adds ADAPTER per linear. An adapter's optimizer takes TENSOR for
 #: each of its tensors. (fastest, slowest)
 PLAIN, KERNELS, ADAPTER, TENSOR = (2.8, 4.48), (5.0, 8.0), (0.76, 1.216), (0.3, 0.48)
 #: ZeRO-3 in fp32 against bf16, measured on one H200.
@@ -36,7 +36,7 @@ def micro_step(s: Setup, hardware: Hardware, tokens: float, *, forward: bool = F
         low, high = CPU
         work = (2 if forward else 6) * s.model.parameters * tokens
         return work / (high * peak), work / (low * peak)
-    # 2 FLOP a parameter for the forward pass, 2 for the gradients of what goes in, 2 for those of the weights (an
+    # 2 FLOP per parameter for the forward pass, 2 for the gradients of what goes in, 2 for those of the weights (an
     # adapter has few), 2 for recomputation.
     passes = 1 if forward else 3 if s.checkpointing else 2
     flop = 2 if forward else (6 if s.method == "full" else 4) + 2 * s.checkpointing

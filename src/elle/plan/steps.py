@@ -7,16 +7,10 @@ import random
 import re
 from dataclasses import dataclass
 
-from elle.plan.recipe import Finding, accumulation, error, number, warning
+from elle.plan.axolotl import axolotl_schema
+from elle.plan.findings import Finding, finding
+from elle.plan.recipe import accumulation, number
 
-#: Attention for which Axolotl packs a whole micro batch into one row (enums.py, ATTN_IMPLS_SUPPORTING_PACKING).
-ONE_ROW = {
-    *("flash_attention_2", "flash_attention_3", "flash_attention_4", "flash_attention_torch", "flex_attention"),
-    *("xformers", "sage", "kernels-community/flash-attn2", "kernels-community/flash-attn3"),
-    "kernels-community/sage-attention",
-}
-#: The older switches that mean one of them (LEGACY_ATTN_FLAG_TO_IMPL).
-ONE_ROW_SWITCHES = ("flash_attention", "flex_attention", "xformers_attention", "sage_attention")
 #: Axolotl's `sample_packing_group_size` and `sample_packing_bin_size`.
 GROUP, ROW = 100_000, 200
 #: Examples that are really packed; of more, as many of each length in proportion, and the result is scaled.
@@ -110,8 +104,7 @@ def validation(recipe: dict, examples: int, found: list[Finding]) -> tuple[int, 
     taken = int(share) if share > 1 else math.ceil(share * examples)
     if (share and not 0 < taken < examples) or share == 1:
         what = "all examples" if share == 1 else f"{taken:,} of {examples:,} examples"
-        message = f"val_set_size: {share:g} asks for {what}: Axolotl's validator takes it, the run then fails"
-        found.append(error("validation-size", "val_set_size", message, "a share such as 0.05, or a number above 1"))
+        found.append(finding("validation-size", share=share, taken=what))
         return 0, 0
     return taken, taken
 
@@ -120,26 +113,19 @@ def _whole(recipe: dict, key: str, default: int, found: list[Finding]) -> int:
     return int(number(recipe, key, default, 1, 1e9, found))
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Whole micro batches that packing fills: `filled` of (training, validation) examples at so many rows each."""
-
-    recipe: dict
-    lengths: tuple[tuple[int, int], ...]
-    held_out: int
-    sequence: int
-
-    def filled(self, width: int, found: list[Finding]) -> tuple[int, int]:
-        recipe = self.recipe
-        switched = any(recipe.get(key) for key in ONE_ROW_SWITCHES)
-        one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in ONE_ROW
-        # One row of all the micro batch's tokens; else that many rows, and what does not make a batch is dropped.
-        whole = 1 if one_row and not recipe.get("multipack_real_batches") else width
-        most = _whole(recipe, "sample_packing_bin_size", ROW, found)
-        group = _whole(recipe, "sample_packing_group_size", GROUP, found)
-        group = 0 if recipe.get("sample_packing_sequentially") else group
-        training, tests = pack(self.lengths, self.held_out, self.sequence * width // whole, most, group)
-        return training // whole, tests // whole
+def _filled(
+    recipe: dict, lengths: dict[int, int], held_out: int, sequence: int, width: int, found: list[Finding]
+) -> tuple[int, int]:
+    """Whole micro batches of `width` rows that packing fills with (training, validation) examples."""
+    switched = any(recipe.get(key) for key in axolotl_schema()["one_row_switches"])
+    one_row = switched or str(recipe.get("attn_implementation")).split("@")[0] in axolotl_schema()["one_row"]
+    # One row of all the micro batch's tokens; else that many rows, and what does not make a batch is dropped.
+    whole = 1 if one_row and not recipe.get("multipack_real_batches") else width
+    most = _whole(recipe, "sample_packing_bin_size", ROW, found)
+    group = _whole(recipe, "sample_packing_group_size", GROUP, found)
+    group = 0 if recipe.get("sample_packing_sequentially") else group
+    training, tests = pack(tuple(sorted(lengths.items())), held_out, sequence * width // whole, most, group)
+    return training // whole, tests // whole
 
 
 def schedule(
@@ -163,30 +149,28 @@ def schedule(
     accumulated = accumulation(recipe, found)
     epochs = number(recipe, "num_epochs", 1, 0, 1e4, found)
     packed, drop = bool(recipe.get("sample_packing")), recipe.get("dataloader_drop_last")
-    packing = _Batches(recipe, tuple(sorted(lengths.items())), held_out, sequence)
     if packed:
-        made = packing.filled(micro, found)[0]
+        made = _filled(recipe, lengths, held_out, sequence, micro, found)[0]
         steps = math.floor(max(1, made // (accumulated * gpus)) * epochs) - (math.ceil(epochs) if drop else 0)
         batches, share = made // gpus, gpus / max(1, made)
     else:
         steps = math.ceil(rows * epochs / (micro * accumulated * gpus))
         batches, share = _loaded(rows, micro, gpus, bool(drop)), micro * gpus / rows
     own = max(1, math.ceil(batches / accumulated))  # the trainer's own steps in an epoch
-    asked = int(number(recipe, "max_steps", 0, -1, 1e9, found))
-    steps = math.ceil(own * epochs) if asked == -1 else asked or max(0, steps)
+    given = int(number(recipe, "max_steps", 0, -1, 1e9, found))
+    steps = math.ceil(own * epochs) if given == -1 else given or max(0, steps)
     full, rest = divmod(steps if batches else 0, own)
     last = min(rest * accumulated, batches)
     seen = full * min(1.0, batches * share) + min(1.0, last * share)
 
     wide = _whole(recipe, "eval_batch_size", micro, found)
     if packed and recipe.get("eval_sample_packing") is not False:
-        training, tests = packing.filled(wide, found)
+        training, tests = _filled(recipe, lengths, held_out, sequence, wide, found)
         tested = (tests if held_out else math.ceil(training * evaluated / rows)) // gpus
     else:  # where only training is packed, Axolotl drops an incomplete batch of the validation set
         tested = _loaded(evaluated, wide, gpus, packed if drop is None else bool(drop))
     if not batches:
-        message = f"{rows:,} examples do not make a micro batch for each of {gpus} GPUs: nothing is trained"
-        found.append(error("no-steps", "micro_batch_size", message, "more examples, a smaller batch, or fewer GPUs"))
+        found.append(finding("no-steps", rows=rows, gpus=gpus))
     return Schedule(full * own + rest, full * batches + last, full + (rest > 0), seen, tested)
 
 
@@ -207,15 +191,8 @@ def _every(recipe: dict, what: str, run: Schedule, found: list[Finding]) -> int:
         return math.ceil(run.steps * share) if share < 1 else 0
     every = number(recipe, f"{what}_steps", 0, 0, 1e9, found)
     if every > 1 and every != int(every):
-        found.append(
-            error("wrong-value", f"{what}_steps", f"{every:g} steps: above 1 it is a whole number", "round it")
-        )
+        found.append(finding("wrong-value/whole", f"{what}_steps", value=every))
     return math.ceil(run.steps * every) if every < 1 else int(every)
-
-
-def _times(every: int, run: Schedule) -> int:
-    """How often in a run: at each `every` steps, and at the last (transformers, DefaultFlowCallback)."""
-    return math.ceil(run.steps / every) if every else 0
 
 
 def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[Finding]) -> int:
@@ -228,30 +205,26 @@ def evaluations(recipe: dict, run: Schedule, cut: tuple[int, int], found: list[F
     if not every and strategy == "steps":
         every = _whole(recipe, "logging_steps", max(1, min(10, run.steps // 200)), found)
     if not every and strategy != "epoch":
-        key = "evals_per_epoch" if recipe.get("evals_per_epoch") else "eval_strategy"
-        why = "Axolotl leaves out one evaluation in one epoch" if key != "eval_strategy" else "nothing says when"
-        message = f"the validation examples are never evaluated: {why}"
-        fix = "eval_strategy: epoch" + (f", without {key}" if key != "eval_strategy" else "")
-        found.append(warning("validation-unused", key, message, fix))
+        found.append(finding("validation-unused/once" if recipe.get("evals_per_epoch") else "validation-unused"))
         return 0
     if not run.evaluated:
-        message = f"{cut[1]:,} validation examples do not make a batch for each GPU: an evaluation measures nothing"
+        severity, further = "warning", ""
         if best(recipe):
-            message += ", and choosing the best checkpoint fails"
-        level = error if best(recipe) else warning
-        found.append(level("validation-size", "val_set_size", message, "more of them, or a smaller eval_batch_size"))
-    return (_times(every, run) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
+            severity, further = "error", ", and choosing the best checkpoint fails"
+        found.append(finding("validation-size/batch", severity=severity, tests=cut[1], further=further))
+    # At the last step, too (transformers, DefaultFlowCallback).
+    return (math.ceil(run.steps / every) if every else run.epochs) + (recipe.get("eval_on_start") is not False)
 
 
 def saves(recipe: dict, run: Schedule, evaluations: int, found: list[Finding]) -> int:
-    """How many checkpoints a run writes: at its intervals and at its last step; one an epoch where the recipe is
-    silent; of `best` at most one an evaluation. The result itself, written at the end, is not counted."""
+    """How many checkpoints a run writes: at its intervals and at its last step; one per epoch where the recipe is
+    silent; of `best` at most one per evaluation. The result itself, written at the end, is not counted."""
     if not run.steps:
         return 0
     strategy = recipe.get("save_strategy")
     every = _every(recipe, "save", run, found) or (500 if strategy == "steps" else 0)
     if every or strategy == "no":
-        count = _times(every, run)
+        count = math.ceil(run.steps / every) if every else 0
     elif strategy == "best":
         count = evaluations - (recipe.get("eval_on_start") is not False) if evaluations else 0
     else:

@@ -22,8 +22,9 @@ from elle.base.errors import ElleError
 from elle.base.machine import Machine
 from elle.base.process import Job
 from elle.plan import budget, hardware, preflight, recipe
+from elle.plan.axolotl import trainer_environment
+from elle.plan.findings import Finding
 from elle.plan.preflight import Plan
-from elle.plan.recipe import Finding
 from elle.training import checkpoints, diagnosis
 from elle.training.history import copying_learned, ending, finite_or_none, rate, read_history, tokens
 
@@ -288,7 +289,7 @@ def _on_cpu(
     bf16 = wants_bf16 and computer.bf16_on_cpu
     variables[CPU_BF16] = "1" if bf16 else "0"
     config |= {"bf16": False, "fp16": False, "tf32": False, "attn_implementation": "sdpa"}
-    for key in recipe.ATTENTION:
+    for key in recipe.special_keys()["attention"]:
         config.pop(key, None)
     if config.get("adapter"):
         config |= dict.fromkeys(LORA_KERNELS, False)
@@ -309,8 +310,7 @@ def _on_cpu(
 
 def _plan(file: Path, config: dict, computer: Machine, parent: Path | str, nodes: int, local: bool) -> Plan:
     """What the preflight says of this very configuration on this machine."""
-    base = config.get("base_model")
-    base = base if isinstance(base, str) else ""
+    base = preflight.base_model(config)
     # The planner counts packages and base as disk to be had: here they are.
     size = sum(path.stat().st_size for path in Path(base).glob("*.safetensors")) / 1e9 if local else 0.0
     here = hardware.here(computer, computer.disk_free_gb + budget.PACKAGES + size, nodes)
@@ -394,7 +394,7 @@ def _run(prepared: Prepared, folder: Path, command: list[str]) -> Job:
     return Job.start(
         folder,
         command,
-        env=recipe.trainer_environment() | prepared.variables | started,
+        env=trainer_environment() | prepared.variables | started,
         cwd=prepared.folder,  # Axolotl leaves files where it runs
         owner=int(owner) if owner else None,
     )
@@ -584,6 +584,6 @@ def merge_adapter(trained: Trained) -> Path:
     if list(merged.glob("*.safetensors")) and all(map(checkpoints.whole_safetensors, merged.glob("*.safetensors"))):
         return merged
     command = ["axolotl", "merge-lora", str(trained.folder / "axolotl.yaml")]
-    job = Job.start(trained.folder / "merge", command, env=recipe.trainer_environment(), cwd=trained.folder)
+    job = Job.start(trained.folder / "merge", command, env=trainer_environment(), cwd=trained.folder)
     _wait(job)
     return merged

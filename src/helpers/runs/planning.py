@@ -1,5 +1,5 @@
-"""What notebook 04 asks of the planner: a run's own plans, the documents' beside the corrected ones, and what a choice
-changes; and, for the report, what was planned beside what was measured."""
+"""From a recipe, a profile or a run to its plans; the documents' beside the corrected ones, and what a choice changes;
+for the report, what was planned beside what was measured."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import hardware, preflight, recipe
 from elle.plan.budget import Data
+from elle.plan.findings import Finding
 from elle.plan.fix import Change
 from elle.plan.preflight import Plan, span
 from helpers.runs import Run, profile
@@ -22,23 +23,52 @@ KEPT = """
 """.split()  # noqa: SIM905
 
 
+def plans_of(target: str, *, full: bool = False, **options: Any) -> tuple[list[Plan], dict[str, Any]]:
+    """The plans that `target` comes to (a recipe's file: one; a profile's name: one of each of its recipes), and the
+    answer for programs (`Plan.to_json`, for a profile `preflight.together`).
+
+    Args:
+        full: ask Axolotl's and DeepSpeed's own validators, too.
+        options: as `preflight.plan` takes them; those that are not None go before the profile's own.
+
+    Raises:
+        ElleError: what `preflight.plan`, `preflight.ask_trainer` and `profile.load_profile` raise.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    is_profile = target in profile.profile_names()
+    if is_profile:
+        plans, limit = _plans_of_profile(profile.load_profile(target), given)
+    else:
+        plans, limit = [preflight.plan(target, **given)], None
+    if full:
+        plans = preflight.ask_trainer(plans)
+    return plans, preflight.together(target, plans, limit) if is_profile else plans[0].to_json()
+
+
+def _plans_of_profile(chosen: Profile, given: dict[str, Any]) -> tuple[list[Plan], float | None]:
+    """The plans of a profile's recipes, and the dollars that all of them may cost together."""
+    own = profile.plan_options(chosen)
+    if "data" in given:  # the profile's number of examples is that of its own set
+        own.pop("examples", None)
+    options = own | given
+    limit = options.pop("limit", None)
+    return [preflight.plan(path, **options) for path in profile.recipes(chosen)], limit
+
+
 def plans_of_run(run: Run) -> list[Plan]:
     """The plans of a run's `recipe` and, if it names one, its `recipe_next`: with its GPUs, disk, price and `base`; on
-    its own data if notebook 03 has made it, else on the stated set of its `kind` (as `elle plan PROFILE` does).
-
-    A `budget` is for all of them together (`preflight.together`), so it is no plan's own.
+    its own data if notebook 03 has made it, else on the stated set of its `kind`.
 
     Raises:
         ElleError: what `preflight.plan` raises.
     """
-    chosen = Profile(name=run.folder.name, summary="", notebooks=[], parameters=run.parameters)
-    options = profile.plan_options(chosen)
-    options.pop("limit", None)
+    chosen, given = Profile(name=run.folder.name, summary="", notebooks=[], parameters=run.parameters), {}
     if run.path("manifests", f"{DATA}.json").exists():
         run.need(DATA)
-        options |= {"data": str(run.path("data")), "examples": None}
-    run.uses("configs/gpus.yaml")
-    return [_with_base(preflight.plan(run.uses(path), **options), run) for path in profile.recipes(chosen)]
+        given["data"] = str(run.path("data"))
+    for path in ("configs/gpus.yaml", *profile.recipes(chosen)):
+        run.uses(path)
+    return [_with_base(plan, run) for plan in _plans_of_profile(chosen, given)[0]]
 
 
 def _with_base(plan: Plan, run: Run) -> Plan:
@@ -58,7 +88,7 @@ def varied(
     recipe's keys (None removes one).
 
     Raises:
-        ElleError: an unknown GPU, a count or a price that is none.
+        ElleError: an unknown GPU, an invalid count or price.
     """
     machine = plan.hardware
     if gpu or gpus or price is not None:
@@ -78,12 +108,7 @@ def documented() -> dict[str, tuple[Plan, Plan]]:
     return found
 
 
-def amounts(values: tuple[float, float]) -> str:
-    """An interval without its unit, such as "103 to 141" (a table's dollar signs would be taken for formulas)."""
-    return span(values, "").strip()
-
-
-def error_codes(findings: Iterable[recipe.Finding]) -> str:
+def _error_codes(findings: Iterable[Finding]) -> str:
     """The codes of the errors among findings, each once: "sharegpt, ignored-key (3)"."""
     counted = Counter(f.code for f in findings if f.severity == "error")
     return ", ".join(code if n == 1 else f"{code} ({n})" for code, n in counted.items()) or "none"
@@ -100,9 +125,10 @@ def facts(plan: Plan) -> dict[str, str]:
         "disk (GB)": f"{b.disk_total:,.0f} of {machine.disk_gb:,.0f}" if b else "?",
         "examples": f"{b.examples:,}" if b else "?",
         "steps": f"{b.steps:,}" if b else "?",
-        "hours": amounts(b.hours) if b else "?",
-        "dollars": "0" if machine.is_cpu else amounts(b.dollars) if b else "?",
-        "errors": error_codes(plan.findings),
+        "hours": span(b.hours, "").strip() if b else "?",
+        # Without its unit: a table's dollar signs would be taken for formulas.
+        "dollars": "0" if machine.is_cpu else span(b.dollars, "").strip() if b else "?",
+        "errors": _error_codes(plan.findings),
     }
 
 
@@ -124,10 +150,10 @@ def require(answer: dict) -> None:
     if answer["ok"]:
         return
     against = [found for found in answer["findings"] if found["severity"] == "error"]
-    said = "; ".join(f"{found['where']}: {found['message']}" for found in against) or f"it {answer['verdict']}"
+    why = "; ".join(f"{found['where']}: {found['message']}" for found in against) or f"it {answer['verdict']}"
     fix = f"{against[0]['where']}: {against[0]['fix']}; " if against and against[0]["fix"] else ""
     raise ElleError(
-        f"this run's plan does not hold: {said}",
+        f"this run's plan does not hold: {why}",
         where=f"profile or run {answer['profile']}",
         fix=f"{fix}`elle plan RECIPE --fix OUT.yaml` looks for a recipe that passes",
     )
