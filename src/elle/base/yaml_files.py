@@ -10,7 +10,7 @@ from elle.base import paths
 from elle.base.errors import ElleError, unknown
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with YAML 1.2's numbers (PyYAML reads `1e-5` as a string) and without duplicate keys."""
 
     def construct_mapping(self, node, deep=False):
@@ -70,6 +70,6 @@ def config_table(name: str) -> dict:
     return _table(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _table(path: Path, changed: int) -> dict:
     return read_yaml(path)

@@ -249,7 +249,7 @@ def break_even_of_an_idle_machine(answer: float) -> str:
         return f"{low:,.0f} to {high:,.0f}: as at full work. A machine is paid by the hour, whatever it does in it."
     if 2.7 * low <= volume <= 3.3 * high:
         raise _Hint("Three times as many? What is paid for: the machine's hours, or its briefings?")
-    raise _Hint(f"{'Fewer' if volume > high else 'More'}. `economics.options` has the machine, `break_even` the volume.")
+    raise _Hint(f"{'Fewer' if volume > high else 'More'}. `economics.options` has it, `break_even` the volume.")
 
 
 @_exercise
