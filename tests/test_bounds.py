@@ -1,19 +1,15 @@
-"""Stated confidences, fabrications, calibration and cost: sentences and figures made for each rule."""
+"""Stated confidences, fabrications and cost: sentences and figures made for each rule."""
 
 import json
 import re
 
-import numpy as np
 import pytest
 
-from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
-from elle.evaluation import bounds, fabrication, words
-from elle.evaluation.calibration import calibration, ece, pairs_of
-from elle.evaluation.cost import Price, per_hour, summary
-from elle.evaluation.faithfulness import Checker
-from elle.evaluation.statistics import bootstrap
+from elle.evaluation import cost, fabrication
+from elle.evaluation.numbers import Checker, above_cap, stated_confidences
+from elle.evaluation.parsing import read_words
 
 PROMPT = (
     "NATIONS: UKR 74%, USA 20%, mean 47%\nSIGNALS: articles 1234, tone -3.1, alerts 4\nCATEGORIES: political 40 ↑, "
@@ -49,14 +45,14 @@ METRICS = parse(PROMPT)
     ],
 )
 def test_stated_confidences(text, shares):
-    found = bounds.stated(words.read_words({"nsm": text}))
+    found = stated_confidences(read_words({"nsm": text}))
     assert [f"{share.normalize():f}" for _, _, share in found] == shares
-    assert bool(bounds.above(found)) == any(float(share) > 0.95 for share in shares)
+    assert bool(above_cap(found)) == any(float(share) > 0.95 for share in shares)
 
 
 def test_a_key_may_state_a_confidence():
-    assert bounds.above(bounds.stated(words.read_words({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
-    assert not bounds.stated(words.read_words({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
+    assert above_cap(stated_confidences(read_words({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
+    assert not stated_confidences(read_words({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +83,7 @@ def test_a_key_may_state_a_confidence():
 )
 def test_fabrications(text, strict, lenient):
     texts = {"summary": text}
-    found = fabrication.faults(words.read_words(texts), METRICS, Checker(METRICS).check(texts))
+    found = fabrication.fabrications(read_words(texts), METRICS, Checker(METRICS).check(texts))
     assert tuple(map(len, found)) == (strict, lenient), found
     assert set(found[1]) <= set(found[0])
 
@@ -98,7 +94,7 @@ def test_the_known_words_are_those_of_the_targets():
     for kind, count in (("basic", 300), ("cic", 512)):
         for index in range(count):
             _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 31, index)["conversations"])
-            texts = words.read_words(json.loads(answer))
+            texts = read_words(json.loads(answer))
             metrics = parse(prompt)
             codes = {code.lower() for code, _ in metrics.nations}
             analogue = set(re.findall(r"[^\W\d_]+", metrics.cic.analogue.lower())) if metrics.cic else set()
@@ -107,52 +103,14 @@ def test_the_known_words_are_those_of_the_targets():
     assert not fabrication.KNOWN & (fabrication.EVENTS | fabrication._CALENDAR)
 
 
-def test_calibration():
-    rng = np.random.default_rng(0)
-    confidence = rng.random(1000)
-    good = calibration(list(zip(confidence, rng.random(1000) < confidence, strict=True)), seed=1)
-    assert good.brier.low < 1 / 6 < good.brier.high  # E[p(1 − p)] of a uniform p
-    assert good.ece.value < 0.06
-    bold = calibration([(0.9, True), (0.9, False)] * 50)
-    assert (bold.brier.value, bold.ece.value) == pytest.approx((0.41, 0.4))
-    assert bold.mean == pytest.approx((0.9, 0.5))
-    assert calibration([]).brier is None
-    with pytest.raises(ValueError, match="confidence"):
-        calibration([(1.2, True)])
-
-
-def test_calibration_error_by_hand_and_whatever_the_order_of_ties():
-    assert ece([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], bins=2) == pytest.approx(0.15)
-    assert ece([0.5] * 4, [0, 0, 1, 1], bins=4) == ece([0.5] * 4, [1, 0, 1, 0], bins=4) == 0
-    with pytest.raises(ValueError, match="bin"):
-        ece([0.5], [1], bins=0)
-
-
-def test_only_a_stated_confidence_with_a_known_truth_is_a_pair():
-    facts = {"a": {"confidence": 0.8}, "b": {"confidence": True}, "c": {"confidence": 97}, "d": {}}
-    assert pairs_of(facts, {"a": True, "b": True, "c": False, "d": True, "e": True}) == [(0.8, True)]
-
-
-def test_cost():
+def test_what_a_request_took():
     line = {"output": "x", "prompt_tokens": 1500, "completion_tokens": 700, "seconds": 2.0}
     lines = [line, line | {"seconds": 4.0}, line | {"output": None, "seconds": 99.0}, {"output": "y", "seconds": "1"}]
-    found = summary(lines, Price(1, 5))
-    assert found["dollars"].value == pytest.approx(0.005)  # Claude Haiku 4.5's list price for such a briefing
+    found = cost.request_means(lines)
     assert (found["seconds"].value, found["seconds"].n) == (3.0, 2)
     assert 2.0 <= found["seconds"].low <= found["seconds"].high <= 4.0
-    assert summary(lines)["dollars"] is None
-    assert set(summary([{"output": "x"}]).values()) == {None}
-    assert summary([{"output": "x", "seconds": 10**400}])["seconds"] is None
-    assert per_hour(3.6, 1000, 500) == pytest.approx(0.002)
-    with pytest.raises(ElleError, match="a price"):
-        Price(-1, 2)
+    assert set(cost.request_means([{"output": "x"}]).values()) == {None}
+    assert cost.request_means([{"output": "x", "seconds": 10**400}])["seconds"] is None
+    assert cost.per_hour(3.6, 1000, 500) == pytest.approx(0.002)
     with pytest.raises(ValueError, match="briefings"):
-        per_hour(1, 1, 0)
-
-
-def test_the_bootstrap_of_a_mean():
-    values = np.random.default_rng(0).normal(size=400)
-    found = bootstrap(400, lambda rows: float(values[rows].mean()), np.random.default_rng(1))
-    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    one = bootstrap(1, lambda rows: 5.0, np.random.default_rng(1))
-    assert (one.value, one.low, one.high, one.n) == (5.0, 5.0, 5.0, 1)
+        cost.per_hour(1, 1, 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elle.base import storage
 from elle.briefings import dataset, world
-from elle.evaluation import faithfulness
+from elle.evaluation import numbers
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import Record, judge
 
@@ -70,7 +70,7 @@ def test_the_red_team_covers_both_kinds_and_every_metric():
 
 
 def test_the_codes_are_those_of_both_worlds():
-    assert set(world.CIC_COUNTRIES) == faithfulness._CODES
+    assert set(world.CIC_COUNTRIES) == numbers._CODES
 
 
 @cache

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table
-from elle.evaluation.cost import Price
 from elle.plan import hardware, models
 
 #: Hours of a month, 365 · 24 / 12.
@@ -274,8 +273,7 @@ def api(a: Assumptions, name: str) -> float:
     if name not in listed:
         raise unknown("API", name, listed, where="configs/prices.yaml")
     row = listed[name]
-    price = Price(row["tokens_in"], row["tokens_out"])
-    return (price.tokens_in * a.tokens_in + price.tokens_out * a.tokens_out) * row.get("tokens", 1) / 1e6
+    return (row["tokens_in"] * a.tokens_in + row["tokens_out"] * a.tokens_out) * row.get("tokens", 1) / 1e6
 
 
 def options(a: Assumptions = Assumptions()) -> list[Option]:
@@ -313,7 +311,7 @@ def measured_tokens(run: Path | str) -> dict[str, float]:
     from elle.evaluation import cost
 
     folder = Path(run) if Path(run).is_dir() else paths.runs() / run
-    took = cost.summary(storage.read_lines(folder / "outputs" / "tuned.jsonl"))
+    took = cost.request_means(storage.read_lines(folder / "outputs" / "tuned.jsonl"))
     found = {"tokens_in": took["prompt_tokens"], "tokens_out": took["completion_tokens"]}
     if None in found.values():
         raise ElleError("these outputs do not say their tokens", where=str(folder), fix="run notebook 07 again")

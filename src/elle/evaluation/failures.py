@@ -1,9 +1,11 @@
-"""One output on a page, its wrong numbers marked."""
+"""What is wrong with an output: as lines for a terminal, and on a page, its wrong numbers marked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
 from typing import Any
+
+from elle.evaluation.verdict import Record
 
 #: Characters of one text, and keys, that are shown; a runaway output would make the page unusable.
 MAX_SHOWN = 20_000
@@ -41,6 +43,17 @@ def failure_html(record: Mapping[str, Any]) -> str:
     prompt = f'<pre style="{_PRE}">{_cut(record["prompt"])}</pre>'
     parts.append(f"<details><summary>Prompt</summary>{prompt}</details>")
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
+
+
+def faults_text(records: Iterable[Record], most: int = 4) -> str:
+    """Records with their first reasons, `most` of each."""
+    lines = []
+    for record in records:
+        lines.append(f"{record.id}: {len(record.reasons)} fault{'s' * (len(record.reasons) != 1)}")
+        lines += [f"  {reason[:160]}" for reason in record.reasons[:most]]
+        if len(record.reasons) > most:
+            lines.append(f"  … and {len(record.reasons) - most} more")
+    return "\n".join(lines)
 
 
 def _cut(text: str) -> str:

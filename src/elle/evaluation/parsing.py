@@ -1,12 +1,12 @@
-"""From a model's raw output to a JSON object, or the reason why there is none. Made for hostile text: it never raises,
-and its time is linear in the length of the output."""
+"""From a model's raw output to a JSON object, or the reason why there is none, and to the texts in it. Made for hostile
+text: it never raises, and its time is linear in the length of the output."""
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,13 +22,15 @@ _START = re.compile(r'\{[ \t\n\r]*+(?=["}])')
 # Possessive, with an optional closing quote: it always matches, so an unterminated string is read once only.
 _SCAN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 _FENCE = re.compile(r"```[\w-]*[ \t\n\r]*\Z")
+# A word in lower case: letters, for speed by what they are not (ASCII but a-z, and the punctuation of other blocks).
+_WORD = re.compile(r"crisis-level|[^\x00-`{-\xbf\xd7\xf7\u2000-\u206f\u2190-\u22ff\u3000-\u303f\uff00-\uff20]+")
 
 
 @dataclass(frozen=True)
 class Parsed:
     """What a reader gets from one output.
 
-    strict: the whole output, white space around it aside, is one JSON object. Refused, beyond what is no JSON:
+    strict: the whole output, white space around it aside, is one JSON object. Refused, beyond what is not JSON:
         duplicate keys, NaN and Infinity (and numbers that overflow to them), lone surrogates, more than `MAX_DEPTH`
         levels, more than `MAX_BYTES`.
     lenient: one such object stands somewhere in the output. Text around it is forgiven; a fault inside it is not, and
@@ -93,6 +95,28 @@ def schema_valid(value: Any, model: type[BaseModel] = Briefing) -> str | None:
             f"{kind}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}" for kind, names in by_kind.items()
         )
     return None
+
+
+def texts_of(value: Mapping[str, Any]) -> dict[str, str]:
+    """Key → text. What is not a text (a fault of its own) is read as its JSON, so that no number escapes."""
+    return {key: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for key, text in value.items()}
+
+
+class Text(NamedTuple):
+    """A text as written, in lower case, and the words of it, in lower case."""
+
+    text: str
+    lower: str
+    words: frozenset[str]
+
+
+def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
+    """What the rules about words read, by key."""
+    result = {}
+    for key, text in texts.items():
+        lower = text.lower()
+        result[key] = Text(text, lower, frozenset(_WORD.findall(lower)))
+    return result
 
 
 class _RefusedError(ValueError):
