@@ -17,17 +17,13 @@ from elle.evaluation.scorecard import METRICS, metrics_table, score
 from elle.evaluation.statistics import clustered_ratio, mean, wilson
 
 
-def rows_of(count: int, seed: int = 11) -> list[dict]:
-    return [dataset.row("basic", seed, index) | {"id": f"t-{index}"} for index in range(count)]
-
-
 def target(row: dict) -> str:
     return row["conversations"][2]["value"]
 
 
 #: Undefined on basic rows, which print no such figures.
 CIC_ONLY = {"arithmetic", "epistemic_bound", "phase"}
-ROWS = rows_of(40)
+ROWS = [dataset.row("basic", 11, index) | {"id": f"t-{index}"} for index in range(40)]
 TARGETS = {row["id"]: target(row) for row in ROWS}
 ROW = next(row for row in ROWS if len(re.findall("[A-Z]{3} [0-9]+%", target(row))) > 1)
 
@@ -40,23 +36,16 @@ def values(card) -> dict[str, float | None]:
     return {name: estimate.value for name, estimate in card.metrics.items()}
 
 
-def test_untouched_targets_score_one_everywhere():
-    rows = rows_of(2000, seed=4)
+@pytest.mark.parametrize(("kind", "count", "undefined"), [("basic", 2000, CIC_ONLY), ("cic", 256, set())])
+def test_untouched_targets_score_one_everywhere(kind, count, undefined):
+    rows = [dataset.row(kind, 4, index) for index in range(count)]
     card = score(rows, {row["id"]: target(row) for row in rows})
-    assert set(card.metrics) == set(METRICS)
-    found = values(card)
-    assert {name for name, value in found.items() if value is None} == CIC_ONLY
-    assert {value for name, value in found.items() if name not in CIC_ONLY} == {1.0}
+    assert list(card.metrics) == list(METRICS)
+    assert {name for name, each in card.metrics.items() if each.n == 0} == undefined
+    assert {card.metrics[name].value for name in METRICS.keys() - undefined} == {1.0}
+    assert all(card.metrics[name].low < card.metrics[name].high == 1.0 for name in METRICS.keys() - undefined)
     assert not any(record.reasons for record in card.records)
-    assert all(record.counts.keys() == METRICS.keys() for record in card.records)
-    assert all(card.metrics[name].low < card.metrics[name].high == 1.0 for name in METRICS.keys() - CIC_ONLY)
-    assert all(card.metrics[name].n == 0 for name in CIC_ONLY)
-
-
-def test_untouched_cic_targets_score_one_in_every_metric():
-    rows = [dataset.row("cic", 4, index) for index in range(256)]
-    card = score(rows, {row["id"]: target(row) for row in rows})
-    assert set(values(card).values()) == {1.0}
+    assert all(list(record.counts) == list(METRICS) for record in card.records)
     assert card.strict == card.metrics
 
 
@@ -76,12 +65,7 @@ def test_no_numbers_is_recall_zero_and_no_precision():
         (f"{target(ROW)} Done.", 0, 1),
         (target(ROW)[:-20], 0, 0),
         (target(ROW)[:-1] + ',"nsm":"again"}', 0, 0),
-        (target(ROW)[:-1] + ',"more":NaN}', 0, 0),
-        ("", 0, 0),
         (None, 0, 0),
-        ('{"a":' * 10_000 + "1" + "}" * 10_000, 0, 0),
-        (json.dumps({"political": "x" * 5_000_000}), 0, 0),
-        (target(ROW)[:-2] + '\\ud800"}', 0, 0),
     ],
 )
 def test_compliance(output, strict, lenient):
@@ -230,22 +214,15 @@ def test_wilson_closed_form():
 
 
 def test_bootstrap_is_deterministic_and_covers():
-    rng = np.random.default_rng(0)
     bottom = np.full(300, 15)
-    top = rng.binomial(bottom, 0.9)
+    top = np.random.default_rng(0).binomial(bottom, 0.9)
     first = clustered_ratio(top, bottom, np.random.default_rng(7))
     assert first == clustered_ratio(top, bottom, np.random.default_rng(7))
     assert first != clustered_ratio(top, bottom, np.random.default_rng(8))
-    # Independent numbers: the width is that of a proportion of 4,500 trials.
+    # Independent numbers: the width is that of a proportion of 4,500 trials; all right or all wrong: of 300.
     assert first.high - first.low == pytest.approx(2 * 1.96 * (0.9 * 0.1 / 4500) ** 0.5, rel=0.15)
-
-
-def test_bootstrap_respects_clustering():
-    """Briefings all right or all wrong: the numbers in them are no independent trials."""
-    bottom = np.full(300, 15)
-    top = np.where(np.arange(300) < 270, 15, 0)
-    estimate = clustered_ratio(top, bottom, np.random.default_rng(7))
-    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * (0.9 * 0.1 / 300) ** 0.5, rel=0.15)
+    clustered = clustered_ratio(np.where(np.arange(300) < 270, 15, 0), bottom, np.random.default_rng(7))
+    assert clustered.high - clustered.low == pytest.approx(2 * 1.96 * (0.9 * 0.1 / 300) ** 0.5, rel=0.15)
 
 
 def test_bootstrap_edges():
