@@ -141,7 +141,7 @@ def _judge(name: str, split: str, turns: Sequence[str], targets: Sequence[str]) 
     _, prompt, answer = turns
     record, metrics = judge(name, prompt, answer, answer), parse(prompt)
     # Recall of a target against itself: every figure in it counts, right or wrong.
-    recall = sum(found.ok for found in record.findings), len(record.findings)
+    recall = sum(number.ok for number in record.findings), len(record.findings)
     counts = [recall if target == "numeric_recall" else record.counts[target] for target in targets]
     words: list[str] = []
     for category, (risk, _) in metrics.categories.items():
@@ -253,45 +253,45 @@ def _lengths(lengths: Sequence[int]) -> dict[str, Any]:
     return _spread(lengths) | {"histogram": {"edges": edges.round(1).tolist(), "counts": counts.tolist()}}
 
 
-def _faults(found: Mapping[str, Any]) -> list[str]:
+def _faults(findings: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{name} of the targets is {value:.6f}, not 1"
-        for name, value in found["targets"].items()
+        for name, value in findings["targets"].items()
         if value is not None and value < 1
     ]
-    duplicates, cic, tokens = found["duplicates"], found["cic"], found["tokens"]
+    duplicates, cic, tokens = findings["duplicates"], findings["cic"], findings["tokens"]
     if duplicates["near_share"] >= MAX_NEAR:
         faults.append(f"{duplicates['near']} near-duplicates: {duplicates['near_share']:.2%} of the rows")
     if leaks := duplicates["prompts_in_several_splits"] + duplicates["near_pairs_across_splits"]:
         faults.append(f"{leaks} prompts or near-duplicates stand in more than one split")
     if duplicates["ids"]:
         faults.append(f"{duplicates['ids']} ids occur more than once")
-    if tokens and tokens["mean"] > MAX_TOKENS.get(found["kind"], np.inf):
-        faults.append(f"{tokens['mean']:.0f} tokens an example, more than {MAX_TOKENS[found['kind']]}")
+    if tokens and tokens["mean"] > MAX_TOKENS.get(findings["kind"], np.inf):
+        faults.append(f"{tokens['mean']:.0f} tokens an example, more than {MAX_TOKENS[findings['kind']]}")
     if cic:
         spread = cic["spread"].items()
         faults += [f"{name} is constant" for name, figure in spread if figure["sd"] == 0 and figure["n"] > 1]
         if wrong := cic["wrong_phase"] + cic["wrong_analogue"]:
             faults.append(f"{wrong} prompts name a phase or an analogue that their figures do not give")
-        if found["kind"] == "cic" and (rows := found["rows_judged"]) >= PHASES_FROM:
+        if findings["kind"] == "cic" and (rows := findings["rows_judged"]) >= PHASES_FROM:
             shares = {phase: cic["phases"].get(phase, 0) / rows for phase in criticality.PHASES}
             faults += [f"{phase} is {share:.1%} of the rows" for phase, share in shares.items() if share < MIN_PHASE]
     return faults
 
 
-def audit_summary(found: Mapping[str, Any]) -> dict[str, str]:
+def audit_summary(findings: Mapping[str, Any]) -> dict[str, str]:
     """The findings in a line each: what was asked → what was found."""
-    duplicates, judged = found["duplicates"], found["rows_judged"]
-    lines = {f"{split} rows": f"{count:,}" for split, count in found["rows"].items()}
-    for name, value in found["targets"].items():
+    duplicates, judged = findings["duplicates"], findings["rows_judged"]
+    lines = {f"{split} rows": f"{count:,}" for split, count in findings["rows"].items()}
+    for name, value in findings["targets"].items():
         lines[f"{name} of the targets"] = "no such figures" if value is None else f"{value:.4f}"
     lines["exact duplicates"] = str(duplicates["exact"])
     lines[f"near-duplicates (Jaccard of word triples ≥ {NEAR})"] = str(duplicates["near"])
     lines["prompts in more than one split"] = str(duplicates["prompts_in_several_splits"])
-    if tokens := found["tokens"]:
+    if tokens := findings["tokens"]:
         spread = f"mean {tokens['mean']:.0f}, {tokens['min']:.0f} to {tokens['max']:.0f}"
         lines[f"{tokens['unit']} an example"] = spread
-    if cic := found["cic"]:
+    if cic := findings["cic"]:
         lines |= {f"phase {phase}": f"{count / judged:.1%}" for phase, count in cic["phases"].items()}
         lines["with a transition"] = f"{cic['transition_rate']:.1%}"
     return lines
@@ -310,7 +310,7 @@ configs:
 """
 
 
-def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def card(manifest: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     """The data card in markdown, for people and for a dataset hub."""
     files = [f"  - {{split: {split}, path: {facts['file']}}}" for split, facts in manifest["splits"].items()]
     origin = "Converted from a user's own records."
@@ -319,18 +319,18 @@ def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
             f"Simulated, seed {manifest['seed']}: the figures say nothing about the countries whose names they carry."
         )
     lines = [
-        f"# Elle's briefings: {sum(found['rows'].values()):,} examples, {'CIC' if found['cic'] else 'basic'}",
+        f"# Elle's briefings: {sum(findings['rows'].values()):,} examples, {'CIC' if findings['cic'] else 'basic'}",
         "",
-        f"**{'Passed its audit.' if found['passed'] else 'FAILED its audit: do not train on it.'}**",
-        *(f"- {fault}" for fault in found["faults"]),
+        f"**{'Passed its audit.' if findings['passed'] else 'FAILED its audit: do not train on it.'}**",
+        *(f"- {fault}" for fault in findings["faults"]),
         "",
         f"System, human (pipeline metrics) and gpt (one JSON object) turns, one example a row. {origin}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in audit_summary(found).items()),
+        *(f"| {name} | {value} |" for name, value in audit_summary(findings).items()),
     ]
-    if cic := found["cic"]:
+    if cic := findings["cic"]:
         lines += ["", "| figure | mean | sd | 5 % | 95 % |", "|---|---|---|---|---|"]
         lines += [
             f"| {name} | {s['mean']:.3f} | {s['sd']:.3f} | {s['5%']:.2f} | {s['95%']:.2f} |"

@@ -29,16 +29,16 @@ class Difference:
     None for ratios of counts.
     """
 
-    a: float | None
-    b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    test: str
-    n: int
-    discordant: tuple[int, int] | None
+    a: float | None = None
+    b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    test: str = MCNEMAR
+    n: int = 0
+    discordant: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,15 @@ def yes_or_no(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) ->
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError("a and b must hold one verdict for each of the same briefings")
     if not len(a):
-        return Difference(None, None, None, None, None, None, None, MCNEMAR, 0, None)
+        return Difference()
     n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(b & ~a))
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     difference = (only_b - only_a) / n
     centre = (only_b - only_a) / (n + 2)
     half = Z * math.sqrt(only_a + only_b + 1 - (only_b - only_a) ** 2 / (n + 2)) / (n + 2)
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
-    return Difference(int(a.sum()) / n, int(b.sum()) / n, difference, low, high, p, None, MCNEMAR, n, (only_a, only_b))
+    shares = int(a.sum()) / n, int(b.sum()) / n
+    return Difference(*shares, difference, low, high, p, n=n, discordant=(only_a, only_b))
 
 
 def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> Difference:
@@ -136,9 +137,9 @@ def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: in
     informative = (a[1] > 0) | (b[1] > 0)
     a, b = a[:, informative], b[:, informative]
     n = a.shape[1]
-    values = [float(side[0].sum() / side[1].sum()) if side[1].sum() else None for side in (a, b)]
-    if values[0] is None or values[1] is None:
-        return Difference(values[0], values[1], None, None, None, None, None, BOOTSTRAP, n, None)
+    values = [float(top.sum() / bottom.sum()) if bottom.sum() else None for top, bottom in (a, b)]
+    if None in values:
+        return Difference(*values, test=BOOTSTRAP, n=n)
     difference = values[1] - values[0]
     counts = np.concatenate([a, b]).T.astype(float)  # (briefings, 4)
     sums = np.empty((resamples, 4))
@@ -153,10 +154,10 @@ def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: in
         half = Z / (n + 2)
         low, high = difference - half, difference + half
     else:
-        low, high = (float(point) for point in np.quantile(draws, (0.025, 0.975)))
+        low, high = np.quantile(draws, (0.025, 0.975)).tolist()
     tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + len(draws)))
-    return Difference(*values, difference, max(-1.0, low), min(1.0, high), p, None, BOOTSTRAP, n, None)
+    return Difference(*values, difference, max(-1.0, low), min(1.0, high), p, test=BOOTSTRAP, n=n)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -171,11 +172,11 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def differences_text(found: Comparison, a: str, b: str) -> str:
+def differences_text(comparison: Comparison, a: str, b: str) -> str:
     """The comparison for people: metric, both figures, b − a with its 95 % interval, p, p after Holm's correction,
     briefings, and how many of them one alone has right. a, b: what the models are called."""
     rows = []
-    for name, each in found.metrics.items():
+    for name, each in comparison.metrics.items():
         defined = each.difference is not None
         only_a, only_b = map(str, each.discordant or ("", ""))
         rows.append(
@@ -193,9 +194,10 @@ def differences_text(found: Comparison, a: str, b: str) -> str:
                 "test": each.test,
             }
         )
-    text = f"{aligned(rows)}\n\ncompared on {found.compared:,} of {found.rows:,} rows"
-    if found.compared < found.rows:
-        text += f"; no output: {a} alone {found.only_b:,}, {b} alone {found.only_a:,}, both {found.neither:,}"
+    text = f"{aligned(rows)}\n\ncompared on {comparison.compared:,} of {comparison.rows:,} rows"
+    if comparison.compared < comparison.rows:
+        text += f"; no output: {a} alone {comparison.only_b:,}, {b} alone {comparison.only_a:,}, "
+        text += f"both {comparison.neither:,}"
     return text
 
 

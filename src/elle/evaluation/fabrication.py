@@ -48,7 +48,7 @@ def fabrications(
     texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[CheckedNumber]
 ) -> tuple[list[str], list[str]]:
     """What is fabricated, (under the strict reading, under the lenient one), each "key: what"."""
-    strict, lenient = [], []
+    wrong: list[tuple[str, bool]] = []  # what, and whether under the lenient reading, too
     # The prompt's own words: the nations' codes and the analogue are all that `KNOWN` does not hold.
     prompts = {code.lower() for code, _ in metrics.nations}
     if metrics.cic:
@@ -56,21 +56,17 @@ def fabrications(
     for key, (text, _, words) in texts.items():
         # Nearly always nothing is left here: the words of a text are looked at one by one only where one is unknown.
         if (unknown := words - KNOWN) and (unknown := unknown - prompts):
-            for what, sure in _words(text, prompts):
-                strict.append(f"{key[:40]}: {what}")
-                if sure:
-                    lenient.append(f"{key[:40]}: {what}")
+            wrong += [(f"{key[:40]}: {what}", sure) for what, sure in _words(text, prompts)]
     correlates: dict[str, list[tuple[int, int]]] = {}
-    for found in findings:
-        if not found.ok and (what := _year(texts[found.key].text, found, correlates)):
-            strict.append(f"{found.key[:40]}: {what}")
-            lenient.append(f"{found.key[:40]}: {what}")
-    return strict, lenient
+    for number in findings:
+        if not number.ok and (what := _year(texts[number.key].text, number, correlates)):
+            wrong.append((f"{number.key[:40]}: {what}", True))
+    return [what for what, _ in wrong], [what for what, sure in wrong if sure]
 
 
 def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
     """Names, dates and events of a text beyond the prompt's words; whether the lenient reading counts it, too."""
-    body = _CORRELATE.sub(lambda found: " " * len(found[0]), text)
+    body = _CORRELATE.sub(lambda match: " " * len(match[0]), text)
     words = [
         (match, word, lower)
         for match in _WORD.finditer(body)
@@ -91,8 +87,8 @@ def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
             yield f"{word[:40]!r} is no name of the prompt's", sure
 
 
-def _year(text: str, found: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
-    key, start, end, digits, _, metric = found[:6]
+def _year(text: str, number: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
+    key, start, end, digits, _, metric = number[:6]
     if not _YEAR.fullmatch(digits) or metric == "analogue":
         return ""
     if metric and text[max(0, start - len(metric) - 1) : start].lower() == f"{metric} ".lower():

@@ -29,9 +29,9 @@ def failure_html(record: Mapping[str, Any]) -> str:
         reasons += f"<li>… and {len(record['reasons']) - 50:,} more</li>"
     parts = [f"<strong>{escape(record['id'])}</strong>", f"<ul>{reasons or '<li>nothing is wrong</li>'}</ul>"]
     wrong: dict[str, list[Mapping[str, Any]]] = {}
-    for found in record["findings"]:
-        if not found["ok"]:
-            wrong.setdefault(found["key"], []).append(found)
+    for number in record["findings"]:
+        if not number["ok"]:
+            wrong.setdefault(number["key"], []).append(number)
     rows = [
         f"<dt><code>{escape(key[:80])}</code></dt><dd>{_marked(text, wrong.get(key, []))}</dd>"
         for key, text in islice(record["texts"].items(), MAX_KEYS)
@@ -63,10 +63,10 @@ def _cut(text: str) -> str:
 
 def _marked(text: str, wrong: Sequence[Mapping[str, Any]]) -> str:
     pieces, position = [], 0
-    for found in wrong:
-        if found["end"] > MAX_SHOWN:
+    for number in wrong:
+        if number["end"] > MAX_SHOWN:
             break
-        pieces.append(escape(text[position : found["start"]]))
-        pieces.append(f'<mark style="{_WRONG}" title="{escape(found["why"])}">{escape(found["text"])}</mark>')
-        position = found["end"]
+        pieces.append(escape(text[position : number["start"]]))
+        pieces.append(f'<mark style="{_WRONG}" title="{escape(number["why"])}">{escape(number["text"])}</mark>')
+        position = number["end"]
     return "".join(pieces) + _cut(text[position:])

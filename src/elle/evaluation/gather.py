@@ -45,13 +45,13 @@ def errors_by(records: Sequence[Record], *, seed: int = 0) -> dict[str, Gatherin
     lengths = [len(record.output or "") for record in answered]
     bins = _binned(lengths, BINS)
     shortest_first = [label for _, label in sorted(zip(lengths, bins, strict=True))]
-    found = {
+    gatherings = {
         "metric": Gathering("numbers", _by_metric(records, prompts, seed)),
         "phase": _briefings(phases, records, (*PHASES, UNDEFINED)),
         "nations": _briefings(list(map(str, nations)), records, map(str, sorted(set(nations)))),
         "length": _briefings(bins, answered, dict.fromkeys(shortest_first)),
     }
-    return {name: gathering for name, gathering in found.items() if gathering.groups}
+    return {name: gathering for name, gathering in gatherings.items() if gathering.groups}
 
 
 def _by_metric(records: Sequence[Record], prompts: Sequence[Metrics], seed: int) -> dict[str, Estimate]:

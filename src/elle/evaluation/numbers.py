@@ -210,12 +210,11 @@ class Checker:
     """Checks texts against the metrics of one prompt."""
 
     def __init__(self, metrics: Metrics):
-        self.printed = printed_figures(metrics)
         self.derived = derived_figures(metrics)
         # A user's own records may hold other nations.
         self._codes = frozenset(code for code, _ in metrics.nations if code not in _CODES)
         self._cic = metrics.cic is not None
-        self._true = self.printed | self.derived
+        self._true = printed_figures(metrics) | self.derived
 
     def check(self, texts: Mapping[str, str]) -> list[CheckedNumber]:
         """The verdict on every number of `texts` (key → text), in order."""
@@ -258,7 +257,7 @@ def _why(value: Decimal | None, metric: str | None, expected: Decimal | None) ->
 
 def triples(findings: Iterable[CheckedNumber]) -> set[tuple[str, str, Decimal]]:
     """(key, metric, value) of every right number."""
-    return {(found.key, found.metric, found.value) for found in findings if found.ok}
+    return {(number.key, number.metric, number.value) for number in findings if number.ok}
 
 
 #: How far F may be from Φ − 0.3·H + 0.25·C: γC is rounded to three decimals before the sum.

@@ -30,34 +30,40 @@ _WORD = re.compile(r"crisis-level|[^\x00-`{-\xbf\xd7\xf7\u2000-\u206f\u2190-\u22
 class Parsed:
     """What a reader gets from one output.
 
-    strict: the whole output, white space around it aside, is one JSON object. Refused, beyond what is not JSON:
-        duplicate keys, NaN and Infinity (and numbers that overflow to them), lone surrogates, more than `MAX_DEPTH`
-        levels, more than `MAX_BYTES`.
-    lenient: one such object stands somewhere in the output. Text around it is forgiven; a fault inside it is not, and
-        no part of a malformed or cut-off object is taken for the object. Of several objects the longest is taken.
-    how: "as is", "from a code fence", "from surrounding prose"; "" where there is none.
+    how: "as is", "from a code fence", "from surrounding prose"; "" where there is no object.
     value: the object, None where there is none.
-    reason: why strict fails; "" where it holds.
+    reason: why it is not strict; "" where it is.
     """
 
-    strict: bool
-    lenient: bool
-    how: str
-    value: dict[str, Any] | None
-    reason: str
+    how: str = ""
+    value: dict[str, Any] | None = None
+    reason: str = ""
+
+    @property
+    def strict(self) -> bool:
+        """The whole output, white space around it aside, is one JSON object. Refused, beyond what is not JSON:
+        duplicate keys, NaN and Infinity (and numbers that overflow to them), lone surrogates, more than `MAX_DEPTH`
+        levels, more than `MAX_BYTES`."""
+        return not self.reason
+
+    @property
+    def lenient(self) -> bool:
+        """One such object stands somewhere in the output. Text around it is forgiven; a fault inside it is not, and no
+        part of a malformed or cut-off object is taken for the object. Of several objects the longest is taken."""
+        return self.value is not None
 
 
 def parse_output(text: str) -> Parsed:
     """Read one output, strictly and leniently."""
     if len(text) > MAX_BYTES or (4 * len(text) > MAX_BYTES and len(text.encode(errors="replace")) > MAX_BYTES):
-        return _failure(f"too long: over {MAX_BYTES:,} bytes, not parsed")
+        return Parsed(reason=f"too long: over {MAX_BYTES:,} bytes, not parsed")
     body = text.strip(_SPACE)
     if not body:
-        return _failure("empty output")
+        return Parsed(reason="empty output")
     try:
         value = _read(body)
         if isinstance(value, dict):
-            return Parsed(True, True, "as is", value, "")
+            return Parsed("as is", value)
         reason = f"a JSON {type(value).__name__}, not an object"
     except _RefusedError as error:
         reason = str(error) if body[0] == "{" else "no JSON object"
@@ -74,12 +80,12 @@ def parse_output(text: str) -> Parsed:
             else:
                 best = (start, end, value)
     if best is None:
-        return _failure(faults[0] if faults else reason)
+        return Parsed(reason=faults[0] if faults else reason)
     start, end, value = best
     if _FENCE.search(body, max(0, start - 100), start):
-        return Parsed(False, True, "from a code fence", value, "the object is in a code fence")
+        return Parsed("from a code fence", value, "the object is in a code fence")
     sides = [side for side, there in (("before", start > 0), ("after", end < len(body))) if there]
-    return Parsed(False, True, "from surrounding prose", value, f"text {' and '.join(sides)} the object")
+    return Parsed("from surrounding prose", value, f"text {' and '.join(sides)} the object")
 
 
 def schema_valid(value: Any, model: type[BaseModel] = Briefing) -> str | None:
@@ -121,10 +127,6 @@ def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
 
 class _RefusedError(ValueError):
     """This text is not JSON under the strict reading; the message says why."""
-
-
-def _failure(reason: str) -> Parsed:
-    return Parsed(False, False, "", None, reason)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -189,15 +191,15 @@ def _objects(text: str) -> Iterator[tuple[int, int | None]]:
     """The (start, end) of each outermost {…} that opens like an object, brackets in strings aside; end None: it does
     not close. The spans do not overlap, which is what keeps the reading of all of them linear."""
     position = 0
-    while found := _START.search(text, position):
+    while opening := _START.search(text, position):
         depth = 0
-        for token in _SCAN.finditer(text, found.start()):
+        for token in _SCAN.finditer(text, opening.start()):
             mark = token[0][0]
             depth += (mark in "{[") - (mark in "}]")
             if depth == 0:
                 break
         else:
-            yield found.start(), None
+            yield opening.start(), None
             return
         position = token.end()
-        yield found.start(), position
+        yield opening.start(), position

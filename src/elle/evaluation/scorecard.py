@@ -164,15 +164,15 @@ def figures_text(card: Scorecard) -> str:
     """The figures for people: metric, value, 95 % interval, the value where only strict JSON counts, n, and coverage:
     the share of rows that have anything the metric counts."""
     rows = []
-    for name, found in card.metrics.items():
+    for name, estimate in card.metrics.items():
         covered = sum(record.counts[name][1] > 0 for record in card.records) / len(card.records)
         rows.append(
             {
                 "metric": name,
-                "value": share_text(found.value),
-                "95 % interval": "" if found.low is None else f"[{found.low:.4f}, {found.high:.4f}]",
+                "value": share_text(estimate.value),
+                "95 % interval": "" if estimate.low is None else f"[{estimate.low:.4f}, {estimate.high:.4f}]",
                 "strict": share_text(card.strict[name].value),
-                "n": f"{found.n:,}",
+                "n": f"{estimate.n:,}",
                 "coverage": f"{covered:.1%}",
             }
         )

@@ -77,5 +77,5 @@ def _percentiles(top: np.ndarray, bottom: np.ndarray, rng: np.random.Generator) 
         count = min(step, RESAMPLES - begin)
         draw = rng.integers(len(top), size=(count, len(top)))
         ratios[begin : begin + count] = top[draw].sum(axis=1) / bottom[draw].sum(axis=1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return float(low), float(high)
+    low, high = np.quantile(ratios, (0.025, 0.975)).tolist()
+    return low, high

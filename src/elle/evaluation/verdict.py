@@ -42,11 +42,11 @@ class Record:
             "reasons": list(self.reasons),
             "findings": [
                 {
-                    **{name: getattr(found, name) for name in ("key", "start", "end", "text", "metric")},
-                    "expected": None if found.expected is None else str(found.expected),
-                    **{name: getattr(found, name) for name in ("derived", "ok", "why")},
+                    **{name: getattr(number, name) for name in ("key", "start", "end", "text", "metric")},
+                    "expected": None if number.expected is None else str(number.expected),
+                    **{name: getattr(number, name) for name in ("derived", "ok", "why")},
                 }
-                for found in self.findings
+                for number in self.findings
             ],
             "scores": {name: top / bottom if bottom else None for name, (top, bottom) in self.counts.items()},
         }
@@ -72,7 +72,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
     required = checker.triples(texts_of(wanted.value))
-    parsed = Parsed(False, False, "", None, "no output") if output is None else parse_output(output)
+    parsed = Parsed(reason="no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None
     counts: Counts = {
@@ -87,8 +87,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     findings = checker.check(texts)
     missing = required - triples(findings)
     counts |= _number_counts(checker, required, missing, findings)
-    said, faults = _word_counts(metrics, texts, findings, int(parsed.value is not None))
-    counts |= said
+    word_counts, faults = _word_counts(metrics, texts, findings, int(parsed.value is not None))
+    counts |= word_counts
     if parsed.value is not None:  # else everything is missing, and the first reason says it
         reasons += [f"{each.key[:40]}: {each.text[:40]!r} is wrong: {each.why}" for each in findings if not each.ok]
         reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
@@ -100,8 +100,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
 
 def _number_counts(checker: Checker, required: Set, missing: Set, findings: Sequence[CheckedNumber]) -> Counts:
     """required, missing: (key, metric, value) of the figures that an answer must have, and has not."""
-    printed = [found.ok for found in findings if not found.derived]
-    derived = [found.ok for found in findings if found.derived]
+    printed = [number.ok for number in findings if not number.derived]
+    derived = [number.ok for number in findings if number.derived]
     wanted = sum(metric in checker.derived for _, metric, _ in required)
     lost = sum(metric in checker.derived for _, metric, _ in missing)
     return {

@@ -147,9 +147,9 @@ def word_faults(texts: Mapping[str, Text], metrics: Metrics) -> tuple[dict[str, 
     expected = _expected(metrics)
     for (key, thing), find in _FINDERS.items():
         if (right := expected.get((key, thing))) is not None:
-            found = find(texts.get(key, _EMPTY), metrics)
-            if found != right:
-                wrong[f"{key}, {thing}"] = f"{_named(found)}, not {_named(right)}"
+            written = find(texts.get(key, _EMPTY), metrics)
+            if written != right:
+                wrong[f"{key}, {thing}"] = f"{_named(written)}, not {_named(right)}"
     named = _nations(texts.get("nsm", _EMPTY).text, metrics)
     if not _in_focus(named, metrics):
         first = " and ".join(code for code, _ in metrics.nations[:2])
