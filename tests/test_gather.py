@@ -54,29 +54,19 @@ def test_a_wrong_metric_is_found_and_the_worst_comes_first():
     assert next(iter(found.groups)) == "tone"
     assert found.groups["tone"].value > 0.8
     assert all(share.value == 0 for name, share in found.groups.items() if name != "tone")
-    values = [share.value for share in found.groups.values()]
-    assert values == sorted(values, reverse=True)
-
-
-def test_an_unbound_number_has_a_group_of_its_own():
     outputs = {name: text[:-2] + ' Also 7 of them."}' for name, text in right("basic").items()}
-    found = errors_by(records("basic", outputs))["metric"].groups
-    assert (found[UNBOUND].value, found[UNBOUND].n) == (1, 40)
+    unbound = errors_by(records("basic", outputs))["metric"].groups[UNBOUND]
+    assert (unbound.value, unbound.n) == (1, 40)
 
 
-def test_errors_by_nations_are_counted_by_hand():
-    outputs = {
-        row["id"]: "no" if nations(row) > 3 else text
-        for row, text in zip(ROWS["basic"], right("basic").values(), strict=True)
-    }
+def test_errors_by_nations_and_phase_are_those_of_the_prompt():
+    many = {row["id"] for row in ROWS["basic"] if nations(row) > 3}
+    outputs = {name: "no" if name in many else text for name, text in right("basic").items()}
     found = errors_by(records("basic", outputs))["nations"].groups
     assert list(found) == sorted(found)
     for count, share in found.items():
         of = sum(nations(row) == int(count) for row in ROWS["basic"])
         assert share == wilson(of if int(count) > 3 else 0, of)
-
-
-def test_errors_by_phase_are_those_of_the_prompt():
     phases = {row["id"]: parse(row["conversations"][1]["value"]).cic.phase or "undefined" for row in ROWS["cic"]}
     outputs = {name: "no" if phases[name] == "PLASMA" else text for name, text in right("cic").items()}
     found = errors_by(records("cic", outputs))["phase"].groups

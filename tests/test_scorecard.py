@@ -242,3 +242,16 @@ def test_the_bootstrap_of_a_mean():
     one = mean([5.0], np.random.default_rng(1))
     assert (one.value, one.low, one.high, one.n) == (5.0, 5.0, 5.0, 1)
     assert mean([], np.random.default_rng(1)).value is None
+
+
+def test_what_a_request_took():
+    line = {"output": "x", "prompt_tokens": 1500, "completion_tokens": 700, "seconds": 2.0}
+    lines = [line, line | {"seconds": 4.0}, line | {"output": None, "seconds": 99.0}, {"output": "y", "seconds": "1"}]
+    found = cost.request_means(lines)
+    assert (found["seconds"].value, found["seconds"].n) == (3.0, 2)
+    assert 2.0 <= found["seconds"].low <= found["seconds"].high <= 4.0
+    assert set(cost.request_means([{"output": "x"}]).values()) == {None}
+    assert cost.request_means([{"output": "x", "seconds": 10**400}])["seconds"] is None
+    assert cost.per_hour(3.6, 1000, 500) == pytest.approx(0.002)
+    with pytest.raises(ValueError, match="briefings"):
+        cost.per_hour(1, 1, 0)
