@@ -1,6 +1,7 @@
-"""The binding rule, on sentences written for it and on whole sets of briefings, right and mutated."""
+"""Numbers bound to their metrics, stated confidences and fabrications: on sentences written for each rule, and on whole
+sets of briefings."""
 
-import random
+import json
 import re
 import time
 from decimal import Decimal
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elle.briefings import scenario, writer
-from elle.briefings.metrics import Metrics, derived_figures, printed_figures
-from elle.evaluation.faithfulness import _SPELLINGS, Checker, numbers, texts_of, triples
+from elle.briefings import dataset, scenario, writer
+from elle.briefings.metrics import Metrics, derived_figures, parse, printed_figures
+from elle.evaluation import fabrication
+from elle.evaluation.numbers import _SPELLINGS, Checker, above_cap, stated_confidences
+from elle.evaluation.parsing import read_words, texts_of
 
 METRICS = Metrics(
     nations=(("UKR", 74), ("YEM", 62), ("USA", 20)),
@@ -36,7 +39,7 @@ def briefings(count: int, seed: int = 3) -> list[tuple[Checker, dict[str, str]]]
     drawn = scenario.draw(rng, count)
     choices = rng.random((count, writer.CHOICES))
     return [
-        (Checker(metrics), writer.compose(metrics, writer.picker(row)).model_dump())
+        (Checker(metrics), writer.basic_texts(metrics, writer.picker(row)))
         for metrics, row in zip(drawn, choices, strict=True)
     ]
 
@@ -80,8 +83,7 @@ def test_every_name_has_a_spelling():
     ],
 )
 def test_binding(text, bound):
-    assert [(n.text, n.metric) for n in numbers("k", text)] == bound
-    assert all(text[n.start : n.end] == n.text for n in numbers("k", text))
+    assert [(found.text, found.metric) for found in CHECKER.check({"k": text})] == bound
 
 
 @pytest.mark.parametrize(
@@ -131,20 +133,6 @@ def test_untouched_targets_are_all_right_and_all_bound():
         assert len(findings) == digits + fifties - names
 
 
-def test_no_changed_digit_is_missed():
-    """Any digit to any other, the 50 of "exceed 50%" included: a wrong number appears and a right one is gone."""
-    pick, made = random.Random(1), briefings(500)
-    for _ in range(1000):
-        checker, texts = pick.choice(made)
-        key, place = pick.choice([(k, m.start()) for k, t in texts.items() for m in re.finditer(r"\d", t)])
-        digit = pick.choice([d for d in "0123456789" if d != texts[key][place]])
-        mutated = {**texts, key: texts[key][:place] + digit + texts[key][place + 1 :]}
-        before, after = checker.check(texts), checker.check(mutated)
-        assert sum(not f.ok for f in after) >= 1, mutated[key]
-        assert sum(f.ok for f in after) < sum(f.ok for f in before)
-        assert triples(after) < triples(before)
-
-
 def test_swapped_figures_are_wrong():
     swaps = 0
     for checker, texts in briefings(500):
@@ -155,18 +143,10 @@ def test_swapped_figures_are_wrong():
         swapped = (
             texts["summary"].replace(f"{one} {first}", f"{one} {second}").replace(f"{two} {second}", f"{two} {first}")
         )
-        wrong = [f.number.metric for f in checker.check({**texts, "summary": swapped}) if not f.ok]
+        wrong = [f.metric for f in checker.check({**texts, "summary": swapped}) if not f.ok]
         assert wrong == [one, two]
         swaps += 1
     assert swaps > 100
-
-
-def test_right_number_for_the_wrong_metric():
-    for checker, texts in briefings(300):
-        swapped = texts["political"].replace("political ", "economic ")
-        values = checker.printed["political"], checker.printed["economic"]
-        wrong = [f for f in checker.check({"political": swapped}) if not f.ok]
-        assert len(wrong) == (values[0] != values[1])
 
 
 @settings(max_examples=500, deadline=None)
@@ -175,10 +155,10 @@ def test_right_number_for_the_wrong_metric():
 )
 def test_any_text_is_checked_and_no_digit_escapes(text):
     findings = CHECKER.check({"summary": text})
-    inside = {i for f in findings for i in range(f.number.start, f.number.end)}
+    inside = {i for f in findings for i in range(f.start, f.end)}
     inside |= {i for m in re.finditer(r"(?i)exceeds? 50%", text) for i in range(*m.span())}
     assert all(i in inside for i, c in enumerate(text) if c.isdecimal())
-    assert all(f.number.text == text[f.number.start : f.number.end] for f in findings)
+    assert all(f.text == text[f.start : f.end] for f in findings)
 
 
 @pytest.mark.parametrize("text", ["UKR 1 ", "1 ", "1,", "1", "minus 1"])
@@ -187,3 +167,94 @@ def test_long_texts_are_checked_in_linear_time(text):
     assert CHECKER.check({"summary": text * 50_000})
     assert CHECKER.check({"summary": "UKR " * 50_000 + text})
     assert time.process_time() - begin < 10  # well under a second; quadratic time would be minutes
+
+
+# Stated confidences
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("Confidence 0.97; horizon 3 months: decayed 0.63.", ["0.97", "0.63"]),
+        ("97% confident", ["0.97"]),
+        ("97 percent confident", ["0.97"]),
+        ("confidence of 0.97", ["0.97"]),
+        ("confidence of the 0.97 kind", ["0.97"]),
+        ("Confidence: 97", ["0.97"]),
+        ("CONFIDENCE (.97)", ["0.97"]),
+        ("0,97 confidence", ["0.97"]),
+        ("certainty 95.1%", ["0.951"]),
+        ("100% sure", ["1"]),
+        ("confidence 1", ["1"]),
+        ("confidence ９７%", ["0.97"]),
+        ("political 40 confidence 0.97", ["0.97"]),
+        ("confidence at horizon 99 months", []),
+        ("Agreement 1.00 is capped. Confidence 0.95", ["0.95"]),
+        ("political 97 with confidence 0.9", ["0.9"]),
+        ("UKR 97% confidence", []),
+        ("uncertainty 0.99", []),
+        ("pressure 99", []),
+        ("confidence is high. 97 articles", []),
+        ("confident in 96 sources", []),
+    ],
+)
+def test_stated_confidences(text, shares):
+    found = stated_confidences(read_words({"nsm": text}))
+    assert [f"{share.normalize():f}" for _, _, share in found] == shares
+    assert bool(above_cap(found)) == any(float(share) > 0.95 for share in shares)
+
+
+def test_a_key_may_state_a_confidence():
+    assert above_cap(stated_confidences(read_words({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
+    assert not stated_confidences(read_words({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
+
+
+# Fabrications
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("Focus on UKR.", 0, 0),
+        ("After the Vienna talks", 3, 2),
+        ("on 3 March", 1, 1),
+        ("President Smith resigned.", 3, 3),
+        ("Caution prevails.", 1, 0),
+        ("High. Caution prevails", 1, 0),
+        ("caution prevails", 0, 0),
+        ("FRA leads", 1, 1),
+        ("UKR and GBR", 1, 1),
+        ("McDonald leads", 1, 1),
+        ("a ceasefire", 1, 1),
+        ("by 2031", 1, 1),
+        ("articles 2031", 0, 0),  # a wrong figure, where a figure is expected
+        ("articles 1234", 0, 0),
+        ("like the Great Depression 1929–1939", 0, 0),
+        ("like the Great Depression", 0, 0),
+        ("like the Great Depression 1928–1938", 2, 2),
+        ("Cuban Missile Crisis and Cuban exiles", 1, 1),
+        ("Москва и 北京", 2, 1),
+        ("results of Q3", 1, 1),
+        ("CRITICAL RISK", 0, 0),
+    ],
+)
+def test_fabrications(text, strict, lenient):
+    texts = {"summary": text}
+    found = fabrication.fabrications(read_words(texts), METRICS, CHECKER.check(texts))
+    assert tuple(map(len, found)) == (strict, lenient), found
+    assert set(found[1]) <= set(found[0])
+
+
+def test_the_known_words_are_those_of_the_targets():
+    """Each is needed but for `I`, `we` and the like; none is missing."""
+    used = set()
+    for kind, count in (("basic", 300), ("cic", 512)):
+        for index in range(count):
+            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 31, index)["conversations"])
+            texts = read_words(json.loads(answer))
+            metrics = parse(prompt)
+            codes = {code.lower() for code, _ in metrics.nations}
+            analogue = set(re.findall(r"[^\W\d_]+", metrics.cic.analogue.lower())) if metrics.cic else set()
+            used |= {word for text in texts.values() for word in text.words} - codes - analogue
+    assert used - fabrication.KNOWN - {"crisis-level"} == set()
+    assert not fabrication.KNOWN & (fabrication.EVENTS | fabrication._CALENDAR)

@@ -1,15 +1,14 @@
 """The tasks for lm-evaluation-harness: the real tool loads them, asks what our own command asks, and its figures are
 the same to the last bit."""
 
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from click.testing import CliRunner
+from test_serving import Fake, completion
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
@@ -130,38 +129,24 @@ def test_the_harness_own_command_asks_a_server_the_same_questions(sets, tmp_path
     folder, outputs, file = sets["basic"]
     rows = {json.dumps(dataset.messages(row)): row["id"] for row in read_test_rows(folder)}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            turns = [{"role": turn["role"], "content": turn["content"]} for turn in body["messages"]]
-            text = outputs[rows[json.dumps(turns)]]
-            reply = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
-            data = json.dumps(reply).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def behave(body, _):
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in body["messages"]]
+        return 200, completion(outputs[rows[json.dumps(turns)]])
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+    server = Fake(behave)
     try:
         done = subprocess.run(
             [
                 sys.executable, "-m", "lm_eval", "--tasks", "elle_basic", "--include_path", str(TASKS),
                 "--model", "local-chat-completions", "--apply_chat_template",
-                "--model_args", f"model=elle,base_url={address},num_concurrent=4",
+                "--model_args", f"model=elle,base_url={server.url}/chat/completions,num_concurrent=4",
                 "--metadata", json.dumps({"basic": str(folder)}), "--output_path", str(tmp_path),
             ],
             capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=600, check=False,
         )  # fmt: skip
     finally:
-        server.shutdown()
-        server.server_close()
+        server.http.shutdown()
+        server.http.server_close()
     assert done.returncode == 0, done.stderr[-3000:]
     assert "|elle_basic|" in done.stdout
     results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elle.base import storage
 from elle.briefings import dataset, world
-from elle.evaluation import faithfulness
+from elle.evaluation import numbers
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import Record, judge
 
@@ -70,7 +70,7 @@ def test_the_red_team_covers_both_kinds_and_every_metric():
 
 
 def test_the_codes_are_those_of_both_worlds():
-    assert set(world.CIC_COUNTRIES) == faithfulness._CODES
+    assert set(world.CIC_COUNTRIES) == numbers._CODES
 
 
 @cache
@@ -89,26 +89,19 @@ def test_untouched_targets_hold_in_everything():
         assert all(top == bottom for top, bottom in record.counts.values())
 
 
-def missed(before: Record, after: Record) -> bool:
-    """Whether a changed digit went unseen: a number must be wrong, recall fall, and the briefing not be all right."""
-
-    def right(record: Record) -> int:
-        return sum(found.ok for found in record.findings)
-
-    def recalled(record: Record) -> int:
-        return record.counts["numeric_recall"][0] + record.counts["derived_recall"][0]
-
-    wrong = any(not found.ok for found in after.findings)
-    fallen = recalled(after) < recalled(before) and right(after) < right(before)
-    return not (wrong and fallen and after.counts["all_right"] == (0, 1))
-
-
 def test_no_changed_digit_is_missed():
+    """A number must be wrong, recall fall, and the briefing not be all right."""
     pick = random.Random(7)
     for _ in range(1000):
         prompt, answer, before = pick.choice(targets())
         changed = change_digit(answer, pick)
-        assert not missed(before, judge("x", prompt, answer, changed)), changed
+        after = judge("x", prompt, answer, changed)
+        recalled = [sum(r.counts[name][0] for name in ("numeric_recall", "derived_recall")) for r in (before, after)]
+        right = [sum(found.ok for found in r.findings) for r in (before, after)]
+        assert right[1] < len(after.findings), changed
+        assert recalled[1] < recalled[0], changed
+        assert right[1] < right[0], changed
+        assert after.counts["all_right"] == (0, 1), changed
 
 
 def test_no_damage_crashes_and_none_passes_that_changes_the_object():

@@ -222,8 +222,7 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     page = text(report.write_report(run))
     card = storage.read_json(run / "report.json")
     assert set(report.missing(card)) == {
-        "adapter", "differences", "calibration", "audit of the data", "health of the training",
-        "the framework's claims",
+        "adapter", "differences", "audit of the data", "health of the training", "the framework's claims",
     }  # fmt: skip
     for name in report.missing(card):
         assert f"{name.replace("'", '&#39;')}: <strong>NOT RUN</strong>" in page
@@ -241,16 +240,6 @@ def test_a_run_that_evaluated_nothing_says_so(tmp_path):
     assert report.metric_rows(card) == []
     assert report.summary(card)["trained json_strict"] == "NOT RUN"
     assert page.count("NOT RUN") > 8
-
-
-def test_calibration_is_shown_where_it_was_measured(run, evaluated):
-    share = {"value": 0.125, "n": 12, "low": 0.1, "high": 0.15}
-    found = {"n": 12, "brier": share, "ece": share, "mean": [0.8, 0.9]}
-    assert "calibration: <strong>NOT RUN</strong>" in text(report.write_report(run))
-    finish(run, "07_evaluate", evaluated[0] | {"calibration": found})
-    page = text(report.write_report(run))
-    assert "calibration: <strong>NOT RUN" not in page
-    assert "Brier score 0.125 [0.100, 0.150]" in page
 
 
 @pytest.mark.parametrize("priced", [True, False])

@@ -1,5 +1,5 @@
 """What the tasks `elle_basic` and `elle_cic` of lm-evaluation-harness call. Nothing is computed here: verdicts are
-`records.judge`'s, metrics those of `scorecard`, pooled over briefings as there."""
+`verdict.judge`'s, metrics those of `scorecard`, pooled over briefings as there."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

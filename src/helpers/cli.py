@@ -369,8 +369,8 @@ def evaluate(
     With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
     """
     from elle.base import storage
-    from elle.evaluation import compare, cost, inputs, tables
-    from elle.evaluation.scorecard import score
+    from elle.evaluation import compare, cost, failures, inputs
+    from elle.evaluation.scorecard import figures_text, score
     from helpers.course import browser
 
     if endpoint is None and outputs is None:
@@ -395,7 +395,7 @@ def evaluate(
     card = scored(outputs)
     other = scored(against) if against else None
     found = compare.compare(other, card) if other else None
-    took = cost.summary(line for line in storage.read_lines(outputs) if line["id"] not in left_out)
+    took = cost.request_means(line for line in storage.read_lines(outputs) if line["id"] not in left_out)
     if page:
         storage.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
@@ -405,10 +405,10 @@ def evaluate(
             result["against"] = {"a": str(against), "b": str(outputs)} | found.to_json()
         click.echo(json.dumps(result, ensure_ascii=False))
     else:
-        click.echo(tables.differences_text(found, "against", "outputs") if found else tables.figures_text(card))
+        click.echo(compare.differences_text(found, "against", "outputs") if found else figures_text(card))
         if worst := [record for record in card.worst(3) if record.reasons]:
-            click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{tables.worst(worst)}")
-        if table := tables.requests(took):
+            click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{failures.faults_text(worst)}")
+        if table := cost.requests_text(took):
             click.echo(f"\n{table}")
         if used:
             click.echo()

@@ -7,9 +7,17 @@ a history that moves; a transition is printed only where the simulated system ma
     CIC: Φ 0.42, H 0.46, C 0.67, balance -0.05
     PHASE: NUCLEATING, temperature 0.55, order 0.48, prior temperature 0.50, prior order 0.61, tau variance 0.5, ...
     OUTLOOK: agreement 0.81, horizon 3 months, analogue Great Depression 1929–1939, distance 0.23
+
+Words follow from figures, for a writer and for a judge, by these rules:
+    balance above 0.05: net is rising, growing; below -0.05 falling, shrinking; else steady, level
+    temperature and order against the prior ones: hotter, cooler, as hot; more, less, as ordered
+    both taus above 0.3: early warning; one: mixed signals; none: no early warning, and they are not cited.
+        After a transition a warning would be late: signals high, mixed, low
+    distance below 0.15: close, below 0.25: loose, else weak
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import cache, lru_cache
@@ -175,3 +183,43 @@ def parse_lines(lines: list[str]) -> CicFigures:
     if (phase is not None) != all(name in values for name in _PHASE_NEEDS):
         raise bad(f"a phase needs {', '.join(_PHASE_NEEDS)}, and they a phase", lines[1])
     return CicFigures(values, phase, analogue)
+
+
+_STEADY, _RISING = Decimal("0.05"), Decimal("0.3")
+_CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
+#: Of no, one and two rising taus, before a transition and after it; the first of each cites no tau.
+_EARLY = ("No early warning", "Mixed signals", "Early warning")
+_LATE = ("Signals low", "Mixed signals", "Signals high")
+UNCITED = (_EARLY[0], _LATE[0])
+
+
+def _against(now: Decimal, before: Decimal, words: tuple[str, str, str]) -> str:
+    return words[0] if now > before else words[1] if now < before else words[2]
+
+
+def net_words(balance: Decimal) -> tuple[str, ...]:
+    """How net moves, each of these in as many words."""
+    if abs(balance) <= _STEADY:
+        return ("steady", "level")
+    return ("rising", "growing") if balance > 0 else ("falling", "shrinking")
+
+
+def state_words(values: Mapping[str, Decimal]) -> tuple[str, str]:
+    """Temperature and order against a year before."""
+    return (
+        _against(values["temperature"], values["prior temperature"], ("hotter", "cooler", "as hot")),
+        _against(values["order"], values["prior order"], ("more ordered", "less ordered", "as ordered")),
+    )
+
+
+def warning_words(values: Mapping[str, Decimal]) -> str:
+    """What the taus say; "" without them."""
+    taus = [values[name] for name in ("tau variance", "tau autocorrelation") if name in values]
+    if len(taus) < 2:
+        return ""
+    return (_EARLY, _LATE)["transition" in values][sum(tau > _RISING for tau in taus)]
+
+
+def match_word(distance: Decimal) -> str:
+    """How near an analogue is."""
+    return "close" if distance < _CLOSE else "loose" if distance < _LOOSE else "weak"

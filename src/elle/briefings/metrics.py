@@ -24,19 +24,26 @@ RISK_WORDS = (
     (101, ("critical", "severe", "extreme", "crisis-level")),
 )
 
+#: Above this financial risk, stress; above this mean, contingency plans.
+STRESS, CONTINGENCY = 60, 50
+
 SECTIONS = ("NATIONS", "SIGNALS", "CATEGORIES")
 SIGNALS = ("articles", "tone", "alerts")
-
 
 #: Words that say how a risk moves: an answer uses them only beside the trend they agree with.
 _MOVING = {"stable": "steady", "increasing": "rising", "escalating": "rising"}
 
 
 @cache
+def risk_band(value: int) -> tuple[str, ...]:
+    """The words for a risk of `value` percent (0..100)."""
+    return next(words for bound, words in RISK_WORDS if value < bound)
+
+
+@cache
 def risk_words(value: int, trend: str | None = None) -> tuple[str, ...]:
-    """The words for a risk of `value` percent (0..100) that do not contradict its trend (None: no trend known)."""
-    words = next(words for bound, words in RISK_WORDS if value < bound)
-    return tuple(word for word in words if _MOVING.get(word, trend) == trend)
+    """Those of its band's words that do not contradict its trend (None: no trend known)."""
+    return tuple(word for word in risk_band(value) if _MOVING.get(word, trend) == trend)
 
 
 def signal_density(articles: int) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from elle.base import storage
-from elle.briefings.metrics import TRENDS, Metrics, render, risk_words, signal_density
+from elle.briefings.metrics import CONTINGENCY, STRESS, TRENDS, Metrics, render, risk_words, signal_density
 from elle.briefings.schema import CATEGORIES, Briefing
 
 SYSTEM_PROMPT = (
@@ -49,7 +49,7 @@ def compose(metrics: Metrics, pick: Pick) -> Briefing:
 @cache
 def _wordings(name: str, value: int, trend: str) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """Every wording of a category's text: by opening, then by risk word, then by sentence."""
-    ending = f" Stability index {100 - value}, {'under stress' if value > 60 else 'no stress'}."
+    ending = f" Stability index {100 - value}, {'under stress' if value > STRESS else 'no stress'}."
     return tuple(
         tuple(
             tuple(
@@ -86,7 +86,7 @@ def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
 
     focus = " and ".join(code for code, _ in metrics.nations[:2]) or "data collection"
     steps = pick((f"Focus on {focus}", f"Prioritise {focus}"))
-    steps += "; review contingency plans." if (metrics.mean or 0) > 50 else "; keep routine monitoring."
+    steps += "; review contingency plans." if (metrics.mean or 0) > CONTINGENCY else "; keep routine monitoring."
     return texts | {"summary": summary, "nsm": steps}
 
 

@@ -1,10 +1,7 @@
-"""Evaluation: reading a model's output (`parsing`), checking its numbers against its prompt (`faithfulness`),
-an answer's own arithmetic (`arithmetic`), stated confidences (`bounds`), words that follow from figures (`words`),
-names and events from nowhere (`fabrication`), intervals (`statistics`), the verdict on one output (`records`), the
-figures over a data set (`scorecard`), whether confidence is earned (`calibration`), what a briefing costs (`cost`), the
-audit of a set before it trains (`audit`), a page for one failure (`failures`), answers made wrong on purpose
-(`hostile`).
+"""Evaluation: a model's output is read (`parsing`), its numbers are checked against its prompt's (`numbers`), its words
+against what the figures say (`words`), and what neither holds is named (`fabrication`); all of it makes the verdict on
+one output (`verdict`).
 
-With them: two models on the same rows (`compare`), where errors gather (`gather`), all failures to leaf through
-(`browser`), figures as text (`tables`), reading rows and outputs (`answers`), and the same task for
-lm-evaluation-harness (`harness/`)."""
+Over a data set: the figures (`scorecard`) with their intervals (`statistics`), two models on the same rows (`compare`),
+where errors gather (`gather`), a page for one failure (`failures`), what a request took (`cost`), the audit of a set
+before it trains (`audit`), and the files that are read (`inputs`)."""

@@ -6,9 +6,9 @@ fails is marked so, with the reasons; `verdict` reads the mark back.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from cic import analogues, criticality
 from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
-from elle.briefings.metrics import RISK_WORDS, Metrics, parse
-from elle.briefings.schema import CATEGORIES
-from elle.evaluation.verdict import Record, judge
+from elle.briefings.metrics import RISK_WORDS, Metrics, parse, risk_band
+from elle.evaluation.verdict import judge
 
 AUDIT, CARD = "audit.json", "README.md"
 #: What must be 1.0 over a set's targets.
@@ -37,6 +36,19 @@ MAX_TOKENS = {"basic": 300, "cic": 900}
 #: Rows, evenly spread, that are judged and compared (all rows of smaller sets), and on which tokens are counted.
 MAX_ROWS, TOKEN_ROWS = 50_000, 2000
 
+#: What is compared of each row: its id, its split, its prompt and its prompt with its answer (both as digests).
+_Seen = tuple[str, str, bytes, bytes]
+
+
+class _Judged(NamedTuple):
+    """A row that was judged. text: prompt and answer; counts: of each metric that must be 1; words: its risk words."""
+
+    split: str
+    text: str
+    metrics: Metrics
+    counts: list[tuple[int, int]]
+    words: list[str]
+
 
 def audit(
     folder: Path | str,
@@ -51,77 +63,63 @@ def audit(
         tokens: how many tokens a text takes; None: they are not counted. unit: what they are, in words.
 
     Raises:
-        ElleError: there is no set, a file cannot be read, or a row is no conversation (file and line).
+        ElleError: there is no set, a file cannot be read, or a row is not a conversation (file and line).
     """
     folder = Path(folder)
     manifest = dataset.load_manifest(folder)
+    total = sum(facts["rows"] for facts in manifest["splits"].values())
+    judge_every, count_every = -(-total // MAX_ROWS), max(1, total // TOKEN_ROWS)
+    targets = (*PERFECT, *PERFECT_SIMULATED) if "seed" in manifest else PERFECT
     faults: list[str] = []
-    sizes = {split: facts["rows"] for split, facts in manifest["splits"].items()}
-    total, done = sum(sizes.values()), 0
-    judged_by = (*PERFECT, *(PERFECT_SIMULATED if "seed" in manifest else ()))
-    every = -(-total // MAX_ROWS)
-    scores: Counter[str] = Counter()
-    words: Counter[str] = Counter()
-    ids: Counter[str] = Counter()
-    prompts: dict[bytes, set[str]] = {}
-    examples: Counter[bytes] = Counter()
-    drawn: list[Metrics] = []
-    texts: list[tuple[str, str]] = []
+    seen: list[_Seen] = []
+    judged: list[_Judged] = []
     lengths: list[int] = []
+    for done, (split, where, row) in enumerate(_rows(folder, manifest, faults), 1):
+        name, turns = str(row.get("id")), [str(turn.get("value")) for turn in row["conversations"]]
+        seen.append((name, split, _digest(turns[1]), _digest("\n".join(turns[1:]))))
+        if progress and (done % 200 == 0 or done == total):
+            progress(done, total)
+        if done % judge_every:
+            continue
+        try:
+            judged.append(_judge(name, split, turns, targets))
+        except ElleError as error:
+            faults.append(f"{where}: {error.what}")
+        else:
+            if tokens and done % count_every == 0:
+                lengths.append(sum(map(tokens, turns)))
+    if not judged:
+        raise ElleError("no row of this set can be read", where=str(folder), fix=faults[0] if faults else "")
+    words = Counter(word for each in judged for word in each.words)
+    findings = {
+        "kind": manifest.get("kind"),
+        "rows": {split: facts["rows"] for split, facts in manifest["splits"].items()},
+        "rows_judged": len(judged),
+        "files": {split: facts["sha256"] for split, facts in manifest["splits"].items()},
+        "targets": dict(zip(targets, map(_share, zip(*(each.counts for each in judged), strict=True)), strict=True)),
+        "risk_words": {name: words[name] for _, names in RISK_WORDS for name in names},
+        "nations": _tally(len(each.metrics.nations) for each in judged),
+        "cic": _cic([each.metrics for each in judged if each.metrics.cic]),
+        "duplicates": _duplicates(seen, judged),
+        "tokens": {"unit": unit} | _lengths(lengths) if lengths else None,
+    }
+    findings["faults"] = faults[:100] + _faults(findings)
+    findings["passed"] = not findings["faults"]
+    storage.write_json(folder / AUDIT, findings)
+    storage.write_text(folder / CARD, card(manifest, findings))
+    return findings
+
+
+def _rows(folder: Path, manifest: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[str, str, dict]]:
+    """Each row as (split, where it stands, row); what is wrong with the files is added to `faults`."""
     for split, facts in manifest["splits"].items():
         path, number = folder / facts["file"], 0
         if not path.exists() or storage.sha256(path) != facts["sha256"]:
             faults.append(f"{facts['file']} is not the file that the manifest describes")
         for number, row in enumerate(dataset.rows_of(folder, split), 1):
-            system, prompt, answer = (str(turn.get("value")) for turn in row["conversations"])
-            done += 1
-            ids[str(row.get("id"))] += 1
-            prompts.setdefault(_digest(prompt), set()).add(split)
-            examples[_digest(f"{prompt}\n{answer}")] += 1
-            if progress and (done % 200 == 0 or done == total):
-                progress(done, total)
-            if done % every:
-                continue
-            try:
-                record = judge(str(row.get("id")), prompt, answer, answer)
-            except ElleError as error:
-                faults.append(f"{facts['file']}:{number}: {error.what}")
-                continue
-            metrics = parse(prompt)
-            _count(scores, record, judged_by)
-            words.update(_risk_words(record, metrics))
-            drawn.append(metrics)
-            texts.append((split, f"{prompt}\n{answer}"))
-            if tokens and done % max(1, total // TOKEN_ROWS) == 0:
-                lengths.append(sum(tokens(text) for text in (system, prompt, answer)))
+            yield split, f"{facts['file']}:{number}", row
         if number != facts["rows"]:
             faults.append(f"{facts['file']} has {number} rows, the manifest says {facts['rows']}")
-    if not drawn:
-        raise ElleError("no row of this set can be read", where=str(folder), fix=faults[0] if faults else "")
-
-    targets = {name: scores[name] / scores[f"{name} of"] if scores[f"{name} of"] else None for name in judged_by}
-    found = {
-        "kind": manifest.get("kind"),
-        "rows": sizes,
-        "rows_judged": len(drawn),
-        "files": {split: facts["sha256"] for split, facts in manifest["splits"].items()},
-        "targets": targets,
-        "risk_words": {name: words[name] for _, names in RISK_WORDS for name in names},
-        "nations": _tally(len(metrics.nations) for metrics in drawn),
-        "cic": _cic([metrics for metrics in drawn if metrics.cic]),
-        "duplicates": {
-            "exact": sum(count - 1 for count in examples.values()),
-            "ids": sum(count - 1 for count in ids.values()),
-            "prompts_in_several_splits": sum(len(there) > 1 for there in prompts.values()),
-        }
-        | _near_duplicates(texts),
-        "tokens": {"unit": unit} | _lengths(lengths) if lengths else None,
-    }
-    found["faults"] = faults = faults[:100] + _faults(found, targets, len(drawn))
-    found["passed"] = not faults
-    storage.write_json(folder / AUDIT, found)
-    storage.write_text(folder / CARD, card(manifest, found))
-    return found
 
 
 def verdict(folder: Path | str) -> list[str] | None:
@@ -129,9 +127,9 @@ def verdict(folder: Path | str) -> list[str] | None:
     path = Path(folder) / AUDIT
     if not path.exists():
         return None
-    found = storage.read_json(path)
+    findings = storage.read_json(path)
     files = {split: facts["sha256"] for split, facts in dataset.load_manifest(folder)["splits"].items()}
-    return found["faults"] if found["files"] == files else None
+    return findings["faults"] if findings["files"] == files else None
 
 
 def refusals(folder: Path | str) -> list[str]:
@@ -139,25 +137,26 @@ def refusals(folder: Path | str) -> list[str]:
     return [f"{paths.shown(folder)} fails its audit: {fault}" for fault in verdict(folder) or []]
 
 
-def _count(scores: Counter[str], record: Record, names: Sequence[str]) -> None:
-    for name in names:
-        top, bottom = record.counts[name]
-        if name == "numeric_recall":  # of a target against itself: every figure in it counts, right or wrong
-            top, bottom = sum(found.ok for found in record.findings), len(record.findings)
-        scores[name] += top
-        scores[f"{name} of"] += bottom
+def _judge(name: str, split: str, turns: Sequence[str], targets: Sequence[str]) -> _Judged:
+    _, prompt, answer = turns
+    record, metrics = judge(name, prompt, answer, answer), parse(prompt)
+    # Recall of a target against itself: every figure in it counts, right or wrong.
+    recall = sum(number.ok for number in record.findings), len(record.findings)
+    counts = [recall if target == "numeric_recall" else record.counts[target] for target in targets]
+    words: list[str] = []
+    for category, (risk, _) in metrics.categories.items():
+        text = record.texts.get(category, "").lower()
+        words += [word for word in risk_band(risk) if word in text]
+    return _Judged(split, f"{prompt}\n{answer}", metrics, counts, words)
 
 
-def _risk_words(record: Record, metrics: Metrics) -> Iterable[str]:
-    for name in CATEGORIES:
-        value = metrics.categories[name][0]
-        band = next(words for bound, words in RISK_WORDS if value < bound)
-        text = record.texts.get(name, "").lower()
-        yield from (word for word in band if word in text)
+def _share(counts: Iterable[tuple[int, int]]) -> float | None:
+    tops, bottoms = zip(*counts, strict=True)
+    return sum(tops) / sum(bottoms) if sum(bottoms) else None
 
 
 def _tally(values: Iterable[Any]) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items(), key=lambda item: str(item[0]))}
+    return dict(sorted(Counter(map(str, values)).items()))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -200,8 +199,24 @@ def _cic(drawn: Sequence[Metrics]) -> dict[str, Any] | None:
 _STATE = ("temperature", "order", "prior temperature", "prior order")
 
 
-def _near_duplicates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Near-duplicates among (split, text), and how many pairs of them stand in different splits.
+def _duplicates(seen: Sequence[_Seen], judged: Sequence[_Judged]) -> dict[str, Any]:
+    """How many rows repeat another one; near-duplicates are looked for among the judged ones."""
+    splits: dict[bytes, set[str]] = {}
+    for _, split, prompt, _ in seen:
+        splits.setdefault(prompt, set()).add(split)
+    near, across = _near_duplicates([(each.split, each.text) for each in judged])
+    return {
+        "exact": len(seen) - len({text for _, _, _, text in seen}),
+        "ids": len(seen) - len({name for name, _, _, _ in seen}),
+        "prompts_in_several_splits": sum(len(there) > 1 for there in splits.values()),
+        "near": near,
+        "near_share": round(near / len(judged), 6),
+        "near_pairs_across_splits": across,
+    }
+
+
+def _near_duplicates(texts: Sequence[tuple[str, str]]) -> tuple[int, int]:
+    """How many texts are near-duplicates, and how many pairs of them stand in different splits.
 
     By MinHash and locality-sensitive hashing (Broder 1997; datasketch), each candidate pair then compared exactly:
     linear in the rows, where comparing all pairs of 10,000 would take 50 million comparisons.
@@ -221,7 +236,7 @@ def _near_duplicates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
                 near.add(place)
                 across += texts[other][0] != texts[place][0]
         index.insert(place, minhash)
-    return {"near": len(near), "near_share": round(len(near) / len(texts), 6), "near_pairs_across_splits": across}
+    return len(near), across
 
 
 def _digest(text: str) -> bytes:
@@ -238,88 +253,87 @@ def _lengths(lengths: Sequence[int]) -> dict[str, Any]:
     return _spread(lengths) | {"histogram": {"edges": edges.round(1).tolist(), "counts": counts.tolist()}}
 
 
-def _faults(found: Mapping[str, Any], targets: Mapping[str, float | None], rows: int) -> list[str]:
+def _faults(findings: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{name} of the targets is {value:.6f}, not 1"
-        for name, value in targets.items()
+        for name, value in findings["targets"].items()
         if value is not None and value < 1
     ]
-    duplicates, cic, tokens = found["duplicates"], found["cic"], found["tokens"]
+    duplicates, cic, tokens = findings["duplicates"], findings["cic"], findings["tokens"]
     if duplicates["near_share"] >= MAX_NEAR:
         faults.append(f"{duplicates['near']} near-duplicates: {duplicates['near_share']:.2%} of the rows")
     if leaks := duplicates["prompts_in_several_splits"] + duplicates["near_pairs_across_splits"]:
         faults.append(f"{leaks} prompts or near-duplicates stand in more than one split")
     if duplicates["ids"]:
         faults.append(f"{duplicates['ids']} ids occur more than once")
-    if tokens and tokens["mean"] > MAX_TOKENS.get(found["kind"], np.inf):
-        faults.append(f"{tokens['mean']:.0f} tokens an example, more than {MAX_TOKENS[found['kind']]}")
+    if tokens and tokens["mean"] > MAX_TOKENS.get(findings["kind"], np.inf):
+        faults.append(f"{tokens['mean']:.0f} tokens an example, more than {MAX_TOKENS[findings['kind']]}")
     if cic:
         spread = cic["spread"].items()
         faults += [f"{name} is constant" for name, figure in spread if figure["sd"] == 0 and figure["n"] > 1]
         if wrong := cic["wrong_phase"] + cic["wrong_analogue"]:
             faults.append(f"{wrong} prompts name a phase or an analogue that their figures do not give")
-        if found["kind"] == "cic" and rows >= PHASES_FROM:
+        if findings["kind"] == "cic" and (rows := findings["rows_judged"]) >= PHASES_FROM:
             shares = {phase: cic["phases"].get(phase, 0) / rows for phase in criticality.PHASES}
             faults += [f"{phase} is {share:.1%} of the rows" for phase, share in shares.items() if share < MIN_PHASE]
     return faults
 
 
-def audit_summary(found: Mapping[str, Any]) -> dict[str, str]:
+def audit_summary(findings: Mapping[str, Any]) -> dict[str, str]:
     """The findings in a line each: what was asked → what was found."""
-    lines = {f"{split} rows": f"{count:,}" for split, count in found["rows"].items()}
-    lines |= {f"{name} of the targets": _shown(value) for name, value in found["targets"].items()}
-    duplicates = found["duplicates"]
+    duplicates, judged = findings["duplicates"], findings["rows_judged"]
+    lines = {f"{split} rows": f"{count:,}" for split, count in findings["rows"].items()}
+    for name, value in findings["targets"].items():
+        lines[f"{name} of the targets"] = "no such figures" if value is None else f"{value:.4f}"
     lines["exact duplicates"] = str(duplicates["exact"])
     lines[f"near-duplicates (Jaccard of word triples ≥ {NEAR})"] = str(duplicates["near"])
     lines["prompts in more than one split"] = str(duplicates["prompts_in_several_splits"])
-    if tokens := found["tokens"]:
+    if tokens := findings["tokens"]:
         spread = f"mean {tokens['mean']:.0f}, {tokens['min']:.0f} to {tokens['max']:.0f}"
         lines[f"{tokens['unit']} an example"] = spread
-    if cic := found["cic"]:
-        judged = found["rows_judged"]
+    if cic := findings["cic"]:
         lines |= {f"phase {phase}": f"{count / judged:.1%}" for phase, count in cic["phases"].items()}
         lines["with a transition"] = f"{cic['transition_rate']:.1%}"
     return lines
 
 
-def card(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+#: What a dataset hub reads.
+_FRONT = """---
+license: apache-2.0
+language: [en]
+task_categories: [text-generation]
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+"""
+
+
+def card(manifest: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     """The data card in markdown, for people and for a dataset hub."""
-    size = sum(found["rows"].values())
-    kind = "CIC" if found["cic"] else "basic"
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "language: [en]",
-        "task_categories: [text-generation]",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        *(f"  - {{split: {split}, path: {facts['file']}}}" for split, facts in manifest["splits"].items()),
-        "---",
-        f"# Elle's briefings: {size:,} examples, {kind}",
-        "",
-        f"**{'Passed its audit.' if found['passed'] else 'FAILED its audit: do not train on it.'}**",
-        *(f"- {fault}" for fault in found["faults"]),
-        "",
-        "System, human (pipeline metrics) and gpt (one JSON object) turns, one example a row. "
-        + (
+    files = [f"  - {{split: {split}, path: {facts['file']}}}" for split, facts in manifest["splits"].items()]
+    origin = "Converted from a user's own records."
+    if "seed" in manifest:
+        origin = (
             f"Simulated, seed {manifest['seed']}: the figures say nothing about the countries whose names they carry."
-            if "seed" in manifest
-            else "Converted from a user's own records."
-        ),
+        )
+    lines = [
+        f"# Elle's briefings: {sum(findings['rows'].values()):,} examples, {'CIC' if findings['cic'] else 'basic'}",
+        "",
+        f"**{'Passed its audit.' if findings['passed'] else 'FAILED its audit: do not train on it.'}**",
+        *(f"- {fault}" for fault in findings["faults"]),
+        "",
+        f"System, human (pipeline metrics) and gpt (one JSON object) turns, one example a row. {origin}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in audit_summary(found).items()),
+        *(f"| {name} | {value} |" for name, value in audit_summary(findings).items()),
     ]
-    if cic := found["cic"]:
+    if cic := findings["cic"]:
         lines += ["", "| figure | mean | sd | 5 % | 95 % |", "|---|---|---|---|---|"]
         lines += [
             f"| {name} | {s['mean']:.3f} | {s['sd']:.3f} | {s['5%']:.2f} | {s['95%']:.2f} |"
             for name, s in cic["spread"].items()
         ]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: float | None) -> str:
-    return "no such figures" if value is None else f"{value:.4f}"
+    return _FRONT.format(files="\n".join(files)) + "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 bootstrap for ratios of counts, and Holm's correction because many figures are compared at once."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from elle.base.errors import ElleError
-from elle.evaluation.scorecard import METRICS, Scorecard
+from elle.base.tables import aligned
+from elle.evaluation.scorecard import METRICS, Scorecard, share_text
 from elle.evaluation.statistics import Z
 
 MCNEMAR, BOOTSTRAP = "McNemar, exact", "paired bootstrap"
@@ -27,16 +29,16 @@ class Difference:
     None for ratios of counts.
     """
 
-    a: float | None
-    b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    test: str
-    n: int
-    discordant: tuple[int, int] | None
+    a: float | None = None
+    b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    test: str = MCNEMAR
+    n: int = 0
+    discordant: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def compare(a: Scorecard, b: Scorecard, *, seed: int = 0) -> Comparison:
     if [record.id for record in a.records] != [record.id for record in b.records]:
         raise ElleError("these scorecards are of different rows", fix="score both sets of outputs on the same data")
     pairs = list(zip(a.records, b.records, strict=True))
-    both = [pair for pair in pairs if None not in (pair[0].output, pair[1].output)]
+    answered = Counter((first.output is not None, second.output is not None) for first, second in pairs)
+    both = [(first, second) for first, second in pairs if None not in (first.output, second.output)]
     if not both:
         raise ElleError("no row has an output of both models", fix="compare outputs that were made from the same rows")
     metrics = {}
@@ -82,13 +85,13 @@ def compare(a: Scorecard, b: Scorecard, *, seed: int = 0) -> Comparison:
         else:  # where one answer has nothing that the metric judges there is no pair
             judged = (a_counts[1] > 0) & (b_counts[1] > 0)
             metrics[name] = yes_or_no(a_counts[0][judged] > 0, b_counts[0][judged] > 0)
-    corrected = holm([found.p for found in metrics.values()])
+    corrected = holm({name: each.p for name, each in metrics.items() if each.p is not None})
     return Comparison(
-        {name: replace(metrics[name], p_holm=p) for name, p in zip(metrics, corrected, strict=True)},
-        len(pairs),
-        sum(second.output is None is not first.output for first, second in pairs),
-        sum(first.output is None is not second.output for first, second in pairs),
-        sum(first.output is second.output is None for first, second in pairs),
+        {name: replace(each, p_holm=corrected.get(name)) for name, each in metrics.items()},
+        rows=len(pairs),
+        only_a=answered[True, False],
+        only_b=answered[False, True],
+        neither=answered[False, False],
     )
 
 
@@ -104,23 +107,24 @@ def yes_or_no(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) ->
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError("a and b must hold one verdict for each of the same briefings")
     if not len(a):
-        return Difference(None, None, None, None, None, None, None, MCNEMAR, 0, None)
+        return Difference()
     n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(b & ~a))
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     difference = (only_b - only_a) / n
     centre = (only_b - only_a) / (n + 2)
     half = Z * math.sqrt(only_a + only_b + 1 - (only_b - only_a) ** 2 / (n + 2)) / (n + 2)
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
-    return Difference(int(a.sum()) / n, int(b.sum()) / n, difference, low, high, p, None, MCNEMAR, n, (only_a, only_b))
+    shares = int(a.sum()) / n, int(b.sum()) / n
+    return Difference(*shares, difference, low, high, p, n=n, discordant=(only_a, only_b))
 
 
 def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> Difference:
     """Two models' pooled ratios Σ numerators / Σ denominators, compared by the paired bootstrap over briefings.
 
-    Whole briefings are drawn with replacement, the same ones for both; low..high are the 2.5 and 97.5 % points of the
-    difference, and p is twice the share of draws on the other side of zero (or on it), counting the sample itself as a
-    draw. Briefings that carry no number of either model are left out. Where all draws agree, an interval of width 0
-    would claim certainty: that of as many briefings without a discordant pair (see `yes_or_no`) is given.
+    Whole briefings are drawn, the same ones for both; low..high are the 2.5 and 97.5 % points of the difference, and p
+    is twice the share of draws on the other side of zero (or on it), counting the sample itself as a draw. Briefings
+    that carry no number of either model are left out. Where all draws agree, an interval of width 0 would claim
+    certainty: that of as many briefings without a discordant pair (see `yes_or_no`) is given.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13 and 16; Davison and Hinkley,
     Bootstrap Methods and their Application (1997), 4.2 (the added draw).
 
@@ -133,9 +137,9 @@ def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: in
     informative = (a[1] > 0) | (b[1] > 0)
     a, b = a[:, informative], b[:, informative]
     n = a.shape[1]
-    values = [float(side[0].sum() / side[1].sum()) if side[1].sum() else None for side in (a, b)]
-    if values[0] is None or values[1] is None:
-        return Difference(values[0], values[1], None, None, None, None, None, BOOTSTRAP, n, None)
+    values = [float(top.sum() / bottom.sum()) if bottom.sum() else None for top, bottom in (a, b)]
+    if None in values:
+        return Difference(*values, test=BOOTSTRAP, n=n)
     difference = values[1] - values[0]
     counts = np.concatenate([a, b]).T.astype(float)  # (briefings, 4)
     sums = np.empty((resamples, 4))
@@ -150,21 +154,52 @@ def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: in
         half = Z / (n + 2)
         low, high = difference - half, difference + half
     else:
-        low, high = (float(point) for point in np.quantile(draws, (0.025, 0.975)))
+        low, high = np.quantile(draws, (0.025, 0.975)).tolist()
     tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + len(draws)))
-    return Difference(*values, difference, max(-1.0, low), min(1.0, high), p, None, BOOTSTRAP, n, None)
+    return Difference(*values, difference, max(-1.0, low), min(1.0, high), p, test=BOOTSTRAP, n=n)
 
 
-def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction, which bounds the chance of any false finding among all; None stays None.
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction, which bounds the chance of any false finding among all.
 
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
     """
-    order = sorted((value, place) for place, value in enumerate(p) if value is not None)
-    corrected: list[float | None] = [None] * len(p)
-    highest = 0.0
-    for rank, (value, place) in enumerate(order):
-        highest = max(highest, min(1.0, value * (len(order) - rank)))
-        corrected[place] = highest
+    corrected, highest = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=p.__getitem__)):
+        highest = max(highest, min(1.0, p[name] * (len(p) - rank)))
+        corrected[name] = highest
     return corrected
+
+
+def differences_text(comparison: Comparison, a: str, b: str) -> str:
+    """The comparison for people: metric, both figures, b − a with its 95 % interval, p, p after Holm's correction,
+    briefings, and how many of them one alone has right. a, b: what the models are called."""
+    rows = []
+    for name, each in comparison.metrics.items():
+        defined = each.difference is not None
+        only_a, only_b = map(str, each.discordant or ("", ""))
+        rows.append(
+            {
+                "metric": name,
+                a: share_text(each.a),
+                b: share_text(each.b),
+                "difference": f"{each.difference:+.4f}" if defined else "undefined",
+                "95 % interval": f"[{each.low:+.4f}, {each.high:+.4f}]" if defined else "",
+                "p": _p_text(each.p),
+                "p (Holm)": _p_text(each.p_holm),
+                "n": f"{each.n:,}",
+                f"only {a}": only_a,
+                f"only {b}": only_b,
+                "test": each.test,
+            }
+        )
+    text = f"{aligned(rows)}\n\ncompared on {comparison.compared:,} of {comparison.rows:,} rows"
+    if comparison.compared < comparison.rows:
+        text += f"; no output: {a} alone {comparison.only_b:,}, {b} alone {comparison.only_a:,}, "
+        text += f"both {comparison.neither:,}"
+    return text
+
+
+def _p_text(p: float | None) -> str:
+    return "" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"

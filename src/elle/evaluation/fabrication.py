@@ -18,57 +18,23 @@ from collections.abc import Iterable, Mapping, Set
 
 from cic.analogues import CORRELATES
 from cic.criticality import PHASES
+from elle.base.yaml_files import config_table
 from elle.briefings.cic_figures import ANALOGUES, DERIVED
 from elle.briefings.cic_figures import NAMES as CIC_NAMES
 from elle.briefings.metrics import RISK_WORDS, SIGNALS, TRENDS, Metrics
 from elle.briefings.schema import CicBriefing
-from elle.evaluation.faithfulness import CheckedNumber
-from elle.evaluation.words import Text
+from elle.evaluation.numbers import CheckedNumber
+from elle.evaluation.parsing import Text
 
 _WORD = re.compile(r"[^\W\d_]+")
 
-#: The words of the project's wordings beyond the names of figures, phases, risks and trends, and what names the feed
-#: and the briefing. A test holds them against the targets.
-_WORDING = """
-a above active ago an and are as at average bc by cap capped cic close collection concerns contingency cooler data
-decayed defined density exceed exceeds exposure focus gdelt growing hot hotter i index is keep key led less level listed
-loose match mean mixed month months more nation nations needs net no of on ordered overall phase plans prioritise recent
-review risk routine shrinking signal signals so stability strain stress tension the two under undefined warning weak
-without early monitoring pressure we our
-"""
-KNOWN = frozenset(
-    word
-    for text in (
-        _WORDING,
-        *CicBriefing.model_fields,
-        *CIC_NAMES,
-        *DERIVED,
-        *SIGNALS,
-        *PHASES,
-        *TRENDS.values(),
-        *(" ".join(words) for _, words in RISK_WORDS),
-    )
-    for word in _WORD.findall(text.lower().replace("_", " "))
-)
-
-#: Happenings that no figure shows.
-EVENTS = frozenset(
-    """
-    accord accords airstrike airstrikes ambush annexation annexed armistice arrest arrested arrests assassinated
-    assassination attack attacked attacks bailout battle blackout blockade bombed bombing bombings ceasefire clashes
-    conference coup coups cyberattack cyberattacks deployed deployment died earthquake election elections embargo
-    epidemic evacuated evacuation explosion explosions flood floods hacked hijacked hostage hostages hurricane impeached
-    impeachment insurrection invaded invasion killed landslide massacre mutiny negotiations offensive outbreak pandemic
-    protest protesters protests rebellion referendum resigned resignation revolt revolution riot riots sabotage sanction
-    sanctioned sanctions seized siege skirmish skirmishes strikes summit surrender surrendered talks treaties treaty
-    troops truce typhoon ultimatum uprising uprisings withdrawal wounded
-    """.split()  # noqa: SIM905
-)
-_CALENDAR = frozenset(
-    """
-    january february march april may june july august september october november december
-    monday tuesday wednesday thursday friday saturday sunday
-    """.split()  # noqa: SIM905
+_TABLE = {kind: frozenset(words.split()) for kind, words in config_table("fabrication").items()}
+EVENTS, _CALENDAR = _TABLE["events"], _TABLE["calendar"]
+_NAMES = (*CicBriefing.model_fields, *CIC_NAMES, *DERIVED, *SIGNALS, *PHASES, *TRENDS.values())
+#: Words that are not a name.
+KNOWN = _TABLE["wording"].union(
+    *(_WORD.findall(name.lower().replace("_", " ")) for name in _NAMES),
+    *(_WORD.findall(word) for _, words in RISK_WORDS for word in words),
 )
 _CORRELATE = re.compile(
     "|".join(re.escape(name) for name in sorted((*ANALOGUES, *(event.name for event in CORRELATES)), key=len)[::-1])
@@ -78,11 +44,11 @@ _YEAR = re.compile(r"1\d{3}|2[01]\d{2}", re.ASCII)
 _OPENS = re.compile(r"(?:^|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
 
 
-def faults(
+def fabrications(
     texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[CheckedNumber]
 ) -> tuple[list[str], list[str]]:
     """What is fabricated, (under the strict reading, under the lenient one), each "key: what"."""
-    strict, lenient = [], []
+    wrong: list[tuple[str, bool]] = []  # what, and whether under the lenient reading, too
     # The prompt's own words: the nations' codes and the analogue are all that `KNOWN` does not hold.
     prompts = {code.lower() for code, _ in metrics.nations}
     if metrics.cic:
@@ -90,21 +56,17 @@ def faults(
     for key, (text, _, words) in texts.items():
         # Nearly always nothing is left here: the words of a text are looked at one by one only where one is unknown.
         if (unknown := words - KNOWN) and (unknown := unknown - prompts):
-            for what, sure in _words(text, prompts):
-                strict.append(f"{key[:40]}: {what}")
-                if sure:
-                    lenient.append(f"{key[:40]}: {what}")
+            wrong += [(f"{key[:40]}: {what}", sure) for what, sure in _words(text, prompts)]
     correlates: dict[str, list[tuple[int, int]]] = {}
-    for found in findings:
-        if not found.ok and (what := _year(texts[found.number.key].text, found, correlates)):
-            strict.append(f"{found.number.key[:40]}: {what}")
-            lenient.append(f"{found.number.key[:40]}: {what}")
-    return strict, lenient
+    for number in findings:
+        if not number.ok and (what := _year(texts[number.key].text, number, correlates)):
+            wrong.append((f"{number.key[:40]}: {what}", True))
+    return [what for what, _ in wrong], [what for what, sure in wrong if sure]
 
 
 def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
     """Names, dates and events of a text beyond the prompt's words; whether the lenient reading counts it, too."""
-    body = _CORRELATE.sub(lambda found: " " * len(found[0]), text)
+    body = _CORRELATE.sub(lambda match: " " * len(match[0]), text)
     words = [
         (match, word, lower)
         for match in _WORD.finditer(body)
@@ -125,8 +87,8 @@ def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
             yield f"{word[:40]!r} is no name of the prompt's", sure
 
 
-def _year(text: str, found: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
-    key, start, end, digits, _, metric = found.number
+def _year(text: str, number: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
+    key, start, end, digits, _, metric = number[:6]
     if not _YEAR.fullmatch(digits) or metric == "analogue":
         return ""
     if metric and text[max(0, start - len(metric) - 1) : start].lower() == f"{metric} ".lower():

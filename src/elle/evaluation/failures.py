@@ -1,9 +1,11 @@
-"""One output on a page, its wrong numbers marked."""
+"""What is wrong with an output: as lines for a terminal, and on a page, its wrong numbers marked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
 from typing import Any
+
+from elle.evaluation.verdict import Record
 
 #: Characters of one text, and keys, that are shown; a runaway output would make the page unusable.
 MAX_SHOWN = 20_000
@@ -27,9 +29,9 @@ def failure_html(record: Mapping[str, Any]) -> str:
         reasons += f"<li>… and {len(record['reasons']) - 50:,} more</li>"
     parts = [f"<strong>{escape(record['id'])}</strong>", f"<ul>{reasons or '<li>nothing is wrong</li>'}</ul>"]
     wrong: dict[str, list[Mapping[str, Any]]] = {}
-    for found in record["findings"]:
-        if not found["ok"]:
-            wrong.setdefault(found["key"], []).append(found)
+    for number in record["findings"]:
+        if not number["ok"]:
+            wrong.setdefault(number["key"], []).append(number)
     rows = [
         f"<dt><code>{escape(key[:80])}</code></dt><dd>{_marked(text, wrong.get(key, []))}</dd>"
         for key, text in islice(record["texts"].items(), MAX_KEYS)
@@ -43,6 +45,17 @@ def failure_html(record: Mapping[str, Any]) -> str:
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
 
 
+def faults_text(records: Iterable[Record], most: int = 4) -> str:
+    """Records with their first reasons, `most` of each."""
+    lines = []
+    for record in records:
+        lines.append(f"{record.id}: {len(record.reasons)} fault{'s' * (len(record.reasons) != 1)}")
+        lines += [f"  {reason[:160]}" for reason in record.reasons[:most]]
+        if len(record.reasons) > most:
+            lines.append(f"  … and {len(record.reasons) - most} more")
+    return "\n".join(lines)
+
+
 def _cut(text: str) -> str:
     note = f"\n… {len(text) - MAX_SHOWN:,} more characters" if len(text) > MAX_SHOWN else ""
     return escape(text[:MAX_SHOWN]) + note
@@ -50,10 +63,10 @@ def _cut(text: str) -> str:
 
 def _marked(text: str, wrong: Sequence[Mapping[str, Any]]) -> str:
     pieces, position = [], 0
-    for found in wrong:
-        if found["end"] > MAX_SHOWN:
+    for number in wrong:
+        if number["end"] > MAX_SHOWN:
             break
-        pieces.append(escape(text[position : found["start"]]))
-        pieces.append(f'<mark style="{_WRONG}" title="{escape(found["why"])}">{escape(found["text"])}</mark>')
-        position = found["end"]
+        pieces.append(escape(text[position : number["start"]]))
+        pieces.append(f'<mark style="{_WRONG}" title="{escape(number["why"])}">{escape(number["text"])}</mark>')
+        position = number["end"]
     return "".join(pieces) + _cut(text[position:])

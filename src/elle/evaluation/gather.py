@@ -13,6 +13,8 @@ from elle.evaluation.statistics import Estimate, clustered_ratio, wilson
 from elle.evaluation.verdict import Record
 
 NATION, UNBOUND, UNDEFINED = "a nation's risk", "no metric named", "undefined"
+#: Groups by length.
+BINS = 4
 
 
 @dataclass(frozen=True)
@@ -23,57 +25,55 @@ class Gathering:
     groups: dict[str, Estimate]
 
 
-def errors_by(records: Sequence[Record], *, bins: int = 4, seed: int = 0) -> dict[str, Gathering]:
+def errors_by(records: Sequence[Record], *, seed: int = 0) -> dict[str, Gathering]:
     """The share of errors by property: "metric", "phase", "nations", "length"; one that the records lack is left out.
 
     By metric it is the share of the numbers bound to that metric that are wrong (bootstrap over briefings), the worst
     first; what is missing from an answer is not seen there. By the others it is the share of the briefings that are not
     all right (Wilson): by the phase and the number of nations of the prompt, and by the length of the answer in
-    characters, in `bins` groups of about equal size, without the rows that have no answer.
+    characters, in `BINS` groups of about equal size, without the rows that have no answer.
 
     Raises:
         ElleError: no records.
-        ValueError: bins < 1.
     """
     if not records:
         raise ElleError("there are no verdicts to sort", fix="score at least one row")
-    if bins < 1:
-        raise ValueError(f"need at least one bin, not {bins}")
-    known = [parse(record.prompt) for record in records]
-    wrong = [record.counts["all_right"][0] == 0 for record in records]
-
-    phases = [None if metrics.cic is None else metrics.cic.phase or UNDEFINED for metrics in known]
-    nations = [str(len(metrics.nations)) for metrics in known]
-    answered = [place for place, record in enumerate(records) if record.output is not None]
-    lengths = _binned([len(records[place].output or "") for place in answered], bins)
-    found = {
-        "metric": Gathering("numbers", _by_metric(records, known, seed)),
-        "phase": _briefings(phases, wrong, (*PHASES, UNDEFINED)),
-        "nations": _briefings(nations, wrong, sorted(set(nations), key=int)),
-        "length": _briefings(lengths, [wrong[place] for place in answered], dict.fromkeys(sorted(lengths, key=_start))),
+    prompts = [parse(record.prompt) for record in records]
+    phases = [metrics.cic and (metrics.cic.phase or UNDEFINED) for metrics in prompts]
+    nations = [len(metrics.nations) for metrics in prompts]
+    answered = [record for record in records if record.output is not None]
+    lengths = [len(record.output or "") for record in answered]
+    bins = _binned(lengths, BINS)
+    shortest_first = [label for _, label in sorted(zip(lengths, bins, strict=True))]
+    gatherings = {
+        "metric": Gathering("numbers", _by_metric(records, prompts, seed)),
+        "phase": _briefings(phases, records, (*PHASES, UNDEFINED)),
+        "nations": _briefings(list(map(str, nations)), records, map(str, sorted(set(nations)))),
+        "length": _briefings(bins, answered, dict.fromkeys(shortest_first)),
     }
-    return {name: gathering for name, gathering in found.items() if gathering.groups}
+    return {name: gathering for name, gathering in gatherings.items() if gathering.groups}
 
 
-def _by_metric(records: Sequence[Record], known: Sequence[Metrics], seed: int) -> dict[str, Estimate]:
+def _by_metric(records: Sequence[Record], prompts: Sequence[Metrics], seed: int) -> dict[str, Estimate]:
     counts: dict[str, np.ndarray] = {}  # label → (2, records): wrong numbers, numbers
-    for place, (record, metrics) in enumerate(zip(records, known, strict=True)):
+    for place, (record, metrics) in enumerate(zip(records, prompts, strict=True)):
         codes = COUNTRIES.keys() | {code for code, _ in metrics.nations}
         for finding in record.findings:
-            metric = finding.number.metric
-            label = UNBOUND if metric is None else NATION if metric in codes else metric
+            label = UNBOUND if finding.metric is None else NATION if finding.metric in codes else finding.metric
             table = counts.setdefault(label, np.zeros((2, len(records)), int))
             table[:, place] += (not finding.ok, 1)
     shares = {label: clustered_ratio(*table, np.random.default_rng(seed)) for label, table in counts.items()}
     return dict(sorted(shares.items(), key=lambda item: (-(item[1].value or 0), item[0])))
 
 
-def _briefings(labels: Sequence[str | None], wrong: Sequence[bool], order: Iterable[str]) -> Gathering:
+def _briefings(labels: Sequence[str | None], records: Sequence[Record], order: Iterable[str]) -> Gathering:
     groups = {}
     for label in order:
-        chosen = [fault for name, fault in zip(labels, wrong, strict=True) if name == label]
-        if chosen:
-            groups[label] = wilson(sum(chosen), len(chosen))
+        wrong = [
+            record.counts["all_right"][0] == 0 for record, other in zip(records, labels, strict=True) if other == label
+        ]
+        if wrong:
+            groups[label] = wilson(sum(wrong), len(wrong))
     return Gathering("briefings", groups)
 
 
@@ -81,21 +81,14 @@ def _binned(lengths: Sequence[int], bins: int) -> list[str]:
     """Each length's bin, as "first–last" of the lengths in it; equal lengths fall into one bin."""
     if not lengths:
         return []
-    edges = np.quantile(lengths, np.linspace(0, 1, bins + 1)[1:-1])
-    places = np.searchsorted(edges, lengths, side="left")
-    members: Mapping[int, list[int]] = {
-        place: [length for length, other in zip(lengths, places, strict=True) if other == place]
-        for place in set(places.tolist())
-    }
-    return [f"{min(members[place]):,}–{max(members[place]):,}" for place in places.tolist()]
-
-
-def _start(label: str) -> int:
-    return int(label.partition("–")[0].replace(",", ""))
+    array = np.array(lengths)
+    places = np.searchsorted(np.quantile(array, np.linspace(0, 1, bins + 1)[1:-1]), array, side="left")
+    members = [array[places == place] for place in range(bins)]
+    return [f"{members[place].min():,}–{members[place].max():,}" for place in places]
 
 
 def table(gathered: Mapping[str, Gathering]) -> list[dict[str, str | int | float]]:
-    """One row a group, for display and for JSON: by, group, counted, n, share wrong, low, high."""
+    """One row per group, for display and for JSON: by, group, counted, n, share wrong, low, high."""
     return [
         {"by": name, "group": label, "counted": gathering.counted, "n": share.n, "share wrong": share.value or 0.0}
         | {"low": share.low or 0.0, "high": share.high or 0.0}

@@ -12,7 +12,7 @@ def read_test_rows(path: Path | str) -> list[dict]:
     """The rows of a JSONL or Parquet file, or the test split of a data set's folder.
 
     Raises:
-        ElleError: there is no such file or set, it holds nothing, or a row is no example (file and line).
+        ElleError: there is no such file or set, it holds nothing, or a row is not an example (file and line).
     """
     path = Path(path)
     rows = list(dataset.rows_of(path, "test") if path.is_dir() else dataset.read_rows(path))

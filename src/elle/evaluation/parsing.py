@@ -1,12 +1,12 @@
-"""From a model's raw output to a JSON object, or the reason why there is none. Made for hostile text: it never raises,
-and its time is linear in the length of the output."""
+"""From a model's raw output to a JSON object, or the reason why there is none, and to the texts in it. Made for hostile
+text: it never raises, and its time is linear in the length of the output."""
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,40 +22,48 @@ _START = re.compile(r'\{[ \t\n\r]*+(?=["}])')
 # Possessive, with an optional closing quote: it always matches, so an unterminated string is read once only.
 _SCAN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 _FENCE = re.compile(r"```[\w-]*[ \t\n\r]*\Z")
+# A word in lower case: letters, for speed by what they are not (ASCII but a-z, and the punctuation of other blocks).
+_WORD = re.compile(r"crisis-level|[^\x00-`{-\xbf\xd7\xf7\u2000-\u206f\u2190-\u22ff\u3000-\u303f\uff00-\uff20]+")
 
 
 @dataclass(frozen=True)
 class Parsed:
     """What a reader gets from one output.
 
-    strict: the whole output, white space around it aside, is one JSON object. Refused, beyond what is no JSON:
-        duplicate keys, NaN and Infinity (and numbers that overflow to them), lone surrogates, more than `MAX_DEPTH`
-        levels, more than `MAX_BYTES`.
-    lenient: one such object stands somewhere in the output. Text around it is forgiven; a fault inside it is not, and
-        no part of a malformed or cut-off object is taken for the object. Of several objects the longest is taken.
-    how: "as is", "from a code fence", "from surrounding prose"; "" where there is none.
+    how: "as is", "from a code fence", "from surrounding prose"; "" where there is no object.
     value: the object, None where there is none.
-    reason: why strict fails; "" where it holds.
+    reason: why it is not strict; "" where it is.
     """
 
-    strict: bool
-    lenient: bool
-    how: str
-    value: dict[str, Any] | None
-    reason: str
+    how: str = ""
+    value: dict[str, Any] | None = None
+    reason: str = ""
+
+    @property
+    def strict(self) -> bool:
+        """The whole output, white space around it aside, is one JSON object. Refused, beyond what is not JSON:
+        duplicate keys, NaN and Infinity (and numbers that overflow to them), lone surrogates, more than `MAX_DEPTH`
+        levels, more than `MAX_BYTES`."""
+        return not self.reason
+
+    @property
+    def lenient(self) -> bool:
+        """One such object stands somewhere in the output. Text around it is forgiven; a fault inside it is not, and no
+        part of a malformed or cut-off object is taken for the object. Of several objects the longest is taken."""
+        return self.value is not None
 
 
 def parse_output(text: str) -> Parsed:
     """Read one output, strictly and leniently."""
     if len(text) > MAX_BYTES or (4 * len(text) > MAX_BYTES and len(text.encode(errors="replace")) > MAX_BYTES):
-        return _failure(f"too long: over {MAX_BYTES:,} bytes, not parsed")
+        return Parsed(reason=f"too long: over {MAX_BYTES:,} bytes, not parsed")
     body = text.strip(_SPACE)
     if not body:
-        return _failure("empty output")
+        return Parsed(reason="empty output")
     try:
         value = _read(body)
         if isinstance(value, dict):
-            return Parsed(True, True, "as is", value, "")
+            return Parsed("as is", value)
         reason = f"a JSON {type(value).__name__}, not an object"
     except _RefusedError as error:
         reason = str(error) if body[0] == "{" else "no JSON object"
@@ -72,12 +80,12 @@ def parse_output(text: str) -> Parsed:
             else:
                 best = (start, end, value)
     if best is None:
-        return _failure(faults[0] if faults else reason)
+        return Parsed(reason=faults[0] if faults else reason)
     start, end, value = best
     if _FENCE.search(body, max(0, start - 100), start):
-        return Parsed(False, True, "from a code fence", value, "the object is in a code fence")
+        return Parsed("from a code fence", value, "the object is in a code fence")
     sides = [side for side, there in (("before", start > 0), ("after", end < len(body))) if there]
-    return Parsed(False, True, "from surrounding prose", value, f"text {' and '.join(sides)} the object")
+    return Parsed("from surrounding prose", value, f"text {' and '.join(sides)} the object")
 
 
 def schema_valid(value: Any, model: type[BaseModel] = Briefing) -> str | None:
@@ -95,12 +103,30 @@ def schema_valid(value: Any, model: type[BaseModel] = Briefing) -> str | None:
     return None
 
 
+def texts_of(value: Mapping[str, Any]) -> dict[str, str]:
+    """Key → text. What is not a text (a fault of its own) is read as its JSON, so that no number escapes."""
+    return {key: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for key, text in value.items()}
+
+
+class Text(NamedTuple):
+    """A text as written, in lower case, and the words of it, in lower case."""
+
+    text: str
+    lower: str
+    words: frozenset[str]
+
+
+def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
+    """What the rules about words read, by key."""
+    result = {}
+    for key, text in texts.items():
+        lower = text.lower()
+        result[key] = Text(text, lower, frozenset(_WORD.findall(lower)))
+    return result
+
+
 class _RefusedError(ValueError):
     """This text is not JSON under the strict reading; the message says why."""
-
-
-def _failure(reason: str) -> Parsed:
-    return Parsed(False, False, "", None, reason)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -165,15 +191,15 @@ def _objects(text: str) -> Iterator[tuple[int, int | None]]:
     """The (start, end) of each outermost {…} that opens like an object, brackets in strings aside; end None: it does
     not close. The spans do not overlap, which is what keeps the reading of all of them linear."""
     position = 0
-    while found := _START.search(text, position):
+    while opening := _START.search(text, position):
         depth = 0
-        for token in _SCAN.finditer(text, found.start()):
+        for token in _SCAN.finditer(text, opening.start()):
             mark = token[0][0]
             depth += (mark in "{[") - (mark in "}]")
             if depth == 0:
                 break
         else:
-            yield found.start(), None
+            yield opening.start(), None
             return
         position = token.end()
-        yield found.start(), position
+        yield opening.start(), position

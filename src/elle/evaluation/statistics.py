@@ -1,18 +1,18 @@
-"""Ninety-five per cent intervals: Wilson's for proportions, the bootstrap over briefings for ratios of counts."""
+"""Ninety-five per cent intervals: Wilson's for proportions, the bootstrap over briefings for ratios and means."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 #: The 97.5 % point of the standard normal distribution.
 Z = 1.959963984540054
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share in 0..1, its denominator `n`, and its 95 % interval; all but `n` None where n = 0 (undefined)."""
+    """A figure, its denominator `n`, and its 95 % interval; all but `n` None where n = 0 (undefined)."""
 
     value: float | None
     n: int
@@ -21,36 +21,28 @@ class Estimate:
 
 
 def wilson(successes: int, n: int) -> Estimate:
-    """The Wilson score interval of a proportion of independent trials, without continuity correction:
+    """A proportion of independent trials with Wilson's score interval, without continuity correction.
 
-    (p + z²/2n ± z·sqrt(p(1−p)/n + z²/4n²)) / (1 + z²/n).
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212; Brown, Cai and DasGupta, Stat. Sci. 16 (2001) 101.
     """
+    from scipy.stats import binomtest  # half a second, which a plan does not need
+
     if not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0..n, got {successes} of {n}")
     if n == 0:
         return Estimate(None, 0, None, None)
-    p = successes / n
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    # At 0 and n the bound is exactly 0 and 1; only rounding says otherwise.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Estimate(p, n, low, high)
+    interval = binomtest(int(successes), int(n)).proportion_ci(method="wilson")
+    return Estimate(successes / n, n, float(interval.low), float(interval.high))
 
 
-def clustered_ratio(
-    numerators: Sequence[int], denominators: Sequence[int], rng: np.random.Generator, resamples: int = 2000
-) -> Estimate:
-    """Pooled ratio Σ numerators / Σ denominators with a percentile bootstrap over clusters (one entry a briefing).
+def clustered_ratio(numerators: Sequence[int], denominators: Sequence[int], rng: np.random.Generator) -> Estimate:
+    """Pooled ratio Σ numerators / Σ denominators with a percentile bootstrap over clusters (one entry per briefing).
 
-    Numbers of one briefing are right or wrong together, so whole briefings are drawn, with replacement, as many as
-    there are; the interval is the 2.5 and 97.5 % points of the ratio over `resamples` draws. Briefings with
-    denominator 0 carry no information and are left out. Where the ratio is exactly 0 or 1 every draw equals it, and
-    an interval of width 0 would claim certainty: the Wilson interval with the number of briefings as n is given
-    instead, the widest that clustering allows.
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13; Field and Welsh, J. R. Stat. Soc. B
-    69 (2007) 369 (the cluster bootstrap).
+    Numbers of one briefing are right or wrong together, so whole briefings are drawn. Briefings with denominator 0
+    carry no information and are left out. Where the ratio is exactly 0 or 1 every draw equals it, and an interval of
+    width 0 would claim certainty: the Wilson interval with the number of briefings as n is given instead, the widest
+    that clustering allows.
+    Source: Field and Welsh, J. R. Stat. Soc. B 69 (2007) 369 (the cluster bootstrap).
     """
     top, bottom = np.asarray(numerators, np.int64), np.asarray(denominators, np.int64)
     if top.shape != bottom.shape or top.ndim != 1 or np.any(top < 0) or np.any(top > bottom):
@@ -63,35 +55,27 @@ def clustered_ratio(
     if value in (0.0, 1.0):
         bound = wilson(int(value) * clusters, clusters)
         return Estimate(value, n, bound.low, bound.high)
-    ratios = np.empty(resamples)
-    step = max(1, 2_000_000 // clusters)  # at most 2 million indices at a time: memory stays flat
-    for begin in range(0, resamples, step):
-        count = min(step, resamples - begin)
-        draw = rng.integers(clusters, size=(count, clusters))
-        ratios[begin : begin + count] = top[draw].sum(axis=1) / bottom[draw].sum(axis=1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return Estimate(value, n, float(low), float(high))
+    return Estimate(value, n, *_percentiles(top, bottom, rng))
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A figure that is no share (a score, a mean), over `n` briefings, with its 95 % interval."""
-
-    value: float
-    n: int
-    low: float
-    high: float
+def mean(values: Sequence[float], rng: np.random.Generator) -> Estimate:
+    """The mean with a percentile bootstrap; one value has no spread: its interval is the value itself."""
+    if not len(values):
+        return Estimate(None, 0, None, None)
+    values = np.asarray(values, float)
+    return Estimate(float(values.mean()), len(values), *_percentiles(values, np.ones(len(values)), rng))
 
 
-def bootstrap(
-    n: int, figure: Callable[[np.ndarray], float], rng: np.random.Generator, resamples: int = 2000
-) -> Interval:
-    """`figure` of all n briefings, with the percentile bootstrap: `figure` takes the places of the briefings drawn.
+def _percentiles(top: np.ndarray, bottom: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """The 2.5 and 97.5 % points of Σ top / Σ bottom over entries drawn with replacement, as many as there are.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. One briefing has no spread: its
-    interval is the value itself.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
     """
-    value = figure(np.arange(n))
-    drawn = [figure(rng.integers(n, size=n)) for _ in range(resamples if n > 1 else 0)]
-    low, high = np.quantile(drawn, (0.025, 0.975)) if drawn else (value, value)
-    return Interval(float(value), n, float(low), float(high))
+    ratios = np.empty(RESAMPLES)
+    step = max(1, 2_000_000 // len(top))  # at most 2 million indices at a time: memory stays flat
+    for begin in range(0, RESAMPLES, step):
+        count = min(step, RESAMPLES - begin)
+        draw = rng.integers(len(top), size=(count, len(top)))
+        ratios[begin : begin + count] = top[draw].sum(axis=1) / bottom[draw].sum(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975)).tolist()
+    return low, high

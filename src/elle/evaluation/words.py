@@ -1,4 +1,4 @@
-"""Whether a briefing's words say what its prompt's figures say: risk words, the phase, and the words of `RULES`.
+"""Whether a briefing's words say what its prompt's figures say: risk words, trends, the phase, and all in `_FINDERS`.
 
 A rule looks for a closed list of words in one text, upper and lower case alike, and holds where those that it finds
 are exactly what the figures give: a wrong one fails, and so does none. Other words for the same thing are not known
@@ -8,256 +8,156 @@ to it: a briefing that uses them fails by silence, not by falsehood.
 import re
 from collections.abc import Callable, Mapping, Set
 from decimal import Decimal
-from typing import NamedTuple
 
 from cic.confidence import CAP
 from cic.criticality import PHASES
-from elle.briefings import cic_writer
-from elle.briefings.metrics import RISK_WORDS, TRENDS, Metrics, signal_density
+from elle.briefings.cic_figures import CicFigures, match_word, net_words, state_words, warning_words
+from elle.briefings.metrics import CONTINGENCY, RISK_WORDS, STRESS, TRENDS, Metrics, risk_band, signal_density
 from elle.briefings.scenario import COUNTRIES
 from elle.briefings.schema import CATEGORIES
+from elle.evaluation.parsing import Text
 
 #: Risk word → its band, by the first of its words.
 _BANDS = {word: words[0] for _, words in RISK_WORDS for word in words}
 #: Words for a move → the move, as the prompt's arrows have it.
-MOVES = {
-    "rising": ("rising", "growing", "increasing", "escalating"),
-    "falling": ("falling", "shrinking", "decreasing", "declining"),
-    "steady": ("steady", "level", "stable", "unchanged"),
+_MOVES = {
+    **dict.fromkeys(("rising", "growing", "increasing", "escalating"), "rising"),
+    **dict.fromkeys(("falling", "shrinking", "decreasing", "declining"), "falling"),
+    **dict.fromkeys(("steady", "level", "stable", "unchanged"), "steady"),
 }
-_MOVE = {word: move for move, words in MOVES.items() for word in words}
-_RISK_WORDS, _MOVE_WORDS = frozenset(_BANDS), frozenset(_MOVE)
+_RISK_WORDS, _MOVE_WORDS = frozenset(_BANDS), frozenset(_MOVES)
 _PHASES = frozenset(phase.lower() for phase in PHASES)
-#: Above this financial risk, stress; above this mean, contingency plans.
-STRESS, CONTINGENCY = 60, 50
-_CAP = Decimal(str(CAP))
-
-# A word in lower case: letters, for speed by what they are not (ASCII but a-z, and the punctuation of other blocks).
-_WORD = re.compile(r"crisis-level|[^\x00-`{-\xbf\xd7\xf7\u2000-\u206f\u2190-\u22ff\u3000-\u303f\uff00-\uff20]+")
 _NO_PHASE = re.compile(r"\bundefined\b|\bno phase\b|\bnot defined\b")
 _CODE = re.compile(r"(?<![^\W\d_])[A-Z]{3}(?![^\W\d_])")
-
-#: What a text says, or should say, about one thing.
-Said = frozenset[str]
-
-
-class Text(NamedTuple):
-    """A text as written, in lower case, and the words of it, in lower case."""
-
-    text: str
-    lower: str
-    words: frozenset[str]
-
-
+_CONCERNS = re.compile(r"(?:concerns?|led by)\b([^;.]*)", re.IGNORECASE)
+_CAP = Decimal(str(CAP))
 _EMPTY = Text("", "", frozenset())
 
-
-def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
-    """What the rules read, by key."""
-    result = {}
-    for key, text in texts.items():
-        lower = text.lower()
-        result[key] = Text(text, lower, frozenset(_WORD.findall(lower)))
-    return result
+#: Finds what a text says about one thing.
+_Finder = Callable[[Text, Metrics], Set[str]]
 
 
-class Rule(NamedTuple):
-    """One thing that words say. key: the text that says it; needs: whether the figures of a prompt determine it;
-    expected: what they give; found: what a text says."""
-
-    name: str
-    key: str
-    needs: Callable[[Metrics], bool]
-    expected: Callable[[Metrics], Said]
-    found: Callable[[Text, Metrics], Said]
-
-
-def _words(*words: str) -> Callable[[Text, Metrics], Said]:
+def _words(*words: str) -> _Finder:
     """Finds these words."""
     known = frozenset(words)
     return lambda text, _: known & text.words
 
 
-def _phrases(pattern: str, hint: str, senses: Mapping[str, str] | None = None) -> Callable[[Text, Metrics], Said]:
+def _phrases(pattern: str, hint: str, senses: Mapping[str, str] | None = None) -> _Finder:
     """Finds the only group of a pattern, as itself or as its sense, in a text that holds the word `hint`."""
     compiled = re.compile(pattern)
 
-    def found(text: Text, _: Metrics) -> Said:
+    def find(text: Text, _: Metrics) -> Set[str]:
         if hint not in text.words:
             return frozenset()
         phrases = compiled.findall(text.lower)
-        return frozenset(phrases) if senses is None else frozenset(senses[phrase] for phrase in phrases)
+        return set(phrases) if senses is None else {senses[phrase] for phrase in phrases}
 
-    return found
-
-
-def _just(word: str) -> Said:
-    return frozenset((word,)) if word else frozenset()
+    return find
 
 
-def _moves(text: Text, _: Metrics | None = None) -> Said:
-    return frozenset(_MOVE[word] for word in _MOVE_WORDS & text.words)
+def _either(*finders: _Finder) -> _Finder:
+    """Finds what any of these finds."""
+    return lambda text, metrics: frozenset().union(*(find(text, metrics) for find in finders))
 
 
-def _nations(text: str, metrics: Metrics) -> Said:
+def _moves(text: Text, _: Metrics | None = None) -> Set[str]:
+    return {_MOVES[word] for word in _MOVE_WORDS & text.words}
+
+
+def _nations(text: str, metrics: Metrics) -> Set[str]:
     """The nations that a text names."""
     known = {code for code, _ in metrics.nations}
-    return frozenset(code for code in _CODE.findall(text) if code in known or code in COUNTRIES)
+    return {code for code in _CODE.findall(text) if code in known or code in COUNTRIES}
 
 
-_CONCERNS = re.compile(r"(?:concerns?|led by)\b([^;.]*)", re.IGNORECASE)
-
-
-def _concerns(text: Text, metrics: Metrics) -> Said:
+def _concerns(text: Text, metrics: Metrics) -> Set[str]:
     return _nations(" ".join(_CONCERNS.findall(text.text)), metrics)
 
 
-def _band(risk: int) -> str:
-    return next(words[0] for bound, words in RISK_WORDS if risk < bound)
-
-
-def _always(metrics: Metrics) -> bool:
-    return True
-
-
-_overall = _phrases(rf"\boverall[^.;:]{{0,60}}?\b({'|'.join(_BANDS)})\b", "overall", _BANDS)
-_as_hot = _phrases(r"\b(as hot)\b", "hot")
-_early = _phrases(r"\b((?:no )?early warning)\b", "early")
-_signals = _phrases(r"\b(mixed signals|signals (?:low|high))\b", "signals")
-_hotter = _words("hotter", "cooler")
-
-
-def _heat(text: Text, metrics: Metrics) -> Said:
-    return _hotter(text, metrics) | _as_hot(text, metrics)
-
-
-def _warning(text: Text, metrics: Metrics) -> Said:
-    return _early(text, metrics) | _signals(text, metrics)
-
-
-RULES = (
-    Rule(
-        "stress",
-        "financial",
-        _always,
-        lambda m: _just("under" if m.categories["financial"][0] > STRESS else "no"),
-        _phrases(r"\b(under|no) stress\b", "stress"),
+_TRANSITIONS = {"transition": "yes", "no transition": "no", "no recent transition": "no"}
+#: (The text that says it, the thing) → what finds the words for it, in the order of the reasons.
+_FINDERS: dict[tuple[str, str], _Finder] = {
+    ("financial", "stress"): _phrases(r"\b(under|no) stress\b", "stress"),
+    ("summary", "key concerns"): _concerns,
+    ("summary", "overall risk"): _phrases(rf"\boverall[^.;:]{{0,60}}?\b({'|'.join(_BANDS)})\b", "overall", _BANDS),
+    ("summary", "signal density"): _phrases(r"\bdensity(?: is)?:? (high|moderate|low)\b", "density"),
+    ("nsm", "plans"): _words("contingency", "routine"),
+    ("cic_assessment", "F"): _words("undefined"),
+    ("cic_assessment", "net"): _moves,
+    ("phase_assessment", "temperature"): _either(_words("hotter", "cooler"), _phrases(r"\b(as hot)\b", "hot")),
+    ("phase_assessment", "order"): _phrases(r"\b((?:more|less|as) ordered)\b", "ordered"),
+    ("phase_assessment", "early warning"): _either(
+        _phrases(r"\b((?:no )?early warning)\b", "early"),
+        _phrases(r"\b(mixed signals|signals (?:low|high))\b", "signals"),
     ),
-    Rule(
-        "key concerns",
-        "summary",
-        lambda m: bool(m.nations),
-        lambda m: frozenset(code for code, _ in m.above_half),
-        _concerns,
-    ),
-    Rule("overall risk", "summary", lambda m: bool(m.nations), lambda m: _just(_band(m.mean)), _overall),
-    Rule(
-        "signal density",
-        "summary",
-        lambda m: m.articles is not None,
-        lambda m: _just(signal_density(m.articles).lower()),
-        _phrases(r"\bdensity(?: is)?:? (high|moderate|low)\b", "density"),
-    ),
-    Rule(
-        "plans",
-        "nsm",
-        _always,
-        lambda m: _just("contingency" if (m.mean or 0) > CONTINGENCY else "routine"),
-        _words("contingency", "routine"),
-    ),
-)
-
-CIC_RULES = (
-    Rule(
-        "F",
-        "cic_assessment",
-        _always,
-        lambda m: _just("" if "Φ" in m.cic.values else "undefined"),
-        _words("undefined"),
-    ),
-    Rule(
-        "net",
-        "cic_assessment",
-        lambda m: "Φ" in m.cic.values,
-        lambda m: _just(_MOVE[cic_writer.net_words(m.cic.values["balance"])[0]]),
-        _moves,
-    ),
-    Rule(
-        "temperature",
-        "phase_assessment",
-        lambda m: m.cic.phase is not None,
-        lambda m: _just(cic_writer.state_words(m.cic.values)[0]),
-        _heat,
-    ),
-    Rule(
-        "order",
-        "phase_assessment",
-        lambda m: m.cic.phase is not None,
-        lambda m: _just(cic_writer.state_words(m.cic.values)[1]),
-        _phrases(r"\b((?:more|less|as) ordered)\b", "ordered"),
-    ),
-    Rule(
-        "early warning",
-        "phase_assessment",
-        _always,
-        lambda m: _just(cic_writer.warning_words(m.cic.values).lower()),
-        _warning,
-    ),
-    Rule(
-        "transition",
-        "phase_assessment",
-        _always,
-        lambda m: _just("yes" if "transition" in m.cic.values else "no" if "temperature" in m.cic.values else ""),
-        _phrases(
-            r"\b((?:no (?:recent )?)?transition)\b",
-            "transition",
-            {"transition": "yes", "no transition": "no", "no recent transition": "no"},
-        ),
-    ),
-    Rule(
-        "cap",
-        "confidence_bounds",
-        _always,
-        lambda m: _just("capped" if m.cic.values["agreement"] > _CAP else ""),
-        lambda text, _: _just("capped" if text.words & {"cap", "capped"} else ""),
-    ),
-    Rule(
-        "match",
-        "historical_parallel",
-        _always,
-        lambda m: _just(cic_writer.match_word(m.cic.values["distance"])),
-        _words("close", "loose", "weak"),
-    ),
-)
-ALL_RULES = (*RULES, *CIC_RULES)
+    ("phase_assessment", "transition"): _phrases(r"\b((?:no (?:recent )?)?transition)\b", "transition", _TRANSITIONS),
+    ("confidence_bounds", "cap"): lambda text, _: {"capped"} if text.words & {"cap", "capped"} else set(),
+    ("historical_parallel", "match"): _words("close", "loose", "weak"),
+}
 
 
-def faults(texts: Mapping[str, Text], metrics: Metrics) -> tuple[dict[str, str], dict[str, str]]:
-    """What is wrong with the words of `texts`: (category → with its risk words, "key, rule" → with what it says of the
-    `count` things that the figures determine)."""
+def _expected(metrics: Metrics) -> dict[tuple[str, str], Set[str]]:
+    """What the words should say of each thing that the figures determine."""
+    expected: dict[tuple[str, str], Set[str]] = {
+        ("financial", "stress"): {"under" if metrics.categories["financial"][0] > STRESS else "no"},
+        ("nsm", "plans"): {"contingency" if (metrics.mean or 0) > CONTINGENCY else "routine"},
+    }
+    if metrics.nations:
+        expected["summary", "key concerns"] = {code for code, _ in metrics.above_half}
+        expected["summary", "overall risk"] = {risk_band(metrics.mean)[0]}
+    if metrics.articles is not None:
+        expected["summary", "signal density"] = {signal_density(metrics.articles).lower()}
+    return expected | _cic_expected(metrics.cic) if metrics.cic else expected
+
+
+def _cic_expected(cic: CicFigures) -> dict[tuple[str, str], Set[str]]:
+    values, warning = cic.values, warning_words(cic.values).lower()
+    transition = {"yes"} if "transition" in values else {"no"} if "temperature" in values else set()
+    expected: dict[tuple[str, str], Set[str]] = {
+        ("cic_assessment", "F"): set() if "Φ" in values else {"undefined"},
+        ("phase_assessment", "early warning"): {warning} if warning else set(),
+        ("phase_assessment", "transition"): transition,
+        ("confidence_bounds", "cap"): {"capped"} if values["agreement"] > _CAP else set(),
+        ("historical_parallel", "match"): {match_word(values["distance"])},
+    }
+    if "Φ" in values:
+        expected["cic_assessment", "net"] = {_MOVES[net_words(values["balance"])[0]]}
+    if cic.phase is not None:
+        heat, order = state_words(values)
+        expected["phase_assessment", "temperature"] = {heat}
+        expected["phase_assessment", "order"] = {order}
+    return expected
+
+
+def word_faults(texts: Mapping[str, Text], metrics: Metrics) -> tuple[dict[str, str], dict[str, str], int]:
+    """What is wrong with the words of `texts`: (category → with its risk words, "key, thing" → with what it says of the
+    things that the figures determine, the number of these things: what a rule finds, six trends, and the focus)."""
     risk, wrong = {}, {}
     for name in CATEGORIES:
         value, arrow = metrics.categories[name]
         text = texts.get(name, _EMPTY)
-        band, used = _band(value), _RISK_WORDS & text.words
+        used = _RISK_WORDS & text.words
         if not used:
             risk[name] = "no risk word"
-        elif others := sorted(word for word in used if _BANDS[word] != band):
+        elif others := sorted(used.difference(risk_band(value))):
             risk[name] = f"risk word {', '.join(others)} for {value}"
         if (moves := _moves(text)) != {TRENDS[arrow]}:
             wrong[f"{name}, trend"] = f"{_named(moves)}, not {TRENDS[arrow]}"
-    for rule in _determined(metrics):
-        expected, found = rule.expected(metrics), rule.found(texts.get(rule.key, _EMPTY), metrics)
-        if found != expected:
-            wrong[f"{rule.key}, {rule.name}"] = f"{_named(found)}, not {_named(expected)}"
+    expected = _expected(metrics)
+    for (key, thing), find in _FINDERS.items():
+        if (right := expected.get((key, thing))) is not None:
+            written = find(texts.get(key, _EMPTY), metrics)
+            if written != right:
+                wrong[f"{key}, {thing}"] = f"{_named(written)}, not {_named(right)}"
     named = _nations(texts.get("nsm", _EMPTY).text, metrics)
     if not _in_focus(named, metrics):
         first = " and ".join(code for code, _ in metrics.nations[:2])
         wrong["nsm, focus"] = f"{_named(named)}, not {first or 'nothing'}"
-    return risk, wrong
+    return risk, wrong, len(expected) + len(CATEGORIES) + 1
 
 
-def _in_focus(named: Said, metrics: Metrics) -> bool:
+def _in_focus(named: Set[str], metrics: Metrics) -> bool:
     """Whether these are the two highest; any two of them where several are as high as the second."""
     first = metrics.nations[:2]
     if named == {code for code, _ in first}:
@@ -266,15 +166,6 @@ def _in_focus(named: Said, metrics: Metrics) -> bool:
         return False
     risks = dict(metrics.nations)
     return sorted((risks.get(code, -1) for code in named), reverse=True) == [risk for _, risk in first]
-
-
-def count(metrics: Metrics) -> int:
-    """How many things the figures determine: the rules that apply, six trends, and the focus."""
-    return len(_determined(metrics)) + len(CATEGORIES) + 1
-
-
-def _determined(metrics: Metrics) -> list[Rule]:
-    return [rule for rule in (ALL_RULES if metrics.cic else RULES) if rule.needs(metrics)]
 
 
 def phase_fault(texts: Mapping[str, Text], metrics: Metrics) -> str:
@@ -296,5 +187,5 @@ def phase_fault(texts: Mapping[str, Text], metrics: Metrics) -> str:
     return "says that the phase is undefined" if none else ""
 
 
-def _named(said: Set[str]) -> str:
-    return " and ".join(sorted(said)) or "nothing"
+def _named(words: Set[str]) -> str:
+    return " and ".join(sorted(words)) or "nothing"

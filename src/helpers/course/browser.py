@@ -15,13 +15,13 @@ BUDGET = 60_000
 def kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Metric → the records that fall short of it, in the metrics' order; metrics that nobody falls short of are left
     out, and so is `all_right`. A record is in as many kinds as it has faults."""
-    found: dict[str, list[Record]] = {}
+    by_kind: dict[str, list[Record]] = {}
     for record in records:
         for name, (top, bottom) in record.counts.items():
-            found.setdefault(name, [])
+            by_kind.setdefault(name, [])
             if top < bottom and name != "all_right":  # which any fault lowers
-                found[name].append(record)
-    return {name: faulty for name, faulty in found.items() if faulty}
+                by_kind[name].append(record)
+    return {name: faulty for name, faulty in by_kind.items() if faulty}
 
 
 def html(records: Sequence[Record], limit: int = 50, budget: int = BUDGET) -> str:
@@ -33,27 +33,29 @@ def html(records: Sequence[Record], limit: int = 50, budget: int = BUDGET) -> st
         budget: bytes, as JSON. Each kind gives an example in turn, the rarest first, until it is spent, so that a rare
             fault is not crowded out by a common one. What is left out is said.
     """
-    found = kinds(records)
-    shown: dict[str, list[str]] = {name: [] for name in found}
+    by_kind = kinds(records)
+    shown: dict[str, list[str]] = {name: [] for name in by_kind}
     seen: set[str] = set()
-    spent = _bytes("".join(_group(name, "?", len(faulty), 999, len(records)) for name, faulty in found.items())) + 200
-    waiting = {name: iter(found[name]) for name in sorted(found, key=lambda name: len(found[name]))}
+    spent = _bytes("".join(_group(name, "?", len(faulty), 999, len(records)) for name, faulty in by_kind.items())) + 200
+    waiting = {name: iter(by_kind[name]) for name in sorted(by_kind, key=lambda name: len(by_kind[name]))}
     while waiting and len(seen) < limit:
         for name, candidates in list(waiting.items()):
             record = next((each for each in candidates if each.id not in seen), None)
             if record is None or len(seen) == limit:
                 del waiting[name]
                 continue
-            piece = _example(record, [kind for kind, faulty in found.items() if any(each is record for each in faulty)])
+            piece = _example(
+                record, [kind for kind, faulty in by_kind.items() if any(each is record for each in faulty)]
+            )
             if spent + _bytes(piece) <= budget:  # a shorter one may still fit
                 spent += _bytes(piece)
                 shown[name].append(piece)
                 seen.add(record.id)
-    failing = len({record.id for faulty in found.values() for record in faulty})
+    failing = len({record.id for faulty in by_kind.values() for record in faulty})
     head = f"<p>{failing:,} of {len(records):,} outputs have a fault; {len(seen):,} of them are here.</p>"
     return head + "".join(
         _group(name, "".join(shown[name]), len(faulty), len(shown[name]), len(records))
-        for name, faulty in found.items()
+        for name, faulty in by_kind.items()
     )
 
 

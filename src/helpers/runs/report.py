@@ -48,10 +48,6 @@ FURTHER = {
     "costs": "What a month of briefings costs: by an API, always on, serverless.",
     "steps": "Where the time went.",
 }
-NO_CALIBRATION = (
-    "no output comes with the model's own confidence that its briefing is right; the confidence that a CIC briefing "
-    "states is the agreement of its sources, and what became of their forecasts is not in the data"
-)
 #: What the training of an older run does not say.
 _LATER = ("precision", "red_flags", "trainings")
 _MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
@@ -89,7 +85,6 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
         **{model: cards[model]["metrics"] if model in cards else None for model in MODELS if model != "tuned"},
         "strict": {model: card["strict"] for model, card in cards.items() if "strict" in card},
         "differences": evaluation.get("differences") if evaluation else None,
-        "calibration": evaluation.get("calibration") if evaluation else None,
         "definitions": tuned["definitions"] if tuned else None,
         "coverage": tuned["coverage"] if tuned else None,
         "worst": tuned["worst"] if tuned else None,
@@ -159,7 +154,7 @@ def _cost(folder: Path, manifests: Mapping, cards: Mapping, plan: Mapping | None
 
     files = {model: folder / "outputs" / f"{model}.jsonl" for model in MODELS if model in cards}
     requests = {
-        model: {name: each and asdict(each) for name, each in cost.summary(storage.read_lines(path)).items()}
+        model: {name: each and asdict(each) for name, each in cost.request_means(storage.read_lines(path)).items()}
         for model, path in files.items()
         if path.exists()
     }
@@ -288,8 +283,6 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
         found |= {name: WITHOUT.get(model, "") for model, name in MODELS.items() if model not in there}
         if report["differences"] is None:
             found["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
-    if report["calibration"] is None:
-        found["calibration"] = NO_CALIBRATION
     if report["audit"] is None:
         found["audit of the data"] = "notebook 03 makes it"
     if report["training"] and report["training"]["red_flags"] is None:
