@@ -172,22 +172,21 @@ class Order:
         return {name: getattr(self, name) for name in names.split()} | rounded
 
 
-def chosen(target: str, wished: Wishes) -> tuple[list[str], list[str], Path, dict[str, Any]]:
-    """The recipes that a target comes to, the base of each, the folder of the data, and the options of their plans
-    (`limit`: dollars for all of them).
+def sources(target: str, wished: Wishes) -> tuple[list[str], Path, dict[str, Any]]:
+    """The base of each recipe that a target comes to, the folder of its data, and what `planning.plans_of` is given.
 
     Raises:
         ElleError: no such target, or nothing says on which data it trains.
     """
     named = {name: getattr(wished, name) for name in ("gpu", "count", "disk", "price")}
     given = {name: value for name, value in named.items() if value is not None}
+    planned_on_its_set = False
     if target in profile.profile_names():
         run = profile.load_profile(target)
-        options, files, values = profile.plan_options(run) | given, profile.recipes(run), run.parameters
-        bases = [str(values.get("base") or "")] * len(files)
+        values, planned_on_its_set = run.parameters, "data" in profile.plan_options(run)
+        bases = [str(values.get("base") or "")] * len(profile.recipes(run))
         folder = paths.root() / f"data/generated/{values.get('kind')}-{values.get('count')}-{values.get('seed')}"
     else:
-        options, files = given, [target]
         config = yaml_files.read_yaml(paths.located(target), "recipe")
         bases = [yaml_files.config_table("recipes")["recipes"].get(Path(target).name, {}).get("base", "")]
         sets = config.get("datasets")
@@ -197,13 +196,13 @@ def chosen(target: str, wished: Wishes) -> tuple[list[str], list[str], Path, dic
         folder = Path(wished.data).resolve()
     generated = GENERATED.search(folder.as_posix())
     if (folder / dataset.MANIFEST).is_file():
-        options = options | {"data": str(folder), "examples": None}
+        given["data"] = str(folder)
     elif not generated:
         where = str(wished.data or target)
         raise ElleError("nothing says which data it is to train on", where=where, fix="--data FOLDER (`elle data`)")
-    elif "data" not in options:
-        options = options | {"data": generated[1], "examples": int(generated[2]) * 18 // 20}
-    return files, bases, folder, {"limit": None} | options
+    elif not planned_on_its_set:
+        given |= {"data": generated[1], "examples": int(generated[2]) * 18 // 20}
+    return bases, folder, given
 
 
 def order(target: str, *, live: bool = True, **wishes: Any) -> Order:
@@ -222,9 +221,8 @@ def order(target: str, *, live: bool = True, **wishes: Any) -> Order:
     wished, started = Wishes(**wishes), time.strftime("%Y%m%d-%H%M%S")
     stem = re.sub(r"[^a-z0-9]+", "-", Path(target).stem.lower()).strip("-")
     run_id = records.checked_id(wished.run_id or f"{stem}-{started}")
-    files, bases, folder, options = chosen(target, wished)
-    budgeted = options.pop("limit")
-    plans = [preflight.plan(path, **options) for path in files]
+    bases, folder, given = sources(target, wished)
+    plans, answer = planning.plans_of(target, **given)
     machine = max((plan.hardware for plan in plans), key=lambda each: each.count)
     gpus = yaml_files.config_table("gpus")["gpus"]
     if machine.is_cpu or "catalogue" not in gpus.get(machine.name, {}):
@@ -235,7 +233,8 @@ def order(target: str, *, live: bool = True, **wishes: Any) -> Order:
     price, priced = machine.price[1 if wished.cloud == "SECURE" else 0], machine.priced
     if live:
         price, priced = _offer(gpu, machine.count, wished)
-        plans = [preflight.plan(path, **options | {"price": price}) for path in files]
+        plans, answer = planning.plans_of(target, **given | {"price": price})
+    budgeted = answer.get("budget")
     planning.require(preflight.together(target, plans, budgeted))
     for plan in plans:
         _check_portable(plan)
