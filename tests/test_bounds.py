@@ -9,6 +9,7 @@ import pytest
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
+from elle.briefings.schema import Example
 from elle.evaluation import bounds, fabrication, words
 from elle.evaluation.calibration import calibration, ece, pairs_of
 from elle.evaluation.cost import Price, per_hour, summary
@@ -97,7 +98,7 @@ def test_the_known_words_are_those_of_the_targets():
     used = set()
     for kind, count in (("basic", 300), ("cic", 512)):
         for index in range(count):
-            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 31, index)["conversations"])
+            _, _, prompt, answer = Example.of(dataset.row(kind, 31, index))
             texts = words.read_words(json.loads(answer))
             metrics = parse(prompt)
             codes = {code.lower() for code, _ in metrics.nations}

@@ -36,7 +36,7 @@ def briefings(count: int, seed: int = 3) -> list[tuple[Checker, dict[str, str]]]
     drawn = scenario.draw(rng, count)
     choices = rng.random((count, writer.CHOICES))
     return [
-        (Checker(metrics), writer.compose(metrics, writer.picker(row)).model_dump())
+        (Checker(metrics), writer.basic_texts(metrics, writer.picker(row)))
         for metrics, row in zip(drawn, choices, strict=True)
     ]
 

@@ -13,12 +13,13 @@ import numpy as np
 from scipy.stats import t as student
 
 from elle.briefings.cic_figures import DERIVED
+from elle.briefings.schema import Example
 from elle.evaluation.compare import Difference, yes_or_no
 from elle.evaluation.statistics import Estimate, wilson
 
 _SUMS = ("Φ", "λH", "net", "γC", "F")
 _PRINTED = re.compile(rf"\b({'|'.join({*DERIVED, *_SUMS})}|Confidence) (-?\d+(?:\.\d+)?)(?![\d.]*\d)")
-#: What an answer to a sum looks like, right or wrong (`briefings.stacking.worked`).
+#: What an answer to a sum looks like, right or wrong (`curriculum.worked`).
 _WORKED = re.compile(r"-?\(\d\.\d{3}[+-]\d\.\d{3}\)(;\d{1,2}[+-]\d([+-]1)?=\d{1,2}){4};-?\d\.\d{3}")
 #: A difference of shares below this is none to speak of: the margin of `verdict`.
 MARGIN = 0.05
@@ -86,12 +87,12 @@ def score(
     sums: Sequence[dict], said: Mapping[str, str], assessments: Sequence[dict], assessed: Mapping[str, str]
 ) -> Scores:
     """Judge the outputs (row id → text) to both kinds of rows; one that is missing is wrong."""
-    results = [final(said.get(row["id"], "")) == final(_reference(row)) for row in sums]
+    results = [final(said.get(row["id"], "")) == final(Example.of(row).answer) for row in sums]
     form = [bool(_WORKED.fullmatch(said.get(row["id"], "").strip())) for row in sums]
     figures: dict[str, list[bool]] = {name: [] for name in DERIVED}
     gain = []
     for row in assessments:
-        right, found = printed(_reference(row)), printed(assessed.get(row["id"], ""))
+        right, found = printed(Example.of(row).answer), printed(assessed.get(row["id"], ""))
         gain.append(adds_up(found, right["Φ"]))
         for name, each in figures.items():
             each.append(found.get(name) == right[name])
@@ -101,10 +102,6 @@ def score(
         np.array(gain, bool),
         {name: np.array(each, bool) for name, each in figures.items()},
     )
-
-
-def _reference(row: dict) -> str:
-    return row["conversations"][2]["value"]
 
 
 def across(values: Sequence[float]) -> dict[str, float] | None:

@@ -13,10 +13,10 @@ Words that follow from figures, by these rules:
 from collections.abc import Mapping
 from decimal import Decimal
 
+from elle.base import storage
 from elle.briefings.cic_figures import CicFigures, months
-from elle.briefings.metrics import Metrics, render
-from elle.briefings.schema import CicBriefing
-from elle.briefings.writer import Pick, basic_texts, turns
+from elle.briefings.metrics import Metrics
+from elle.briefings.writer import Pick, basic_texts
 
 SYSTEM_PROMPT = (
     "Turn pipeline metrics into an analyst's briefing. Cite figures as printed; do not fabricate events. "
@@ -32,11 +32,6 @@ _UNCITED = (_EARLY[0], _LATE[0])
 _CLOSE, _LOOSE = Decimal("0.15"), Decimal("0.25")
 
 
-def compose(metrics: Metrics, pick: Pick) -> CicBriefing:
-    """Write the briefing of `metrics`, which holds CIC figures; `pick` chooses the wording only, never a figure."""
-    return CicBriefing(**cic_texts(metrics, pick))
-
-
 def cic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     """The texts of the twelve keys."""
     figures = metrics.cic
@@ -49,9 +44,9 @@ def cic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     }
 
 
-def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
-    """One example in ShareGPT form."""
-    return turns(SYSTEM_PROMPT, render(metrics), cic_texts(metrics, pick))
+def answer(metrics: Metrics, pick: Pick) -> str:
+    """The briefing of `metrics`, which holds CIC figures, as compact JSON; `pick` chooses the wording only."""
+    return storage.line(cic_texts(metrics, pick))
 
 
 def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:

@@ -27,6 +27,9 @@ COUNTRIES = {
     "CHN": 0.33, "IND": 0.35, "BRA": 0.40, "SAU": 0.33, "TUR": 0.45, "KOR": 0.25,
 }  # fmt: skip
 
+#: Those of the CIC set.
+CIC_COUNTRIES = COUNTRIES | {"PAK": 0.50, "AUS": 0.15, "CAN": 0.12}
+
 MAX_NATIONS = 5  # tokens are the price of training and serving; a sixth nation costs ten of them
 EDGE_CASES = ("no nations", "one nation", "all zero", "all 100", "missing signals")
 

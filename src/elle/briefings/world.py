@@ -45,16 +45,13 @@ import numpy as np
 from cic import analogues, causality, consensus, criticality, functional, information
 from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, decimals
 from elle.briefings.metrics import Metrics
-from elle.briefings.scenario import BLOCK, COUNTRIES, by_category, listed, signals
+from elle.briefings.scenario import BLOCK, CIC_COUNTRIES, by_category, listed, signals
 from elle.briefings.schema import CATEGORIES
 
 MONTHS, WINDOW, LAG, SETTLE = 60, 24, 12, 24
 MIN_NATIONS, MAX_NATIONS = 2, 5
 HORIZONS = (1, 2, 3, 6, 12)  # months
 AGREEING = 0.02  # forecasts that differ by less, relatively, agree
-
-#: Base risk (0..1) of the 23 countries of the CIC set.
-CIC_COUNTRIES = COUNTRIES | {"PAK": 0.50, "AUS": 0.15, "CAN": 0.12}
 
 #: What moves a world: calm; drifting towards the fold and short of it; over it; back from turmoil; turmoil.
 REGIMES = ("calm", "approach", "shift", "relaxation", "turmoil")

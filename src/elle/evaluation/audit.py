@@ -17,7 +17,7 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import RISK_WORDS, Metrics, parse
-from elle.briefings.schema import CATEGORIES
+from elle.briefings.schema import CATEGORIES, Example
 from elle.evaluation.verdict import Record, judge
 
 AUDIT, CARD = "audit.json", "README.md"
@@ -73,9 +73,9 @@ def audit(
         if not path.exists() or storage.sha256(path) != facts["sha256"]:
             faults.append(f"{facts['file']} is not the file that the manifest describes")
         for number, row in enumerate(dataset.rows_of(folder, split), 1):
-            system, prompt, answer = (str(turn.get("value")) for turn in row["conversations"])
+            name, system, prompt, answer = Example.of(row)
             done += 1
-            ids[str(row.get("id"))] += 1
+            ids[name] += 1
             prompts.setdefault(_digest(prompt), set()).add(split)
             examples[_digest(f"{prompt}\n{answer}")] += 1
             if progress and (done % 200 == 0 or done == total):
@@ -83,7 +83,7 @@ def audit(
             if done % every:
                 continue
             try:
-                record = judge(str(row.get("id")), prompt, answer, answer)
+                record = judge(name, prompt, answer, answer)
             except ElleError as error:
                 faults.append(f"{facts['file']}:{number}: {error.what}")
                 continue

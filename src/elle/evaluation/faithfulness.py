@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 from elle.briefings.cic_figures import ANALOGUES, DERIVED
 from elle.briefings.cic_figures import NAMES as CIC_NAMES
 from elle.briefings.metrics import SIGNALS, Metrics, derived_figures, printed_figures
-from elle.briefings.scenario import COUNTRIES
+from elle.briefings.scenario import CIC_COUNTRIES
 from elle.briefings.schema import CATEGORIES
 
 #: Codes that name a nation in any text: those of the two simulated worlds.
-_CODES = frozenset(COUNTRIES) | {"PAK", "AUS", "CAN"}
+_CODES = frozenset(CIC_COUNTRIES)
 
 #: Spelling in a text → metric name. The "50%" of "exceed 50%" belongs to the name.
 _SPELLINGS = {name: name for name in ("mean", *SIGNALS, *CATEGORIES)} | {

@@ -14,7 +14,7 @@ from elle.base import storage
 from elle.base.errors import ElleError
 from elle.briefings.dataset import messages
 from elle.briefings.metrics import parse
-from elle.briefings.schema import Briefing, CicBriefing, json_schema
+from elle.briefings.schema import Briefing, CicBriefing, Example, json_schema
 from elle.evaluation.cost import per_hour
 from elle.evaluation.verdict import Record, judge
 from elle.serving.client import Answer, Batch, ask
@@ -160,7 +160,7 @@ def collect(
             arrived(news)
         for answer in news if judged else ():
             if answer.error is None:
-                _, prompt, reference = (turn["value"] for turn in by_id[answer.id]["conversations"])
+                _, _, prompt, reference = Example.of(by_id[answer.id])
                 judged(judge(answer.id, prompt, reference, answer.output))
 
     # Failed lines go now, so that no id has two of them.
