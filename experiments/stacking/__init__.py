@@ -176,11 +176,11 @@ def percent(estimate: Mapping[str, Any]) -> str:
     return f"{100 * estimate['value']:.1f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 
-def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def table(outcome: Mapping[str, Any]) -> list[dict[str, str]]:
     """The models of `results`, a row each: shares in per cent with Wilson's intervals over all seeds' questions and, of
     several seeds, the mean with its interval across them."""
     rows = []
-    for name, model in found["models"].items():
+    for name, model in outcome["models"].items():
         row = {"model": name, "what": model["what"], "steps": str(model["steps"][0])}
         for kind in ("sums", "form", "gain", "right"):
             row[f"{kind} (%)"] = percent(model["pooled"][kind])
@@ -190,7 +190,7 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def trials(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def trials(outcome: Mapping[str, Any]) -> list[dict[str, str]]:
     """The statements of `results`, a row each: differences in percentage points."""
 
     def points(value: float) -> str:
@@ -206,5 +206,5 @@ def trials(found: Mapping[str, Any]) -> list[dict[str, str]]:
             "by seed": ", ".join(map(points, each["by_seed"])),
             "verdict": each["verdict"],
         }
-        for each in found["statements"]
+        for each in outcome["statements"]
     ]

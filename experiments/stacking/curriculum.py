@@ -53,12 +53,12 @@ def worked(problem: str) -> str:
         top, bottom = (value // 10**place % 10 for value in (large, small))
         behind = ("-1" if minus else "+1") * carry
         if minus:
-            found, carry = (top - bottom - carry) % 10, int(top < bottom + carry)
-            steps.append(f"{'1' * carry}{top}-{bottom}{behind}={found}")
+            digit, carry = (top - bottom - carry) % 10, int(top < bottom + carry)
+            steps.append(f"{'1' * carry}{top}-{bottom}{behind}={digit}")
         else:
-            found = top + bottom + carry
-            steps.append(f"{top}+{bottom}{behind}={found}")
-            carry = int(found > 9)
+            digit = top + bottom + carry
+            steps.append(f"{top}+{bottom}{behind}={digit}")
+            carry = int(digit > 9)
     return ";".join([*steps, f"{sign}{_decimal(abs(total))}"])
 
 

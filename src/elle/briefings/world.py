@@ -170,26 +170,26 @@ def measure(worlds: Histories) -> Measures:
     count = len(worlds.nations)
     windows = {"": worlds.risks[:, MONTHS - WINDOW :], "prior ": worlds.risks[:, MONTHS - WINDOW - LAG : MONTHS - LAG]}
     names = ("Φ", "H", "temperature", "order")
-    found = {when + name: np.full(count, np.nan) for when in windows for name in names}
+    figures = {when + name: np.full(count, np.nan) for when in windows for name in names}
     for nations in range(1, MAX_NATIONS + 1):
         rows = np.flatnonzero(worlds.nations == nations)
         if not len(rows):
             continue
         for when, risks in windows.items():
             for name, values in zip(names, _of_window(risks[rows, :, :nations]), strict=True):
-                found[when + name][rows] = values
-    change = (found[name] - found[f"prior {name}"] for name in ("Φ", "H"))
-    found["balance"] = next(change) - functional.LAMBDA * next(change)
+                figures[when + name][rows] = values
+    change = (figures[name] - figures[f"prior {name}"] for name in ("Φ", "H"))
+    figures["balance"] = next(change) - functional.LAMBDA * next(change)
 
     some = worlds.nations > 0
     member = np.arange(MAX_NATIONS) < worlds.nations[:, None]
     mean = (worlds.risks * member[:, None]).sum(axis=2) / np.maximum(worlds.nations, 1)[:, None]
-    found["C"] = np.where(some, _causal_power(mean), np.nan)
+    figures["C"] = np.where(some, _causal_power(mean), np.nan)
     taus = criticality.early_warning_trends(mean, window=0.5, bandwidth=0.1)
     for name, tau in zip(("tau variance", "tau autocorrelation"), taus, strict=True):
-        found[name] = np.where(some, tau, np.nan)
-    found["agreement"] = np.array([_agreement(series) for series in worlds.categories.mean(axis=2)])
-    return Measures(found, np.where(some, _transition(worlds.latent), np.nan))
+        figures[name] = np.where(some, tau, np.nan)
+    figures["agreement"] = np.array([_agreement(series) for series in worlds.categories.mean(axis=2)])
+    return Measures(figures, np.where(some, _transition(worlds.latent), np.nan))
 
 
 def _of_window(risks: np.ndarray) -> tuple[np.ndarray, ...]:
