@@ -22,6 +22,7 @@ import numpy as np
 
 from elle.briefings import cic_writer, dataset, scenario, world, writer
 from elle.briefings.metrics import render
+from elle.briefings.schema import Example
 
 _PEAK = """
 import resource, sys
@@ -51,16 +52,9 @@ def one_by_one(kind: str, count: int) -> float:
         for index in range(count):
             rng = np.random.default_rng([1, index])
             (metrics,) = drawer.draw(rng, 1)
-            briefing = author.compose(metrics, writer.picker(rng.random(writer.CHOICES)))
-            row = {
-                "id": f"{kind}-1-{index}",
-                "conversations": [
-                    {"from": "system", "value": author.SYSTEM_PROMPT},
-                    {"from": "human", "value": render(metrics)},
-                    {"from": "gpt", "value": json.dumps(briefing.model_dump(), ensure_ascii=False)},
-                ],
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            answer = author.answer(metrics, writer.picker(rng.random(writer.CHOICES)))
+            example = Example(f"{kind}-1-{index}", author.SYSTEM_PROMPT, render(metrics), answer)
+            file.write(json.dumps(example.row(), ensure_ascii=False) + "\n")
         file.flush()
         return count / (time.process_time() - began)
 

@@ -20,7 +20,7 @@ from hostile import change_digit
 
 from elle.briefings import cic_writer, dataset, writer
 from elle.briefings.metrics import parse
-from elle.briefings.schema import Briefing, CicBriefing, json_schema
+from elle.briefings.schema import Briefing, CicBriefing, Example, json_schema
 from elle.evaluation.verdict import judge
 
 
@@ -28,9 +28,9 @@ def cases(kind: str, count: int, seed: int = 0) -> list[tuple[str, str, str]]:
     """(prompt, reference, output)."""
     pick, rng, made = random.Random(seed), np.random.default_rng(seed), []
     for index in range(count):
-        _, prompt, reference = (turn["value"] for turn in dataset.row(kind, seed, index)["conversations"])
+        _, _, prompt, reference = Example.of(dataset.row(kind, seed, index))
         write = writer if kind == "basic" else cic_writer
-        output = write.conversation(parse(prompt), writer.picker(rng.random(40)))[2]["value"]
+        output = write.answer(parse(prompt), writer.picker(rng.random(40)))
         made.append((prompt, reference, _wrong(output, pick) if index % 10 == 0 else output))
     return made
 

@@ -36,6 +36,7 @@ from hostile import ENDLESS, change_digit, damage, endless
 from elle.base import paths, storage
 from elle.base.process import descendants
 from elle.briefings import dataset
+from elle.briefings.schema import Example
 from elle.evaluation.parsing import MAX_BYTES
 from elle.evaluation.verdict import Record, judge
 
@@ -47,7 +48,7 @@ def rows(seed: int, count: int) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of `count` rows, half basic, half CIC."""
     for kind in ("basic", "cic"):
         for index in range(count // 2):
-            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, seed, index)["conversations"])
+            _, _, prompt, answer = Example.of(dataset.row(kind, seed, index))
             yield prompt, answer
 
 

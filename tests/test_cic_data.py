@@ -1,13 +1,8 @@
 """The CIC set: figures computed from a simulated history, answers that a checker can verify, sets on disk."""
 
-import hashlib
 import json
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from decimal import Decimal
@@ -21,11 +16,10 @@ from click.testing import CliRunner
 from cic import analogues, causality, confidence, criticality, functional, information
 from elle.base import storage
 from elle.base.errors import ElleError
-from elle.briefings import cic_writer, dataset, metrics, world, writer
+from elle.briefings import cic_writer, dataset, world, writer
 from elle.briefings.cic_figures import ANALOGUES, decayed
-from elle.briefings.convert import convert
 from elle.briefings.metrics import Metrics, parse, render
-from elle.briefings.schema import CATEGORIES, CicBriefing, json_schema
+from elle.briefings.schema import CicBriefing, json_schema
 from elle.evaluation.numbers import Checker, arithmetic_faults, triples
 from elle.evaluation.verdict import judge
 from helpers import cli
@@ -41,19 +35,10 @@ def drawn(blocks: int = 8, seed: int = 3) -> list[Metrics]:
 @cache
 def targets() -> list[tuple[Metrics, dict[str, str]]]:
     rng = np.random.default_rng(1)
-    return [(m, cic_writer.compose(m, writer.picker(rng.random(40))).model_dump()) for m in drawn()]
+    return [(m, cic_writer.cic_texts(m, writer.picker(rng.random(40)))) for m in drawn()]
 
 
 # The world
-
-
-@pytest.mark.parametrize(("kind", "count", "shown"), [("basic", 3000, 1), ("cic", 10_000, 6)])
-def test_the_committed_sample_and_hashes_are_what_the_command_makes(kind, count, shown, tmp_path):
-    committed = storage.read_json(DATA / "manifests" / f"{kind}-{count}-42.json")
-    assert dataset.build(kind, count, 42, tmp_path) == committed
-    sample = list(storage.read_lines(DATA / "samples" / f"{kind}-42.jsonl"))
-    assert sample == [dataset.row(kind, 42, index) for index in range(100)]
-    assert sample[shown]["conversations"][1]["value"] in (DATA / "README.md").read_text()  # the card shows a real one
 
 
 def test_every_phase_and_every_edge_case_occurs():
@@ -341,143 +326,13 @@ def test_answers_vary_in_wording():
     ]  # fmt: skip
 
 
-# Sets on disk
-
-
-def bytes_of(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
-@pytest.mark.parametrize("kind", dataset.KINDS)
-def test_an_example_depends_on_seed_and_index_alone(kind):
-    in_order = [dataset.row(kind, 5, index) for index in range(3 * dataset.BLOCK)]
-    for index in (600, 301, 5, 255, 256, 767):
-        assert dataset.row(kind, 5, index) == in_order[index]
-        assert dataset.row(kind, 6, index)["conversations"] != in_order[index]["conversations"]
-    assert len({json.dumps(row["conversations"]) for row in in_order}) == len(in_order)
-
-
 def test_an_answer_is_its_briefing_as_json():
     rng = np.random.default_rng(8)
     for m, choices in zip(drawn(1), rng.random((dataset.BLOCK, writer.CHOICES)).tolist(), strict=True):
-        briefing = cic_writer.compose(m, writer.picker(choices))
-        answer = cic_writer.conversation(m, writer.picker(choices))[2]["value"]
+        answer = cic_writer.answer(m, writer.picker(choices))
+        briefing = CicBriefing.model_validate_json(answer)
+        assert briefing.model_dump() == cic_writer.cic_texts(m, writer.picker(choices))
         assert answer == json.dumps(briefing.model_dump(), ensure_ascii=False, separators=(",", ":"))
-
-
-@pytest.mark.parametrize("kind", ["basic", "cic"])
-def test_bytes_do_not_depend_on_the_number_of_workers(kind, tmp_path, monkeypatch):
-    count = 3 * dataset.PART // 2 if kind == "cic" else 3 * dataset.PART
-    told = []
-    one = dataset.build(kind, count, 3, tmp_path / "one")
-    four = dataset.build(kind, count, 3, tmp_path / "four", workers=4, progress=lambda *at: told.append(at))
-    assert one == four
-    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
-    assert told[-1] == (count, count)
-
-
-def test_a_killed_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
-    count, folder = 8 * dataset.PART, tmp_path / "killed"
-    command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", str(count), "--out", str(folder)]
-    # A session of its own: its workers, if any were left behind, would be seen there.
-    process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("parts/0*.jsonl"))) < 2:
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while True:  # workers end by themselves once there is nobody to tell
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        assert time.monotonic() < deadline, "a worker outlived its parent"
-        time.sleep(0.1)
-    assert not (folder / "manifest.json").exists()
-    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/0*.jsonl")}
-    assert len(finished) >= 2
-    (folder / "parts" / ".000004.jsonl.x.partial").write_text("cut o")
-    made = []
-    dataset.build("basic", count, 42, folder, progress=lambda done, of: made.append(done))
-    assert len(finished) * dataset.PART < made[0] or len(finished) == 8  # what was finished is not made again
-    dataset.build("basic", count, 42, tmp_path / "whole")
-    assert bytes_of(folder) == bytes_of(tmp_path / "whole")
-
-
-def test_parts_of_another_set_are_not_taken_over(tmp_path, monkeypatch):
-    parts = tmp_path / "parts"
-    storage.write_json(parts / "asked.json", {"kind": "basic", "count": 40, "seed": 1, "version": 1})
-    (parts / "000000.jsonl").write_text("of another set\n")
-    assert dataset.build("basic", 40, 2, tmp_path)["splits"]["train"]["rows"] == 36
-
-
-def test_a_parquet_set_holds_the_same_rows_and_datasets_reads_both(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    import datasets
-
-    for kind in ("basic", "cic"):
-        folders = {form: tmp_path / f"{kind}-{form}" for form in dataset.FORMATS}
-        for form, folder in folders.items():
-            dataset.build(kind, 60, 3, folder, format=form)
-        rows = dataset.read_split(folders["jsonl"], "train")
-        assert dataset.read_split(folders["parquet"], "train") == rows
-        for form, folder in folders.items():
-            files = {split: str(folder / f"{split}.{form}") for split in dataset.SPLITS}
-            read = datasets.load_dataset(
-                "json" if form == "jsonl" else form, data_files=files, cache_dir=str(tmp_path / "cache" / form / kind)
-            )
-            assert read["train"].to_list() == rows
-            assert {split: len(read[split]) for split in read} == {"train": 54, "validation": 3, "test": 3}
-        with pytest.raises(ElleError, match="another data set"):
-            dataset.build(kind, 60, 3, folders["parquet"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "expected"),
-    [
-        (("cics", 40, 1), {}, "did you mean 'cic'"),
-        (("cic", 40, 2**64), {}, "seed"),
-        (("cic", 40, 1), {"workers": 0}, "workers"),
-        (("cic", 40, 1), {"format": "csv"}, "unknown format"),
-    ],
-)
-def test_impossible_sets_are_refused(tmp_path, arguments, options, expected):
-    with pytest.raises(ElleError) as caught:
-        dataset.build(*arguments, tmp_path, **options)
-    assert expected in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ElleError, match="cannot write"):
-        dataset.build("basic", 40, 1, tmp_path / "file")
-    # A limit on the size of files stands in for a full disk; workers inherit it.
-    for workers in (1, 2):
-        folder = tmp_path / f"{workers}"
-        command = f"ulimit -f 100; exec {sys.executable} -m helpers.cli data basic --count {2 * dataset.PART} "
-        ran = subprocess.run(
-            ["bash", "-c", command + f"--out {folder} --workers {workers}"], capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 1
-        assert "cannot write: File too large" in ran.stderr
-        assert "Traceback" not in ran.stderr
-        assert {path.name for path in folder.rglob("*")} == {"parts", "asked.json"}
-
-
-def test_a_disk_that_fills_up_at_the_end_leaves_the_parts_alone(tmp_path):
-    """The parts fit, the training file does not; with room again, the same command goes on."""
-    folder, count = tmp_path / "set", 2 * dataset.PART
-    command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", str(count), "--out", str(folder)]
-    ran = subprocess.run(
-        ["bash", "-c", 'ulimit -f 3000; exec "$@"', "bash", *command], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 1
-    assert "cannot write: File too large" in ran.stderr
-    assert {path.name for path in folder.rglob("*")} == {"parts", "asked.json", "000000.jsonl", "000001.jsonl"}
-    assert dataset.build("basic", count, 42, folder)["splits"]["train"]["rows"] == 0.9 * count // 1
 
 
 # The audit
@@ -534,121 +389,3 @@ def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
     with pytest.raises(ElleError) as caught:
         audits.audit(tmp_path)
     assert caught.value.where.endswith("train.jsonl:54")
-
-
-# A user's own records
-
-
-def record(number: int) -> dict:
-    m = drawn()[number]
-    return {
-        "nations": {"UKR": 0.74, "FIN": round(number / 100, 2)},
-        "signals": {"articles": number, "tone": -3.14},
-        "categories": {
-            name: {"risk": value, "trend": metrics.TRENDS[arrow]} for name, (value, arrow) in m.categories.items()
-        },
-        "briefings": {key: f"Text for {key}." for key in (*CATEGORIES, "summary", "nsm")},
-    }
-
-
-def test_a_users_records_become_a_set(tmp_path):
-    rows = [record(number) for number in range(40)]
-    rows += [rows[0]] * 3  # the same figures again: they stay in one split
-    storage.write_lines(tmp_path / "mine.jsonl", rows)
-    arguments = ["data", "convert", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "set"), "--json"]
-    ran = CliRunner().invoke(cli.cli, arguments)
-    assert ran.exit_code == 0, ran.output
-    assert sum(json.loads(ran.stdout)[split] for split in dataset.SPLITS) == 43
-    manifest = dataset.load_manifest(tmp_path / "set")
-    assert manifest["prompts_shared_between_splits"] == 0
-    first = dataset.read_split(tmp_path / "set", "test")[0]
-    assert "NATIONS: UKR 74%, FIN 0%, mean 37%\nSIGNALS: articles 0, tone -3.1\n" in first["conversations"][1]["value"]
-    assert json.loads(first["conversations"][2]["value"]) == rows[0]["briefings"]
-    with pytest.raises(ElleError, match="already holds"):
-        convert(tmp_path / "mine.jsonl", tmp_path / "set")
-    convert(tmp_path / "mine.jsonl", tmp_path / "again", format="parquet")
-    assert dataset.read_split(tmp_path / "again", "test")[0] == first
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda r: r["nations"].update(UKR=1.2), ("1.2 is not in 0..1", "nations.UKR")),
-        (lambda r: r["nations"].update(UKR=True), ("no number", "nations.UKR")),
-        (lambda r: r["nations"].update(UKR=float("nan")), ("no number", "nations.UKR")),
-        (lambda r: r["nations"].update(XXX=0.2), ("no country code", "nations")),
-        (lambda r: r.update(nations=[1]), ("not an object", "nations")),
-        (lambda r: r.pop("signals"), ("'signals' is missing", "")),
-        (lambda r: r["signals"].update(rumours=3), ("'rumours' is unknown", "signals")),
-        (lambda r: r["signals"].update(articles=1.5), ("no whole number", "signals.articles")),
-        (lambda r: r["signals"].update(articles=-1), ("not in 0..", "signals.articles")),
-        (lambda r: r["signals"].update(tone="low"), ("no number", "signals.tone")),
-        (lambda r: r["categories"].pop("cyber"), ("'cyber' is missing", "categories")),
-        (lambda r: r["categories"]["cyber"].update(risk=101), ("not in 0..100", "categories.cyber")),
-        (lambda r: r["categories"]["cyber"].update(trend="up"), ("no trend", "categories.cyber")),
-        (lambda r: r["categories"]["cyber"].update(trend=["rising"]), ("no trend", "categories.cyber")),
-        (lambda r: r["briefings"].pop("nsm"), ("Field required", "briefings.nsm")),
-        (lambda r: r["briefings"].update(nsm=5), ("valid string", "briefings.nsm")),
-        (lambda r: r["briefings"].update(nsm="\ud800"), ("lone surrogate", "briefings.nsm")),
-    ],
-)
-def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path, change, expected):
-    rows = [record(number) for number in range(30)]
-    change(rows[2])
-    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ElleError) as caught:
-        convert(tmp_path / "mine.jsonl", tmp_path / "set")
-    what, where = expected
-    assert what in caught.value.what
-    assert caught.value.where.startswith(f"{tmp_path / 'mine.jsonl'}:3")
-    assert where in caught.value.where
-    assert not (tmp_path / "set").exists()
-
-
-@pytest.mark.parametrize("form", dataset.FORMATS)
-def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
-    mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
-    storage.write_lines(mine, [record(number) for number in range(100)])
-    limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
-    ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    assert "cannot write: File too large" in ran.stderr
-    assert str(out) in ran.stderr
-    assert not out.parent.exists()
-    with pytest.raises(ElleError, match="cannot"):
-        convert(mine, mine / "set", format=form)
-    with pytest.raises(ElleError, match="unknown format"):
-        convert(mine, out, format="csv")
-    assert not out.parent.exists()
-
-
-def test_files_that_hold_no_records_are_refused(tmp_path):
-    mine, out = tmp_path / "mine.jsonl", tmp_path / "set"
-    lines = [json.dumps(record(number)) for number in range(30)]
-    for text, what, line in (
-        ("\n".join([lines[0], lines[1][:50]]), "not valid JSON", ":2"),
-        ("\n".join([lines[0], "[1]"]), "not an object", ":2"),
-        ("\n".join([lines[0].replace('{"nations"', '{"nations": {}, "nations"', 1)]), "'nations' appears twice", ":1"),
-        ("\n".join([lines[0].replace('"FIN"', '"UKR"')]), "'UKR' appears twice", ":1"),
-        ("\n".join(lines[:19]), "cannot fill three splits", ""),
-        ("\n".join([lines[0]] * 40), "1 with different figures", ""),
-        ("", "cannot fill three splits", ""),
-    ):
-        mine.write_text(text)
-        with pytest.raises(ElleError) as caught:
-            convert(mine, out)
-        assert what in caught.value.what
-        assert caught.value.where == f"{mine}{line}"
-        assert not out.exists()
-    with pytest.raises(ElleError, match="file not found"):
-        convert(tmp_path / "nowhere.jsonl", out)
-
-
-def test_the_command_makes_cic_sets(tmp_path):
-    arguments = ["data", "cic", "--count", "40", "--seed", "3", "--out", str(tmp_path), "--format", "parquet", "--json"]
-    made = CliRunner().invoke(cli.cli, arguments)
-    assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout)["train"] == 36
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "train.parquet", "validation.parquet", "test.parquet", "manifest.json",
-    }  # fmt: skip

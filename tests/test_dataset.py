@@ -1,21 +1,54 @@
-"""The briefing data: prompts that read back, examples that depend on nothing but (seed, index), sets on disk."""
+"""Sets of examples: prompts that read back, examples that depend on nothing but (seed, index), sets on disk, and sets
+made of a user's own records."""
 
+import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elle.base import storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset, metrics, scenario, writer
-from elle.briefings.schema import CATEGORIES, Briefing, json_schema
+from elle.briefings.convert import convert
+from elle.briefings.schema import CATEGORIES, Briefing, Example, json_schema
+from helpers import cli
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 risks = st.integers(0, 100)
 optional_counts = st.none() | st.integers(0, 999)
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def session_ended(process: subprocess.Popen) -> bool:
+    """Whether nobody of a process that leads a session is left."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# The basic set's prompts and answers
 
 
 @st.composite
@@ -31,19 +64,14 @@ def any_metrics(draw):
     )
 
 
-@given(any_metrics())
-def test_a_prompt_reads_back_as_what_it_was_made_from(figures):
-    assert metrics.parse(metrics.render(figures)) == figures
-
-
 @given(any_metrics(), st.integers(0, 2**32))
-def test_every_answer_is_a_briefing_whatever_the_figures(figures, seed):
+def test_a_prompt_reads_back_and_its_answer_is_a_briefing_whatever_the_figures(figures, seed):
+    assert metrics.parse(metrics.render(figures)) == figures
     choices = np.random.default_rng(seed).random(writer.CHOICES).tolist()
-    turns = writer.conversation(figures, writer.picker(choices))
-    assert [turn["from"] for turn in turns] == ["system", "human", "gpt"]
-    briefing = Briefing.model_validate_json(turns[2]["value"])
-    assert briefing == writer.compose(figures, writer.picker(choices))
-    assert turns[2]["value"] == json.dumps(briefing.model_dump(), ensure_ascii=False, separators=(",", ":"))
+    answer = writer.answer(figures, writer.picker(choices))
+    briefing = Briefing.model_validate_json(answer)
+    assert briefing.model_dump() == writer.basic_texts(figures, writer.picker(choices))
+    assert answer == json.dumps(briefing.model_dump(), ensure_ascii=False, separators=(",", ":"))
 
 
 @given(st.text(max_size=300))
@@ -86,19 +114,10 @@ def test_tone_is_never_minus_zero():
     assert "-0.0" not in tones
 
 
-def test_an_example_depends_on_seed_and_index_alone():
-    alone = dataset.row("basic", 5, 123)
-    in_order = [dataset.row("basic", 5, index) for index in range(120, 126)]
-    assert in_order[3] == alone
-    assert dataset.row("basic", 6, 123) != alone
-    assert dataset.row("basic", 5, 124) != alone
-
-
 def test_the_simulated_world_spans_its_range_and_has_its_edge_cases():
     drawn = [m for block in range(8) for m in scenario.draw(scenario.generator(9, block))]
     political = np.array([m.categories["political"][0] for m in drawn])
-    assert political.min() == 0
-    assert political.max() == 100
+    assert (political.min(), political.max()) == (0, 100)
     assert political.std() > 15
     assert {len(m.nations) for m in drawn} == set(range(scenario.MAX_NATIONS + 1))
     assert {code for m in drawn for code, _ in m.nations} == set(scenario.COUNTRIES)
@@ -109,18 +128,48 @@ def test_the_simulated_world_spans_its_range_and_has_its_edge_cases():
     assert mean["JPN"] < 25
 
 
-def test_a_set_has_the_same_bytes_every_time_and_disjoint_splits(tmp_path):
-    first = dataset.build("basic", 200, 3, tmp_path / "a")
-    second = dataset.build("basic", 200, 3, tmp_path / "b")
-    assert first == second
-    assert {name: facts["rows"] for name, facts in first["splits"].items()} == {
-        "train": 180,
-        "validation": 10,
-        "test": 10,
-    }
-    ids = [row["id"] for split in dataset.SPLITS for row in dataset.read_split(tmp_path / "a", split)]
-    assert len(ids) == len(set(ids)) == 200
-    assert first["prompts_shared_between_splits"] == 0
+def test_the_schema_for_constrained_decoding_is_the_briefings():
+    schema = json_schema()
+    assert schema["required"] == [*CATEGORIES, "summary", "nsm"]
+    assert schema["additionalProperties"] is False
+
+
+# Making sets
+
+
+@pytest.mark.parametrize(("kind", "count", "shown"), [("basic", 3000, 1), ("cic", 10_000, 6)])
+def test_the_committed_sample_and_hashes_are_what_the_command_makes(kind, count, shown, tmp_path):
+    committed = storage.read_json(DATA / "manifests" / f"{kind}-{count}-42.json")
+    assert dataset.build(kind, count, 42, tmp_path) == committed
+    sample = list(storage.read_lines(DATA / "samples" / f"{kind}-42.jsonl"))
+    assert sample == [dataset.row(kind, 42, index) for index in range(100)]
+    assert Example.of(sample[shown]).prompt in (DATA / "README.md").read_text()  # the card shows a real one
+
+
+@pytest.mark.parametrize("kind", dataset.KINDS)
+def test_an_example_depends_on_seed_and_index_alone(kind):
+    in_order = [dataset.row(kind, 5, index) for index in range(3 * dataset.BLOCK)]
+    for index in (600, 301, 5, 255, 256, 767):
+        assert dataset.row(kind, 5, index) == in_order[index]
+        assert dataset.row(kind, 6, index)["conversations"] != in_order[index]["conversations"]
+    assert len({json.dumps(row["conversations"]) for row in in_order}) == len(in_order)
+
+
+@pytest.mark.parametrize("kind", dataset.KINDS)
+def test_bytes_do_not_depend_on_the_number_of_workers_and_splits_are_disjoint(kind, tmp_path):
+    count, told = 5 * dataset.BLOCK, []
+    one = dataset.build(kind, count, 3, tmp_path / "one")
+    four = dataset.build(kind, count, 3, tmp_path / "four", workers=4, progress=lambda *at: told.append(at))
+    assert one == four
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
+    assert told == sorted(told)
+    assert told[-1] == (count, count)
+    assert {name: facts["rows"] for name, facts in one["splits"].items()} == {
+        "train": 1152, "validation": 64, "test": 64,
+    }  # fmt: skip
+    ids = [row["id"] for split in dataset.SPLITS for row in dataset.read_split(tmp_path / "one", split)]
+    assert len(ids) == len(set(ids)) == count
+    assert one["prompts_shared_between_splits"] == 0
 
 
 def test_a_set_grows_without_an_example_changing_sides(tmp_path):
@@ -134,44 +183,130 @@ def test_a_set_grows_without_an_example_changing_sides(tmp_path):
 def test_a_folder_with_another_set_is_left_alone(tmp_path):
     dataset.build("basic", 40, 3, tmp_path)
     before = (tmp_path / "train.jsonl").read_bytes()
-    with pytest.raises(ElleError, match="another data set"):
-        dataset.build("basic", 60, 3, tmp_path)
+    for changed in ({"count": 60}, {"format": "parquet"}):
+        with pytest.raises(ElleError, match="another data set"):
+            dataset.build(**{"kind": "basic", "count": 40, "seed": 3, "folder": tmp_path} | changed)
     assert dataset.build("basic", 40, 3, tmp_path)["count"] == 40
     assert dataset.ensure("basic", 60, 3, tmp_path)["count"] == 40
     assert (tmp_path / "train.jsonl").read_bytes() == before
 
 
-def test_an_interrupted_set_leaves_no_manifest_and_no_partial_file(tmp_path, monkeypatch):
-    real, calls = dataset.row, []
-
-    def failing(kind, seed, index):
-        calls.append(index)
-        if len(calls) > 183:
-            raise KeyboardInterrupt
-        return real(kind, seed, index)
-
-    monkeypatch.setattr(dataset, "row", failing)
-    with pytest.raises(KeyboardInterrupt):
-        dataset.build("basic", 200, 3, tmp_path)
-    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"parts", "parts/asked.json"}
-    monkeypatch.setattr(dataset, "row", real)
-    assert dataset.build("basic", 200, 3, tmp_path)["count"] == 200
-
-
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "options", "expected"),
     [
-        (("basics", 40, 1), "did you mean 'basic'"),
-        (("basic", 0, 1), "at least 20"),
-        (("basic", -5, 1), "at least 20"),
-        (("basic", 40, -1), "seed"),
+        (("basics", 40, 1), {}, "did you mean 'basic'"),
+        (("basic", 0, 1), {}, "at least 20"),
+        (("basic", -5, 1), {}, "at least 20"),
+        (("basic", 40, -1), {}, "seed"),
+        (("cic", 40, 2**64), {}, "seed"),
+        (("cic", 40, 1), {"workers": 0}, "workers"),
+        (("cic", 40, 1), {"format": "csv"}, "unknown format"),
     ],
 )
-def test_impossible_sets_are_refused(tmp_path, arguments, expected):
+def test_impossible_sets_are_refused(tmp_path, arguments, options, expected):
     with pytest.raises(ElleError) as caught:
-        dataset.build(*arguments, tmp_path)
+        dataset.build(*arguments, tmp_path, **options)
     assert expected in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_makes_sets(tmp_path):
+    arguments = ["data", "cic", "--count", "40", "--seed", "3", "--out", str(tmp_path), "--format", "parquet", "--json"]
+    made = CliRunner().invoke(cli.cli, arguments)
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["train"] == 36
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "train.parquet", "validation.parquet", "test.parquet", "manifest.json",
+    }  # fmt: skip
+
+
+def test_a_parquet_set_holds_the_same_rows_and_datasets_reads_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    for kind in dataset.KINDS:
+        folders = {form: tmp_path / f"{kind}-{form}" for form in dataset.FORMATS}
+        for form, folder in folders.items():
+            dataset.build(kind, 60, 3, folder, format=form)
+        rows = dataset.read_split(folders["jsonl"], "train")
+        assert dataset.read_split(folders["parquet"], "train") == rows
+        for form, folder in folders.items():
+            files = {split: str(folder / f"{split}.{form}") for split in dataset.SPLITS}
+            read = datasets.load_dataset(
+                "json" if form == "jsonl" else form, data_files=files, cache_dir=str(tmp_path / "cache" / form / kind)
+            )
+            assert read["train"].to_list() == rows
+            assert {split: len(read[split]) for split in read} == {"train": 54, "validation": 3, "test": 3}
+
+
+# What goes wrong
+
+
+def test_an_interrupted_set_leaves_nothing(tmp_path):
+    def interrupt(done, count):
+        raise KeyboardInterrupt
+
+    for workers in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            dataset.build("basic", 1000, 3, tmp_path / "new" / "set", workers=workers, progress=interrupt)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_ended_leaves_no_worker_and_can_be_repeated(tmp_path, how):
+    folder = tmp_path / "set"
+    command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", "2000000", "--out", str(folder)]
+    # A session of its own: its workers, if any were left behind, would be seen there.
+    process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in folder.glob(".train.*.partial")):
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.kill()
+    err = process.communicate(timeout=60)[1].decode()
+    assert session_ended(process), "a worker outlived its parent"
+    assert "Traceback" not in err
+    assert how == signal.SIGKILL or not folder.exists()
+    dataset.build("basic", 400, 42, folder)
+    dataset.build("basic", 400, 42, tmp_path / "whole")
+    assert bytes_of(folder) == bytes_of(tmp_path / "whole")
+
+
+def test_a_worker_that_dies_is_said(tmp_path):
+    started = []
+
+    def end_a_worker(done, count):
+        if not started:
+            started.extend(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+            for child in started:
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+
+    with pytest.raises(ElleError, match="a worker ended by itself") as caught:
+        dataset.build("basic", 200_000, 3, tmp_path / "set", workers=2, progress=end_a_worker)
+    assert "fewer workers" in caught.value.fix
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ElleError, match="cannot write"):
+        dataset.build("basic", 40, 1, tmp_path / "file")
+    for workers in (1, 2):
+        folder = tmp_path / f"{workers}"
+        # A limit on the size of files stands in for a full disk: it is met in the training file.
+        command = f"ulimit -f 300; exec {sys.executable} -m helpers.cli data basic --count 1000 "
+        ran = subprocess.run(
+            ["bash", "-c", command + f"--out {folder} --workers {workers}"], capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 1
+        assert "cannot write: File too large" in ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert not folder.exists()
 
 
 def test_reading_names_file_and_line(tmp_path):
@@ -182,16 +317,14 @@ def test_reading_names_file_and_line(tmp_path):
     with pytest.raises(ElleError) as caught:
         dataset.read_split(tmp_path, "train")
     assert caught.value.where.endswith("train.jsonl:2")
-    path.write_text(json.dumps({"conversations": [{"from": "human", "value": "x"}]}) + "\n")
-    with pytest.raises(ElleError, match="not a system, human, gpt conversation"):
-        dataset.read_split(tmp_path, "train")
     path.write_text("")
-    with pytest.raises(ElleError, match="empty"):
-        dataset.read_split(tmp_path, "train")
-    with pytest.raises(ElleError, match="unknown split"):
-        dataset.read_split(tmp_path, "training")
-    with pytest.raises(ElleError, match="no data set"):
-        dataset.read_split(tmp_path / "nowhere", "train")
+    for folder, split, what in (
+        (tmp_path, "train", "empty"),
+        (tmp_path, "training", "unknown split"),
+        (tmp_path / "nowhere", "train", "no data set"),
+    ):
+        with pytest.raises(ElleError, match=what):
+            dataset.read_split(folder, split)
 
 
 TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt")]
@@ -201,12 +334,11 @@ TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt
     "turns", [None, 5, "text", [], TURNS[:2], [*TURNS, 5], TURNS[::-1], [*TURNS[:2], {"from": "gpt", "value": 5}]]
 )
 def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
-    dataset.build("basic", 40, 3, tmp_path)
-    with (tmp_path / "train.jsonl").open("a") as file:
-        file.write("\n" + json.dumps({"conversations": turns}) + "\n")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"conversations": TURNS}) + "\n\n" + json.dumps({"conversations": turns}) + "\n")
     with pytest.raises(ElleError, match="not a system, human, gpt conversation") as caught:
-        dataset.read_split(tmp_path, "train")
-    assert caught.value.where.endswith("train.jsonl:38")  # a blank line is a line
+        list(dataset.read_rows(path))
+    assert caught.value.where.endswith("rows.jsonl:3")  # a blank line is a line
 
 
 @pytest.mark.parametrize(
@@ -229,29 +361,6 @@ def test_a_damaged_manifest_is_named(tmp_path, manifest):
         assert caught.value.where == str(tmp_path / "manifest.json")
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda text: text[:-40], lambda text: text[:-1], lambda text: "", lambda text: 2 * text]
-)
-def test_a_damaged_part_is_named_and_never_dealt_out(tmp_path, monkeypatch, damage):
-    # A bug once: rows behind a cut part would have changed sides.
-    whole = dataset.build("basic", 60, 3, tmp_path / "whole")
-    monkeypatch.setattr(dataset, "PART", 20)
-    monkeypatch.setattr(dataset, "write_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    folder = tmp_path / "set"
-    with pytest.raises(KeyboardInterrupt):
-        dataset.build("basic", 60, 3, folder)
-    monkeypatch.undo()
-    monkeypatch.setattr(dataset, "PART", 20)
-    part = folder / "parts" / "000001.jsonl"
-    part.write_text(damage(part.read_text()))
-    with pytest.raises(ElleError, match="damaged") as caught:
-        dataset.build("basic", 60, 3, folder)
-    assert caught.value.where.startswith(f"{part}:")
-    assert {path.name for path in folder.iterdir()} == {"parts"}
-    part.unlink()
-    assert dataset.build("basic", 60, 3, folder) == whole
-
-
 def test_a_path_that_cannot_be_is_a_clear_error(tmp_path):
     # A bug once: `Path.exists` raises for a name that is too long, or in a folder that may not be read.
     folder = tmp_path / ("x" * 300)
@@ -265,18 +374,129 @@ def test_splitting_takes_a_few_bytes_a_row(tmp_path):
     # A digest of each prompt is all that is kept: 8 bytes, and copies while they are compared; as Python integers they
     # would be 77 bytes a row.
     def peak(count: int) -> int:
-        lines = ((dataset.split_of(i), b'{"from":"human","value":"%d"},{"from":"gpt"}\n' % i) for i in range(count))
+        examples = ((dataset.split_of(i), Example("", "", f"{i}", "")) for i in range(count))
         tracemalloc.start()
         try:
-            dataset.write_splits(tmp_path / str(count), {}, lines)
+            dataset.write_splits(tmp_path / str(count), {}, examples)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    assert peak(100_000) - peak(20_000) < 80_000 * 55
+    assert peak(60_000) - peak(20_000) < 40_000 * 55
 
 
-def test_the_schema_for_constrained_decoding_is_the_briefings():
-    schema = json_schema()
-    assert schema["required"] == [*CATEGORIES, "summary", "nsm"]
-    assert schema["additionalProperties"] is False
+# A user's own records
+
+
+def record(number: int) -> dict:
+    trends = [*metrics.TRENDS.values(), *metrics.TRENDS]
+    return {
+        "nations": {"UKR": 0.74, "FIN": round(number / 100, 2)},
+        "signals": {"articles": number, "tone": -3.14},
+        "categories": {
+            name: {"risk": 10 * place + 0.4, "trend": trends[place]} for place, name in enumerate(CATEGORIES)
+        },
+        "briefings": {key: f"Text {number} for {key}." for key in (*CATEGORIES, "summary", "nsm")},
+    }
+
+
+def test_a_users_records_become_a_set(tmp_path):
+    rows = [record(number) for number in range(40)]
+    rows += [rows[0]] * 3  # the same figures again: they stay in one split
+    storage.write_lines(tmp_path / "mine.jsonl", rows)
+    arguments = ["data", "convert", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "set"), "--json"]
+    ran = CliRunner().invoke(cli.cli, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert sum(json.loads(ran.stdout)[split] for split in dataset.SPLITS) == 43
+    manifest = dataset.load_manifest(tmp_path / "set")
+    assert manifest["prompts_shared_between_splits"] == 0
+    first = dataset.read_split(tmp_path / "set", "test")[0]
+    assert Example.of(first).prompt == (
+        "NATIONS: UKR 74%, FIN 0%, mean 37%\nSIGNALS: articles 0, tone -3.1\nCATEGORIES: political 0 ↑, "
+        "economic 10 ↓, security 20 →, military 30 ↑, financial 40 ↓, cyber 50 →"
+    )
+    assert json.loads(Example.of(first).answer) == rows[0]["briefings"]
+    with pytest.raises(ElleError, match="already holds"):
+        convert(tmp_path / "mine.jsonl", tmp_path / "set")
+    convert(tmp_path / "mine.jsonl", tmp_path / "again", format="parquet")
+    assert dataset.read_split(tmp_path / "again", "test")[0] == first
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "where"),
+    [
+        (lambda r: r["nations"].update(UKR=1.2), "less than or equal to 1: 1.2", "nations.UKR"),
+        (lambda r: r["nations"].update(UKR=True), "valid number: True", "nations.UKR"),
+        (lambda r: r["nations"].update(UKR=float("nan")), "finite number", "nations.UKR"),
+        (lambda r: r["nations"].update(XXX=0.2), "not a country code of ISO 3166-1", "nations.XXX"),
+        (lambda r: r.update(nations=[1]), "valid dictionary", "nations"),
+        (lambda r: r.pop("signals"), "Field required", "signals"),
+        (lambda r: r["signals"].update(rumours=3), "Extra inputs are not permitted", "signals.rumours"),
+        (lambda r: r["signals"].update(articles=1.5), "valid integer", "signals.articles"),
+        (lambda r: r["signals"].update(articles=-1), "greater than or equal to 0", "signals.articles"),
+        (lambda r: r["signals"].update(tone="low"), "valid number: 'low'", "signals.tone"),
+        (lambda r: r["categories"].pop("cyber"), "Field required", "categories.cyber"),
+        (lambda r: r["categories"]["cyber"].update(risk=101), "less than or equal to 100", "categories.cyber.risk"),
+        (
+            lambda r: r["categories"]["cyber"].update(trend="up"),
+            "use rising, falling, steady",
+            "categories.cyber.trend",
+        ),
+        (lambda r: r["categories"]["cyber"].update(trend=["rising"]), "valid string", "categories.cyber.trend"),
+        (lambda r: r["briefings"].pop("nsm"), "Field required", "briefings.nsm"),
+        (lambda r: r["briefings"].update(nsm=5), "valid string", "briefings.nsm"),
+        (
+            lambda r: r["briefings"].update(nsm="\ud800"),
+            "not a character, in nsm",
+            "briefings",
+        ),
+    ],
+)
+def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path, change, what, where):
+    rows = [record(number) for number in range(30)]
+    change(rows[2])
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ElleError) as caught:
+        convert(tmp_path / "mine.jsonl", tmp_path / "set")
+    assert what in caught.value.what
+    assert caught.value.where == f"{tmp_path / 'mine.jsonl'}:3, {where}"
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("form", dataset.FORMATS)
+def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
+    mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
+    storage.write_lines(mine, [record(number) for number in range(100)])
+    limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
+    ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "cannot write: File too large" in ran.stderr
+    assert str(out) in ran.stderr
+    assert not out.parent.exists()
+    with pytest.raises(ElleError, match="cannot"):
+        convert(mine, mine / "set", format=form)
+    with pytest.raises(ElleError, match="unknown format"):
+        convert(mine, out, format="csv")
+    assert not out.parent.exists()
+
+
+def test_files_that_hold_no_records_are_refused(tmp_path):
+    mine, out = tmp_path / "mine.jsonl", tmp_path / "set"
+    lines = [json.dumps(record(number)) for number in range(30)]
+    for text, what, line in (
+        ("\n".join([lines[0], lines[1][:50]]), "not valid JSON", ":2"),
+        ("\n".join([lines[0], "[1]"]), "not an object", ":2"),
+        ("\n".join([lines[0].replace('{"nations"', '{"nations": {}, "nations"', 1)]), "'nations' appears twice", ":1"),
+        ("\n".join([lines[0].replace('"FIN"', '"UKR"')]), "'UKR' appears twice", ":1"),
+        ("\n".join(lines[:19]), "cannot fill three splits", ""),
+        ("\n".join([lines[0]] * 40), "1 with different figures", ""),
+        ("", "cannot fill three splits", ""),
+    ):
+        mine.write_text(text)
+        with pytest.raises(ElleError) as caught:
+            convert(mine, out)
+        assert what in caught.value.what
+        assert caught.value.where == f"{mine}{line}"
+        assert not out.exists()
+    with pytest.raises(ElleError, match="file not found"):
+        convert(tmp_path / "nowhere.jsonl", out)

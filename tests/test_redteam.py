@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from elle.base import storage
 from elle.briefings import dataset, world
+from elle.briefings.schema import Example
 from elle.evaluation import numbers
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import Record, judge
@@ -78,7 +79,7 @@ def targets(count: int = 120) -> list[tuple[str, str, Record]]:
     made = []
     for kind in ("basic", "cic"):
         for index in range(count):
-            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 23, index)["conversations"])
+            _, _, prompt, answer = Example.of(dataset.row(kind, 23, index))
             made.append((prompt, answer, judge("x", prompt, answer, answer)))
     return made
 

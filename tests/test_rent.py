@@ -57,6 +57,7 @@ def _bare(monkeypatch, tmp_path, loopback_only):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(runpod, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(hub, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 

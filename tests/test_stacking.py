@@ -17,6 +17,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.cic_figures import DERIVED, CicFigures, parse_lines
 from elle.evaluation.compare import yes_or_no
+from elle.evaluation.inputs import read_outputs
 from elle.plan import budget
 from experiments import stacking
 from experiments.stacking import batch
@@ -229,8 +230,10 @@ def test_the_interval_across_seeds_is_students():
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "said"),
+    ("read", "text", "outcome"),
     [
+        (stacking.arms_of, "alone, low", ["low", "alone"]),
+        (stacking.seeds_of, "3,1,1", [1, 3]),
         (stacking.arms_of, "low,hihg", "unknown arm 'hihg'"),
         (stacking.arms_of, " , ", "no arm"),
         (stacking.seeds_of, "1,two", "lists no seeds"),
@@ -238,18 +241,20 @@ def test_the_interval_across_seeds_is_students():
         (stacking.seeds_of, "", "lists no seeds"),
     ],
 )
-def test_a_list_that_cannot_be_meant_is_refused(read, text, said):
-    with pytest.raises(ElleError, match=said):
+def test_a_list_is_read_in_its_own_order_or_refused(read, text, outcome):
+    if isinstance(outcome, list):
+        assert read(text) == outcome
+        return
+    with pytest.raises(ElleError, match=outcome):
         read(text)
 
 
-def test_lists_are_read_in_their_own_order():
-    assert stacking.arms_of("alone, low") == ["low", "alone"]
-    assert stacking.seeds_of("3,1,1") == [1, 3]
-
-
 @pytest.mark.real
-def test_a_model_without_weights_is_named(tmp_path):
+def test_a_model_answers_every_row_or_is_named(tmp_path, small_base):
+    rows = [row_of("sums"), row_of("worked")]
+    answers = batch.answer(small_base, rows, tmp_path / "answers.jsonl", max_tokens=4)
+    assert read_outputs(tmp_path / "answers.jsonl") == answers
+    assert answers.keys() == {row["id"] for row in rows}
     (tmp_path / "model").mkdir()
     with pytest.raises(ElleError, match="no answers"):
-        batch.answer({"x": (tmp_path / "model", {"sums": [row_of("sums")]})}, tmp_path / "out", max_tokens=4)
+        batch.answer(tmp_path / "model", rows, tmp_path / "answers.jsonl", max_tokens=4)

@@ -9,6 +9,7 @@ from typing import Any
 from elle.base import paths
 from elle.base.errors import ElleError
 from elle.briefings.metrics import parse
+from elle.briefings.schema import Example
 from elle.evaluation.inputs import read_test_rows
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import judge
@@ -35,15 +36,15 @@ def _dataset(kind: str, path: str | None) -> Mapping:
         )
     rows = read_test_rows(paths.located(Path(path)))
     for row in rows:
-        if (parse(row["conversations"][1]["value"]).cic is not None) != (kind == "cic"):
+        if (parse(Example.of(row).prompt).cic is not None) != (kind == "cic"):
             raise ElleError(f"a row of another set than elle_{kind}'s", where=f"{path}, id {row.get('id')!r}")
     # `datasets` would keep a copy of a file that it reads itself, and miss that the file has changed.
     return {"test": Dataset.from_list([_doc(row) for row in rows])}
 
 
 def _doc(row: Mapping) -> dict[str, str]:
-    system, human, gpt = (turn["value"] for turn in row["conversations"])
-    return {"id": row["id"], "system": system, "prompt": human, "reference": gpt}
+    example = Example.of(row)
+    return {"id": example.id, "system": example.system, "prompt": example.prompt, "reference": example.answer}
 
 
 def process_results(doc: Mapping, results: Sequence[str | None]) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,6 @@ from elle.base import paths
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import read_yaml
 from elle.briefings import dataset
-from elle.evaluation.inputs import read_outputs
 from elle.training import history, launch, nano
 from elle.training.launch import Trained
 from experiments.stacking import batch, curriculum
@@ -19,7 +18,7 @@ from experiments.stacking.scores import Scores, across, judge, score
 
 STAGE_1 = "stage1"
 MAX_TOKENS = 224  # of an answer: a worked assessment takes some 165
-#: Model → finished trainings, one a seed.
+#: Model → finished trainings, one per seed.
 Models = dict[str, list[Trained]]
 
 
@@ -47,11 +46,7 @@ ARMS = {
 
 
 def arms_of(names: str) -> list[str]:
-    """The arms of a list such as `low,high`, in the order of `ARMS`.
-
-    Raises:
-        ElleError: an unknown arm, or none.
-    """
+    """The arms of a list such as `low,high`, in the order of `ARMS`; an ElleError for an unknown arm, or none."""
     named = [name.strip() for name in names.split(",") if name.strip()]
     for name in named:
         if name not in ARMS:
@@ -62,18 +57,14 @@ def arms_of(names: str) -> list[str]:
 
 
 def seeds_of(numbers: str) -> list[int]:
-    """The seeds of a list such as `1,2,3`.
-
-    Raises:
-        ElleError: it is none.
-    """
+    """The seeds of a list such as `1,2,3`; an ElleError where it is not one."""
     try:
-        found = sorted({int(number) for number in numbers.split(",")})
+        seeds = sorted({int(number) for number in numbers.split(",")})
     except ValueError:
-        found = []
-    if not found or found[0] < 0:
+        seeds = []
+    if not seeds or seeds[0] < 0:
         raise ElleError(f"{numbers!r} lists no seeds", where="parameter seeds", fix="such as 1 or 1,2,3")
-    return found
+    return seeds
 
 
 @dataclass(frozen=True)
@@ -138,43 +129,38 @@ class Experiment:
             validation=data / "validation.jsonl",
             seed=seed,
         )
-        told = partial(history.line, hourly=prepared.hourly)
+        described = partial(history.line, hourly=prepared.hourly)
         return launch.follow(
-            prepared, launch.start_training(prepared), lambda found: say(f"seed {seed}, {name}: {told(found)}")
+            prepared, launch.start_training(prepared), lambda entry: say(f"seed {seed}, {name}: {described(entry)}")
         )
 
     def ask(self, models: Models, progress: Callable[[int, int], None] | None = None) -> dict[str, list[Scores]]:
-        """Put the unseen questions of both kinds to every model (adapters merged); its scores, one a seed."""
+        """Put the unseen questions of both kinds to every model (adapters merged); its scores, one per seed. Of the
+        assessments it gets those of its own stage 2."""
         scores: dict[str, list[Scores]] = {name: [] for name in models}
         for place, seed in enumerate(self.seeds):
             rows = {kind: dataset.read_split(self.path(seed, kind), "test") for kind in ("sums", "worked", "plain")}
-            asked = {
-                name: (_whole(found[place]), {kind: rows[kind] for kind in ("sums", _data(name))})
-                for name, found in models.items()
-            }
-            files = batch.answer(asked, self.path(seed, "outputs"), max_tokens=MAX_TOKENS, progress=progress)
-            for name, found in scores.items():
-                said, assessed = (read_outputs(files[name, kind]) for kind in ("sums", _data(name)))
-                found.append(score(rows["sums"], said, rows[_data(name)], assessed))
+            for number, (name, trained) in enumerate(models.items()):
+                model = trained[place]
+                weights = launch.merge_adapter(model) if model.adapter else model.weights
+                kinds = ("sums", ARMS[name].data if name in ARMS else "worked")
+                outputs = []
+                for kind in kinds:
+                    file = self.path(seed, "outputs", f"{name}-{kind}.jsonl")
+                    outputs.append(batch.answer(weights, rows[kind], file, max_tokens=MAX_TOKENS))
+                    if progress:
+                        progress(2 * number + len(outputs), 2 * len(models))
+                scores[name].append(score(rows["sums"], outputs[0], rows[kinds[1]], outputs[1]))
         return scores
-
-
-def _data(name: str) -> str:
-    """Which assessments a model is asked for: those of its own stage 2."""
-    return ARMS[name].data if name in ARMS else "worked"
-
-
-def _whole(trained: Trained) -> Path:
-    return launch.merge_adapter(trained) if trained.adapter else trained.weights
 
 
 def results(models: Models, scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int]) -> dict[str, Any]:
     """What came out, as plain values: `seeds`; `models`, by name: what it is, steps, seconds, all seeds' questions
-    together (`pooled`), each seed's and, of several, the mean and its interval (`across`); `statements` on trial."""
-    found = {}
+    together (`pooled`), each seed's and, for several, the mean and its interval (`across`); `statements` on trial."""
+    described = {}
     for name, each in scores.items():
         values = {"sums": [one.sums.mean() for one in each], "gain": [one.gain.mean() for one in each]}
-        found[name] = {
+        described[name] = {
             "what": ARMS[name].what if name in ARMS else "sums with worked steps, from nothing",
             "steps": [trained.steps for trained in models[name]],
             "seconds": [round(trained.seconds, 1) for trained in models[name]],
@@ -182,7 +168,7 @@ def results(models: Models, scores: Mapping[str, Sequence[Scores]], seeds: Seque
             "by_seed": [one.to_json() for one in each],
             "across": {kind: across(shares) for kind, shares in values.items()},
         }
-    return {"seeds": list(seeds), "models": found, "statements": judge(scores)}
+    return {"seeds": list(seeds), "models": described, "statements": judge(scores)}
 
 
 def percent(estimate: Mapping[str, Any]) -> str:
@@ -190,11 +176,11 @@ def percent(estimate: Mapping[str, Any]) -> str:
     return f"{100 * estimate['value']:.1f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 
-def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def table(outcome: Mapping[str, Any]) -> list[dict[str, str]]:
     """The models of `results`, a row each: shares in per cent with Wilson's intervals over all seeds' questions and, of
     several seeds, the mean with its interval across them."""
     rows = []
-    for name, model in found["models"].items():
+    for name, model in outcome["models"].items():
         row = {"model": name, "what": model["what"], "steps": str(model["steps"][0])}
         for kind in ("sums", "form", "gain", "right"):
             row[f"{kind} (%)"] = percent(model["pooled"][kind])
@@ -204,7 +190,7 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def trials(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def trials(outcome: Mapping[str, Any]) -> list[dict[str, str]]:
     """The statements of `results`, a row each: differences in percentage points."""
 
     def points(value: float) -> str:
@@ -220,5 +206,5 @@ def trials(found: Mapping[str, Any]) -> list[dict[str, str]]:
             "by seed": ", ".join(map(points, each["by_seed"])),
             "verdict": each["verdict"],
         }
-        for each in found["statements"]
+        for each in outcome["statements"]
     ]

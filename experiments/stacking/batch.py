@@ -1,81 +1,37 @@
-"""Short answers of many small models, without a server: one process loads each in turn and writes greedily, all
-questions at once. Starting vLLM for each of them would take longer than that."""
+"""Short answers of many small models, without a server: each is loaded in turn and writes greedily, all questions at
+once. Starting vLLM for each of them would take longer than that."""
 
-import json
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from elle.base import storage
 from elle.base.errors import ElleError
-from elle.base.process import Job
 from elle.briefings.dataset import messages
 
 
-def answer(
-    models: Mapping[str, tuple[Path, Mapping[str, Sequence[dict]]]],
-    folder: Path,
-    *,
-    max_tokens: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[tuple[str, str], Path]:
-    """Ask each of `models` (name → folder of a whole model, and sets of rows by name) for its answers to all its rows.
-
-    Returns:
-        (model, set) → a file of lines `{"id": ..., "output": ...}`, as `evaluation.answers.read_outputs` takes it.
+def answer(model: Path, rows: Sequence[dict], file: Path, *, max_tokens: int) -> dict[str, str]:
+    """Row id → the answer of a whole model to its prompt; kept in `file` as lines `{"id": ..., "output": ...}`.
 
     Raises:
-        ElleError: a model cannot be loaded, with the log's own reason.
+        ElleError: the model cannot be loaded, with the library's own reason.
     """
-    files = {(model, name): folder / f"{model}-{name}.jsonl" for model, (_, sets) in models.items() for name in sets}
-    for file in files.values():
-        file.unlink(missing_ok=True)
-    task = [
-        {
-            "model": str(path.resolve()),
-            "questions": [{"id": row["id"], "messages": messages(row)} for row in rows],
-            "max_tokens": max_tokens,
-            "file": str(files[model, name].resolve()),
-        }
-        for model, (path, sets) in models.items()
-        for name, rows in sets.items()
-    ]
-    written = storage.write_json(folder / "batch" / "task.json", task)
-    job = Job.start(
-        folder / "batch", [sys.executable, "-m", "experiments.stacking.batch", str(written)], owner=os.getpid()
-    )
-    try:
-        while job.wait(1.0) is None:
-            if progress:
-                progress(sum(file.exists() for file in files.values()), len(files))
-    except KeyboardInterrupt:
-        job.stop()
-        raise
-    if job.returncode != 0:
-        raise ElleError(f"no answers: {job.reason()}", where=str(job.log), fix="the log has the rest")
-    return files
-
-
-def _write(tasks: list[dict]) -> None:
-    """The other process's part."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    for task in tasks:
-        tokenizer = AutoTokenizer.from_pretrained(task["model"], padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(task["model"], dtype=torch.float32).eval()
-        turns = [question["messages"] for question in task["questions"]]
-        inputs = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=task["max_tokens"], do_sample=False)
-        outputs = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        ids = (question["id"] for question in task["questions"])
-        rows = ({"id": name, "output": output} for name, output in zip(ids, outputs, strict=True))
-        storage.write_lines(task["file"], rows)
-
-
-if __name__ == "__main__":
-    _write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # one per model would fill a notebook
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    except (OSError, ValueError) as error:
+        raise ElleError(f"no answers: {error}", where=str(model), fix="train the model again") from error
+    inputs = tokenizer.apply_chat_template(
+        [messages(row) for row in rows], add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        tokens = loaded.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+    outputs = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers = {row["id"]: output for row, output in zip(rows, outputs, strict=True)}
+    storage.write_lines(file, ({"id": name, "output": output} for name, output in answers.items()))
+    return answers

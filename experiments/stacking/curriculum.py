@@ -26,8 +26,9 @@ import numpy as np
 from elle.base import storage
 from elle.base.errors import ElleError, unknown
 from elle.briefings import cic_writer, dataset, scenario, world, writer
+from elle.briefings.schema import Example
 
-#: Of the examples: it grows when those of a seed change.
+#: Version of the examples: it grows when those of a seed change.
 VERSION = 1
 VALIDATION = 64  # rows: enough for a curve
 PRODUCTS = 0.2
@@ -52,12 +53,12 @@ def worked(problem: str) -> str:
         top, bottom = (value // 10**place % 10 for value in (large, small))
         behind = ("-1" if minus else "+1") * carry
         if minus:
-            found, carry = (top - bottom - carry) % 10, int(top < bottom + carry)
-            steps.append(f"{'1' * carry}{top}-{bottom}{behind}={found}")
+            digit, carry = (top - bottom - carry) % 10, int(top < bottom + carry)
+            steps.append(f"{'1' * carry}{top}-{bottom}{behind}={digit}")
         else:
-            found = top + bottom + carry
-            steps.append(f"{top}+{bottom}{behind}={found}")
-            carry = int(found > 9)
+            digit = top + bottom + carry
+            steps.append(f"{top}+{bottom}{behind}={digit}")
+            carry = int(digit > 9)
     return ";".join([*steps, f"{sign}{_decimal(abs(total))}"])
 
 
@@ -87,16 +88,16 @@ def sums(seed: int, block: int) -> list[str]:
     ]
 
 
-def _sums(seed: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Without end: the sum that decides the split ("" of a product), and the conversation."""
+def _sums(seed: int) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Without end: the sum that decides the split ("" for a product), and the texts of the example."""
     for block in itertools.count():
         for problem in sums(seed, block):
-            yield problem * ("*" not in problem), _turns(SUM_PROMPT, problem, worked(problem))
+            yield problem * ("*" not in problem), (SUM_PROMPT, problem, worked(problem))
 
 
-def _assessments(seed: int, *, steps: bool) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Of the CIC set's own moments those for which F is defined: two lines of the prompt, two texts of the answer; with
-    `steps`, a third before them, in which both sums are worked out."""
+def _assessments(seed: int, *, steps: bool) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """The same for those moments of the CIC set for which F is defined: two lines of the prompt, two texts of the
+    answer; with `steps` a third before them, in which both sums are worked out."""
     for block in itertools.count():
         rng = world.generator(seed, block)
         drawn = world.draw(rng)
@@ -110,11 +111,7 @@ def _assessments(seed: int, *, steps: bool) -> Iterator[tuple[str, list[dict[str
             answer |= {key: texts[key] for key in ("cic_assessment", "confidence_bounds")}
             figures, _, outlook = metrics.cic.lines()
             prompt = f"{figures}\n{outlook.partition(', analogue')[0]}"
-            yield net, _turns(ASSESSMENT_PROMPT.format("working, " * steps), prompt, storage.line(answer))
-
-
-def _turns(system: str, prompt: str, answer: str) -> list[dict[str, str]]:
-    return [{"from": "system", "value": system}, {"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
+            yield net, (ASSESSMENT_PROMPT.format("working, " * steps), prompt, storage.line(answer))
 
 
 _MAKERS = {
@@ -125,6 +122,11 @@ _MAKERS = {
 
 
 def rows(kind: str, seed: int) -> Iterator[tuple[str, dict]]:
+    """The examples of (kind, seed) as rows, each with its split, without end."""
+    return ((split, example.row()) for split, example in examples(kind, seed))
+
+
+def examples(kind: str, seed: int) -> Iterator[tuple[str, Example]]:
     """The examples of (kind, seed), each with its split, without end; but for the products no prompt occurs twice.
 
     Raises:
@@ -133,14 +135,14 @@ def rows(kind: str, seed: int) -> Iterator[tuple[str, dict]]:
     if kind not in _MAKERS:
         raise unknown("set", kind, _MAKERS, where="parameter kind")
     seen: set[bytes] = set()
-    for index, (key, conversation) in enumerate(_MAKERS[kind](seed)):
-        row = {"id": f"{kind}-{seed}-{index}", "conversations": conversation}
-        prompt = _digest(conversation[1]["value"])
+    for index, (key, texts) in enumerate(_MAKERS[kind](seed)):
+        example = Example(f"{kind}-{seed}-{index}", *texts)
+        prompt = _digest(example.prompt)
         if not key:
-            yield "train", row
+            yield "train", example
         elif prompt not in seen:
             seen.add(prompt)
-            yield dataset.split_of(int.from_bytes(_digest(key))), row
+            yield dataset.split_of(int.from_bytes(_digest(key))), example
 
 
 def _digest(text: str) -> bytes:
@@ -157,31 +159,31 @@ def build(kind: str, train: int, test: int, seed: int, folder: Path | str) -> di
     folder = Path(folder)
     if min(train, test) < 1 or seed < 0:
         raise ElleError(f"{train} and {test} examples of seed {seed} make no set", fix="1 or more, of a seed from 0")
-    asked = {"kind": kind, "train": train, "test": test, "seed": seed, "version": VERSION}
+    described = {"kind": kind, "train": train, "test": test, "seed": seed, "version": VERSION}
     if storage.exists(folder / dataset.MANIFEST):
         manifest = dataset.load_manifest(folder)
-        if manifest == manifest | asked:
+        if manifest == manifest | described:
             return manifest
         raise ElleError("this folder already holds another set", where=str(folder), fix="delete it")
 
-    def lines() -> Iterator[tuple[str, bytes]]:
+    def needed() -> Iterator[tuple[str, Example]]:
         left = {"train": train, "validation": VALIDATION, "test": test}
-        for split, row in rows(kind, seed):
+        for split, example in examples(kind, seed):
             if left[split]:
                 left[split] -= 1
-                yield split, storage.line(row).encode() + b"\n"
+                yield split, example
             elif not any(left.values()):
                 return
 
-    return dataset.write_splits(folder, asked, lines())
+    return dataset.write_splits(folder, described, needed())
 
 
 def mix(sets: Mapping[Path, float], path: Path, seed: int) -> Path:
     """Write a share (0..1) of the training rows of each set's folder into one file, shuffled; return its path."""
     taken = []
     for folder, share in sets.items():
-        found = dataset.read_split(folder, "train")
-        taken += found[: round(share * len(found))]
+        rows = dataset.read_split(folder, "train")
+        taken += rows[: round(share * len(rows))]
     order = np.random.default_rng(seed).permutation(len(taken))
     storage.write_lines(path, (taken[place] for place in order))
     return path

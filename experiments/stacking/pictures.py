@@ -27,17 +27,17 @@ def retention(scores: Mapping[str, Sequence[Scores]]) -> Figure:
     hold, with Wilson's intervals over all seeds; of several seeds, each as a small dot. scores: model → one a
     seed."""
     figure, (axes,) = new_axes(height=4.6, width=7.5)
-    for name, found in scores.items():
+    for name, seeds in scores.items():
         colour, marker, *_ = LOOKS[name]
-        pooled = Scores.pooled(found)
+        pooled = Scores.pooled(seeds)
         x, y = share(pooled.gain), share(pooled.sums)
         point, *_ = axes.errorbar(
             x.value, y.value, xerr=_arms(x), yerr=_arms(y),
             color=colour, marker=marker, markersize=8, markeredgecolor="black", linestyle="", zorder=3,
         )  # fmt: skip
         point.set_label(name)  # without its lines, in the legend
-        if len(found) > 1:
-            dots = [each.gain.mean() for each in found], [each.sums.mean() for each in found]
+        if len(seeds) > 1:
+            dots = [each.gain.mean() for each in seeds], [each.sums.mean() for each in seeds]
             axes.scatter(*dots, color=colour, marker=marker, s=20, alpha=0.6, linewidth=0)
         if name == STAGE_1:
             axes.axhline(y.value, color=colour, linestyle=":", linewidth=1)
@@ -53,7 +53,7 @@ def retention(scores: Mapping[str, Sequence[Scores]]) -> Figure:
 @styled
 def by_figure(scores: Mapping[str, Sequence[Scores]]) -> Figure:
     """Which of an assessment's computed figures are right, model by model, over all seeds."""
-    rows = {name: [share(right) for right in Scores.pooled(found).figures.values()] for name, found in scores.items()}
+    rows = {name: [share(right) for right in Scores.pooled(seeds).figures.values()] for name, seeds in scores.items()}
     figure, axes = dot_rows(list(DERIVED), rows, LOOKS)
     axes.set(title="Computed figures that are right (lines: 95 % intervals)", xlabel="share of assessments")
     return figure

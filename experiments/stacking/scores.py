@@ -13,12 +13,13 @@ import numpy as np
 from scipy.stats import t as student
 
 from elle.briefings.cic_figures import DERIVED
+from elle.briefings.schema import Example
 from elle.evaluation.compare import Difference, yes_or_no
 from elle.evaluation.statistics import Estimate, wilson
 
 _SUMS = ("Φ", "λH", "net", "γC", "F")
 _PRINTED = re.compile(rf"\b({'|'.join({*DERIVED, *_SUMS})}|Confidence) (-?\d+(?:\.\d+)?)(?![\d.]*\d)")
-#: What an answer to a sum looks like, right or wrong (`briefings.stacking.worked`).
+#: What an answer to a sum looks like, right or wrong (`curriculum.worked`).
 _WORKED = re.compile(r"-?\(\d\.\d{3}[+-]\d\.\d{3}\)(;\d{1,2}[+-]\d([+-]1)?=\d{1,2}){4};-?\d\.\d{3}")
 #: A difference of shares below this is none to speak of: the margin of `verdict`.
 MARGIN = 0.05
@@ -36,19 +37,19 @@ def printed(answer: str) -> dict[str, set[str]]:
         texts = json.loads(answer)
     except ValueError:
         return {}
-    found: dict[str, set[str]] = {}
+    figures: dict[str, set[str]] = {}
     if isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values()):
         for name, value in _PRINTED.findall(" ".join(texts[key] for key in texts if key != "working")):
-            found.setdefault(name.lower() if name == "Confidence" else name, set()).add(value)
-    return found
+            figures.setdefault(name.lower() if name == "Confidence" else name, set()).add(value)
+    return figures
 
 
-def adds_up(found: Mapping[str, set[str]], phi: set[str]) -> bool:
+def adds_up(figures: Mapping[str, set[str]], phi: set[str]) -> bool:
     """Whether an assessment's two sums hold, Φ − λH = net and net + γC = F, from `phi`, which its prompt prints, and
     what it prints itself, each figure with one value."""
-    if found.get("Φ") != phi or any(len(found.get(name, ())) != 1 for name in _SUMS):
+    if figures.get("Φ") != phi or any(len(figures.get(name, ())) != 1 for name in _SUMS):
         return False
-    first, less, net, more, total = (Decimal(next(iter(found[name]))) for name in _SUMS)
+    first, less, net, more, total = (Decimal(next(iter(figures[name]))) for name in _SUMS)
     return first - less == net and net + more == total
 
 
@@ -83,28 +84,24 @@ def share(right: np.ndarray) -> Estimate:
 
 
 def score(
-    sums: Sequence[dict], said: Mapping[str, str], assessments: Sequence[dict], assessed: Mapping[str, str]
+    sums: Sequence[dict], solved: Mapping[str, str], assessments: Sequence[dict], assessed: Mapping[str, str]
 ) -> Scores:
     """Judge the outputs (row id → text) to both kinds of rows; one that is missing is wrong."""
-    results = [final(said.get(row["id"], "")) == final(_reference(row)) for row in sums]
-    form = [bool(_WORKED.fullmatch(said.get(row["id"], "").strip())) for row in sums]
+    results = [final(solved.get(row["id"], "")) == final(Example.of(row).answer) for row in sums]
+    form = [bool(_WORKED.fullmatch(solved.get(row["id"], "").strip())) for row in sums]
     figures: dict[str, list[bool]] = {name: [] for name in DERIVED}
     gain = []
     for row in assessments:
-        right, found = printed(_reference(row)), printed(assessed.get(row["id"], ""))
-        gain.append(adds_up(found, right["Φ"]))
+        right, cited = printed(Example.of(row).answer), printed(assessed.get(row["id"], ""))
+        gain.append(adds_up(cited, right["Φ"]))
         for name, each in figures.items():
-            each.append(found.get(name) == right[name])
+            each.append(cited.get(name) == right[name])
     return Scores(
         np.array(results, bool),
         np.array(form, bool),
         np.array(gain, bool),
         {name: np.array(each, bool) for name, each in figures.items()},
     )
-
-
-def _reference(row: dict) -> str:
-    return row["conversations"][2]["value"]
 
 
 def across(values: Sequence[float]) -> dict[str, float] | None:
@@ -172,15 +169,15 @@ def judge(scores: Mapping[str, Sequence[Scores]]) -> list[dict[str, Any]]:
             for pair in zip(scores[each.before], scores[each.after], strict=True)
         ]
         by_seed = [float(after.mean() - before.mean()) for before, after in pairs]
-        found = yes_or_no(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
+        compared = yes_or_no(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
         rows.append(
             {
                 "says": each.says,
                 "of": f"{each.after} against {each.before}, {each.by}",
-                **{"before": found.a, "after": found.b, "difference": found.difference},
-                **{"low": found.low, "high": found.high, "p": found.p, "n": found.n},
+                **{"before": compared.a, "after": compared.b, "difference": compared.difference},
+                **{"low": compared.low, "high": compared.high, "p": compared.p, "n": compared.n},
                 "by_seed": by_seed,
-                "verdict": verdict(found, each.keeps, by_seed),
+                "verdict": verdict(compared, each.keeps, by_seed),
             }
         )
     return rows

@@ -1,34 +1,32 @@
-"""Data sets and weights on the Hugging Face Hub: what would go (`plan`, `of_files`), its going (`push`, `send`), and
-what is there (`listing`, `read`).
+"""Data sets and weights on the Hugging Face Hub, by `huggingface_hub`: what would be sent (`upload_plan`, `of_files`),
+sending it (`push`, `send`), and what is there (`listing`, `read_remote`, `download`).
 
-The token is read from `HF_TOKEN` at the moment of use. A set goes in one commit: the repository shows the old set or
-the new one, never half. Calling again after a failure goes on: what the Hub holds already is not sent twice, and a set
-that stands there unchanged makes no commit. Whether a set passed its audit is the caller's to find out, with
-`evaluation.audit.verdict`, and to hand over.
+The token is read from `HF_TOKEN` at the moment of use, the Hub's address from `HF_ENDPOINT`. An upload is one commit:
+the repository shows the old files or the new ones. Calling again after a failure sends only what the Hub lacks.
 """
 
 import contextlib
-import io
-import logging
 import os
+import random
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elle.base import patience, secrets, storage
+from elle.base import secrets, storage
 from elle.base.errors import ElleError
-from elle.base.patience import Again, Say
 from elle.briefings import dataset
 
 #: What the audit writes, and goes with a set: its findings, and the data card made from them.
 AUDITED = ("audit.json", "README.md")
 
-#: Files that are small wherever they occur: they go with the commit itself.
-SMALL = (".json", ".md", ".yaml", ".jinja", ".txt", ".gz")
+#: Seconds before the first new try, which double from try to try, give or take a half; and the longest wait.
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class File:
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """What would go: files of `folder`, to the repository `repository` (no user in it: the token's own) of a kind,
+    """What would be sent: files of `folder`, to a repository (without a user in its name: the token's own) of a kind,
     `dataset` or `model`; `message` is the commit's."""
 
     folder: Path
@@ -73,7 +71,7 @@ class Pushed:
     repository: str
     url: str
     commit: str
-    new: bool  # False: this very set stood there already
+    new: bool  # False: these very files stood there already
     private: bool
     files: int
     size: int  # bytes
@@ -117,16 +115,27 @@ def upload_plan(
             fix="put it right and audit it again; --force publishes it all the same, with a card that says so",
         )
     hashes = {facts["file"]: facts["sha256"] for facts in manifest["splits"].values()}
-    files = []
-    for name in (*hashes, dataset.MANIFEST, *(AUDITED if verdict is not None else ())):
-        path = folder / name
-        if not path.is_file():
+    names = (*hashes, dataset.MANIFEST, *(AUDITED if verdict is not None else ()))
+    for name in names:
+        if not (folder / name).is_file():
             raise ElleError(f"the set's file {name!r} is not in its folder", where=str(folder), fix="make the set anew")
-        file = File(name, path.stat().st_size, storage.sha256(path))
-        if hashes.get(name, file.sha256) != file.sha256:
-            raise ElleError("this is not the file that the manifest describes", where=str(path), fix="make it anew")
-        files.append(file)
-    return UploadPlan(folder, named, private, tuple(files))
+    files = _files(folder, names)
+    for file in files:
+        if hashes.get(file.name, file.sha256) != file.sha256:
+            where = str(folder / file.name)
+            raise ElleError("this is not the file that the manifest describes", where=where, fix="make it anew")
+    return UploadPlan(folder, named, private, files, message=f"Elle's briefings: {folder.resolve().name}")
+
+
+def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str) -> UploadPlan:
+    """What `send` would send of the files `names` of `folder`, under these very names, to a private repository, named
+    as for `upload_plan`; an ElleError for a file that cannot be read."""
+    return UploadPlan(Path(folder), repository(repo), True, _files(Path(folder), names), kind, message)
+
+
+def _files(folder: Path, names: Iterable[str]) -> tuple[File, ...]:
+    hashed = [(name, storage.sha256(folder / name)) for name in names]
+    return tuple(File(name, (folder / name).stat().st_size, sha256) for name, sha256 in hashed)
 
 
 def push(
@@ -136,46 +145,12 @@ def push(
     verdict: Sequence[str] | None,
     private: bool = True,
     force: bool = False,
-    message: str | None = None,
-    retries: int = 5,
-    timeout: float = 60.0,
-    endpoint: str | None = None,
     progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Pushed:
-    """Send a set to its dataset repository, made where there is none; the arguments of `plan`, and these.
-
-    Tried anew, with growing waits, after 408, 429 (as long as the Hub asks for), 5xx, a lost connection or a time-out;
-    not after another refusal. The folder is only read.
-
-    Args:
-        message: of the commit. retries: tries after the first. timeout: seconds of silence, of one request.
-        endpoint: the Hub's URL; None: `HF_ENDPOINT`, or else huggingface.co.
-        progress: called with (bytes done, bytes in all). say: called with a sentence before each new try.
-
-    Raises:
-        ElleError: what `plan` raises; no token or one that is refused; a repository that is public where a private
-            one was asked for, or the reverse; the Hub refuses, or cannot be reached.
-    """
+    """Send a set to its dataset repository, made where there is none: `upload_plan`, then `send`."""
     planned = upload_plan(folder, repo, verdict=verdict, private=private, force=force)
-    planned = replace(planned, message=message or f"Elle's briefings: {Path(folder).resolve().name}")
-    return send(planned, retries=retries, timeout=timeout, endpoint=endpoint, progress=progress, say=say)
-
-
-def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str, message: str) -> UploadPlan:
-    """What `send` would send of the files `names` of `folder`, under these very names, to a private repository.
-
-    Args:
-        repo: as for `plan`.
-
-    Raises:
-        ElleError: no repository named, or a file that cannot be read.
-    """
-    paths = ((name, Path(folder) / name) for name in names)
-    # Hashed first: that says of a file that cannot be read which it is.
-    hashed = [(name, path, storage.sha256(path)) for name, path in paths]
-    files = tuple(File(name, path.stat().st_size, sha256) for name, path, sha256 in hashed)
-    return UploadPlan(Path(folder), repository(repo), True, files, kind, message)
+    return send(planned, progress=progress, say=say)
 
 
 def send(
@@ -183,47 +158,92 @@ def send(
     *,
     retries: int = 5,
     timeout: float = 60.0,
-    endpoint: str | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Pushed:
-    """Send what is planned in one commit; the arguments and failures of `push`."""
-    heads: list[str] = []
-    return _patiently(
-        lambda api: _attempt(api, planned, heads, progress),
-        f"the Hub did not take the {'set' if planned.kind == 'dataset' else 'weights'}",
-        (planned.repository, planned.kind), retries, timeout, endpoint, say,
-    )  # fmt: skip
+    """Send what is planned in one commit, and check what the Hub then holds. The folder is only read.
 
+    Tried again, with growing waits, after 408, 429 (as long as the Hub asks for), 5xx, a lost connection or a time-out;
+    not after another refusal.
 
-def ensure_uploaded(repo: str, kind: str, *, endpoint: str | None = None, say: Say | None = None) -> None:
-    """A private repository of that name, made where there is none.
+    Args:
+        retries: tries after the first. timeout: seconds of silence, of one request.
+        progress: called with (bytes done, bytes in all). say: called with a sentence before each new try.
 
     Raises:
-        ElleError: it is there and public, or the Hub refuses.
+        ElleError: no token or one that is refused; a repository that is public where a private one is wanted, or the
+            reverse; a file that changes meanwhile; the Hub refuses, or cannot be reached.
     """
+    heads: list[str] = []
+    what = f"the Hub did not take the {'set' if planned.kind == 'dataset' else 'weights'}"
+    where = (planned.repository, planned.kind)
+    return _patiently(lambda api: _commit(api, planned, heads, progress), what, where, retries, timeout, say)
+
+
+def _commit(api: Any, planned: UploadPlan, heads: list[str], progress: Progress | None) -> Pushed:
+    """Try once; `heads` takes the commit that was found, the first of them being the one before this upload."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    kind = planned.kind
+    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
+    url = _url(api.endpoint, repo, kind)
+    info = _ensured(api, repo, kind, planned.private)
+    heads.append(info.sha)
+    names, done, operations = {file.name for file in planned.files}, 0, []
+    if dataset.MANIFEST in names:  # files of another set would be read beside this one's
+        ours = {f"{split}.{format}" for split in dataset.SPLITS for format in dataset.FORMATS} | {*AUDITED}
+        there = {sibling.rfilename for sibling in info.siblings or ()}
+        operations = [CommitOperationDelete(name) for name in sorted((there & ours) - names)]
+    with contextlib.ExitStack() as stack:
+        for file in planned.files:
+            path = planned.folder / file.name
+            try:  # opened here: the library sends a path by Xet, which not every Hub has
+                addition = CommitOperationAdd(file.name, stack.enter_context(path.open("rb")))
+            except OSError as error:
+                raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
+            if addition.upload_info.sha256.hex() != file.sha256:
+                raise ElleError("this file was changed while it was being sent", where=str(path), fix="push again")
+            # One by one: what is sent stays on the Hub, whatever becomes of the next.
+            api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
+            operations.append(addition)
+            done += file.size
+            if progress:
+                progress(done, planned.size)
+        # With its parent named, a commit that the Hub takes up after its time-out cannot follow the next try's.
+        options = {"commit_message": planned.message, "repo_type": kind, "parent_commit": info.sha}
+        commit = api.create_commit(repo, operations, **options).oid
+    held = _listed(api, repo, kind)
+    for file in planned.files:
+        size, digest = held.get(file.name, (None, ""))
+        if size != file.size or (len(digest) == 64 and digest != file.sha256):
+            where = f"{url}: {file.name}"
+            raise ElleError("the Hub does not hold this file as it was sent", where=where, fix="push again")
+    return Pushed(repo, url, commit, commit != heads[0], planned.private, len(planned.files), planned.size)
+
+
+def ensure_uploaded(repo: str, kind: str, *, say: Say | None = None) -> None:
+    """A private repository of that name, made where there is none; an ElleError where it is public."""
     _patiently(
-        lambda api: _ensured(api, repo, kind, True),
-        "the Hub did not make the repository", (repo, kind), 5, 30.0, endpoint, say,
-    )  # fmt: skip
+        lambda api: _ensured(api, repo, kind, True), "the Hub did not make the repository", (repo, kind), say=say
+    )
 
 
-def listing(repo: str, kind: str, *, endpoint: str | None = None, retries: int = 5) -> dict[str, tuple[int, str]]:
+def listing(repo: str, kind: str) -> dict[str, tuple[int, str]]:
     """The files of a repository: name → (bytes, sha256 of an LFS file, git's SHA-1 of others); {}: no repository."""
-
-    def listed(api: Any) -> dict[str, tuple[int, str]]:
-        from huggingface_hub.errors import RepositoryNotFoundError
-
-        try:
-            entries = list(api.list_repo_tree(repo, recursive=True, repo_type=kind))
-        except RepositoryNotFoundError:
-            return {}
-        return {e.path: (e.size, e.lfs.sha256 if e.lfs else e.blob_id) for e in entries if hasattr(e, "blob_id")}
-
-    return _patiently(listed, "the Hub did not list its files", (repo, kind), retries, 30.0, endpoint, None)
+    return _patiently(lambda api: _listed(api, repo, kind), "the Hub did not list its files", (repo, kind))
 
 
-def read_remote(repo: str, kind: str, name: str, *, endpoint: str | None = None, retries: int = 5) -> bytes | None:
+def _listed(api: Any, repo: str, kind: str) -> dict[str, tuple[int, str]]:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        entries = list(api.list_repo_tree(repo, recursive=True, repo_type=kind))
+    except RepositoryNotFoundError:
+        return {}
+    return {e.path: (e.size, e.lfs.sha256 if e.lfs else e.blob_id) for e in entries if hasattr(e, "blob_id")}
+
+
+def read_remote(repo: str, kind: str, name: str) -> bytes | None:
     """The content of a file in a repository; None where there is none."""
 
     def content(api: Any) -> bytes | None:
@@ -237,65 +257,22 @@ def read_remote(repo: str, kind: str, name: str, *, endpoint: str | None = None,
         answer.raise_for_status()
         return answer.content
 
-    return _patiently(content, "the Hub did not give the file", (repo, kind), retries, 30.0, endpoint, None)
+    return _patiently(content, "the Hub did not give the file", (repo, kind))
 
 
-def download(
-    repo: str, kind: str, pattern: str, folder: Path, *, endpoint: str | None = None, retries: int = 8, say: Say | None
-) -> None:
+def download(repo: str, kind: str, pattern: str, folder: Path, *, say: Say | None = None) -> None:
     """The files of a repository whose names match `pattern`, into a folder."""
     _patiently(
         lambda api: api.snapshot_download(repo, repo_type=kind, allow_patterns=pattern, local_dir=folder),
-        "the Hub did not give the files", (repo, kind), retries, 60.0, endpoint, say,
+        "the Hub did not give the files", (repo, kind), retries=8, say=say,
     )  # fmt: skip
-
-
-def _patiently[T](
-    attempt: Callable[[Any], T],
-    what: str,
-    where: tuple[str, str],
-    retries: int,
-    timeout: float,
-    endpoint: str | None,
-    say: Say | None,
-) -> T:
-    """The result of `attempt(api)`, tried again after a failure that may pass; where: repository and kind."""
-    endpoint = _endpoint(endpoint)
-    token = _token(endpoint)
-    try:
-        from huggingface_hub import HfApi, constants
-    except ImportError as error:
-        raise ElleError("huggingface_hub is not installed", where="elle data push", fix="run `make setup`") from error
-    if constants.is_offline_mode():
-        raise ElleError(
-            "the Hub's library is set to stay offline",
-            where="environment variable HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)",
-            fix="unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE, in a notebook restart the kernel, and push again",
-        )
-
-    api = HfApi(endpoint=endpoint, token=token, library_name="elle")
-    with _session(timeout):
-        return patience.patiently(
-            lambda: attempt(api),
-            read=lambda error: _read(error, _url(endpoint, *where), endpoint, token),
-            retries=retries,
-            who="the Hub",
-            what=what,
-            where=endpoint,
-            fix="give the same command again later: it goes on, and nothing is lost",
-            say=say,
-        )
-
-
-def _url(endpoint: str, repo: str, kind: str) -> str:
-    return f"{endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
 def repository(repo: str | None, variable: str = "HF_DATASET_REPO") -> str:
     """The repository called `repo`, by default that of the environment variable; under HF_USERNAME, if that is set.
 
     Raises:
-        ElleError: none is named, or its name is none.
+        ElleError: none is named, or the name is invalid.
     """
     name = repo or os.environ.get(variable, "").strip()
     where = "--repo" if repo else f"environment variable {variable}"
@@ -313,202 +290,152 @@ def repository(repo: str | None, variable: str = "HF_DATASET_REPO") -> str:
     return name
 
 
-def _endpoint(endpoint: str | None) -> str:
-    url = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return secrets.address(url, "the Hub's", "HF_ENDPOINT")
-
-
-def _token(endpoint: str) -> str:
-    fix = f"export HF_TOKEN, one with write access ({endpoint}/settings/tokens)"
-    return secrets.secret("HF_TOKEN", "token for the Hub", fix)
-
-
-class _Reader(io.BufferedReader):
-    """An open file that tells how far it was read.
-
-    huggingface_hub sends an open file by the Hub's LFS protocol, and a path by Xet where hf_xet is installed, without a
-    way back for a server that has no Xet. LFS is what every Hub speaks, and what the tests drive.
-    """
-
-    tell_progress: Callable[[int], None] | None = None
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if self.tell_progress:
-            self.tell_progress(self.tell())
-        return data
-
-
-@contextlib.contextmanager
-def _session(timeout: float) -> Iterator[None]:
-    """Let huggingface_hub's requests time out, and leave trying again to `push`.
-
-    By itself the library waits for ever, tries some requests again and not others, in step with everyone, and asks
-    huggingface.co for a list of programs to tell of in its telemetry, whatever the endpoint.
-    """
-    import httpx
-    from huggingface_hub import constants, set_client_factory
-    from huggingface_hub.utils import (
-        _http,
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-        parse_ratelimit_headers,
-    )
-
-    before = _http._GLOBAL_CLIENT_FACTORY  # there is no public way to ask for it
-    log = logging.getLogger("huggingface_hub")
-
-    def factory() -> httpx.Client:
-        client = before()
-        send = client.send
-
-        def checked(request: httpx.Request, **options: Any) -> httpx.Response:
-            request.extensions["timeout"] = httpx.Timeout(timeout).as_dict()
-            try:
-                response = send(request, **options)
-            except httpx.TimeoutException as error:
-                raise Again(f"no answer within {timeout:g} s") from error
-            except httpx.TransportError as error:
-                raise Again(f"the connection failed ({error})") from error
-            if response.status_code in (408, 429) or response.status_code >= 500:
-                limit = parse_ratelimit_headers(response.headers)
-                reset = limit.reset_in_seconds if limit and limit.remaining == 0 else 0
-                asked = max(patience.seconds(response.headers.get("Retry-After", "")), reset)
-                raise Again(f"it answered {response.status_code} {response.reason_phrase}".rstrip(), asked)
-            return response
-
-        client.send = checked
-        return client
-
-    level, bars, telemetry = log.level, not are_progress_bars_disabled(), constants.HF_HUB_DISABLE_TELEMETRY
-    set_client_factory(factory)
-    log.setLevel(logging.ERROR)
-    disable_progress_bars()
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
-        if bars:
-            enable_progress_bars()
-        log.setLevel(level)
-        set_client_factory(before)
+def _url(endpoint: str, repo: str, kind: str) -> str:
+    return f"{endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
 def _ensured(api: Any, repo: str, kind: str, private: bool) -> Any:
     """What the Hub knows of a repository, made where there is none."""
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         info = api.repo_info(repo, repo_type=kind)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 404 and not isinstance(error, RepositoryNotFoundError):
-            raise
+    except RepositoryNotFoundError:
         api.create_repo(repo, repo_type=kind, private=private)
         info = api.repo_info(repo, repo_type=kind)
     if bool(info.private) != private:
-        there, asked = ("private", "public") if info.private else ("public", "private")
+        there, wanted = ("private", "public") if info.private else ("public", "private")
         raise ElleError(
-            f"the repository exists and is {there}, and you asked for a {asked} one; nothing was sent",
+            f"the repository exists and is {there}, and you asked for a {wanted} one; nothing was sent",
             where=_url(api.endpoint, repo, kind),
-            fix=f"make it {asked} in its settings, choose another --repo, or "
+            fix=f"make it {wanted} in its settings, choose another --repo, or "
             + ("leave out --public" if info.private else "say --public"),
         )
     return info
 
 
-def _attempt(api: Any, planned: UploadPlan, heads: list[str], progress: Progress | None) -> Pushed:
-    """Try once; `heads` takes the commit that was found, the first of them being the one before this push."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+class _Passing(Exception):
+    """A failure that may pass, and the seconds that the Hub asks to wait (0: none)."""
 
-    kind = planned.kind
-    repo = planned.repository if "/" in planned.repository else f"{api.whoami()['name']}/{planned.repository}"
-    info = _ensured(api, repo, kind, planned.private)
-    heads.append(info.sha)
-    done = 0
-    with contextlib.ExitStack() as stack:
-        additions = []
-        for file in planned.files:
-            path = planned.folder / file.name
-            try:
-                reader = stack.enter_context(_Reader(io.FileIO(path)))
-                addition = CommitOperationAdd(file.name, reader)
-            except OSError as error:
-                raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
-            if addition.upload_info.sha256.hex() != file.sha256:
-                raise ElleError("this file was changed while it was being sent", where=str(path), fix="push again")
-            if Path(file.name).suffix not in SMALL:
-                # One by one: what is sent stays on the Hub, whatever becomes of the next.
-                if progress:
-                    reader.tell_progress = lambda at, before=done: progress(before + at, planned.size)
-                api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
-                reader.tell_progress = None
-                done += file.size
-                if progress:
-                    progress(done, planned.size)
-            additions.append(addition)
-        ours = {f"{split}.{format}" for split in dataset.SPLITS for format in dataset.FORMATS} | {*AUDITED}
-        there = {sibling.rfilename for sibling in info.siblings or ()}
-        names = {file.name for file in planned.files}
-        of_another_set = sorted((there & ours) - names) if dataset.MANIFEST in names else []
-        deletions = [CommitOperationDelete(name) for name in of_another_set]
-        # With its parent named, a commit that the Hub takes up after its time-out cannot follow the next try's.
-        options = {"commit_message": planned.message, "repo_type": kind, "parent_commit": info.sha}
-        commit = api.create_commit(repo, [*additions, *deletions], **options)
-    if progress:
-        progress(planned.size, planned.size)
-    return Pushed(
-        repo,
-        _url(api.endpoint, repo, kind),
-        commit.oid,
-        commit.oid != heads[0],
-        planned.private,
-        len(planned.files),
-        planned.size,
-    )
+    def __init__(self, reason: str, wait: float = 0.0):
+        super().__init__(reason)
+        self.wait = wait
 
 
-def _read(error: Exception, where: str, endpoint: str, token: str) -> Again | ElleError:
+def _patiently[T](
+    attempt: Callable[[Any], T],
+    what: str,
+    where: tuple[str, str],
+    retries: int = 5,
+    timeout: float = 30.0,
+    say: Say | None = None,
+) -> T:
+    """The result of `attempt(api)`, tried again after a failure that may pass; where: repository and kind."""
+    endpoint = secrets.address(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", "the Hub's", "HF_ENDPOINT")
+    tokens = f"{endpoint}/settings/tokens"
+    token = secrets.secret("HF_TOKEN", "token for the Hub", f"export HF_TOKEN, one with write access ({tokens})")
+    try:
+        from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import logging
+    except ImportError as error:
+        raise ElleError("huggingface_hub is not installed", where="elle data push", fix="run `make setup`") from error
+    if constants.is_offline_mode():
+        raise ElleError(
+            "the Hub's library is set to stay offline",
+            where="environment variable HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)",
+            fix="unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE, in a notebook restart the kernel, and push again",
+        )
+    logging.set_verbosity_error()
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks huggingface.co whom to name in it, whatever the endpoint
+    api = HfApi(endpoint=endpoint, token=token, library_name="elle")
+    for number in range(1, retries + 2):
+        try:
+            with _watched(timeout):
+                return attempt(api)
+        except Exception as error:
+            failure = _meaning(error, _url(endpoint, *where), tokens, token)
+        if not isinstance(failure, _Passing):
+            raise failure  # outside `except`: the library's error may quote the server, and that a secret
+        reason, wait = str(failure).replace(token, "…"), failure.wait
+        wait = max(wait, FIRST_WAIT * 2 ** (number - 1) * random.uniform(0.5, 1.5))
+        if number > retries or wait > LONGEST_WAIT:
+            tries = "1 try" if number == 1 else f"{number} tries"
+            asks = f"; it asks for a wait of {wait:.0f} s" if wait > LONGEST_WAIT else ""
+            fix = "give the same command again later: it goes on, and nothing is lost"
+            raise ElleError(f"{what}: {reason}, {tries}{asks}", where=endpoint, fix=fix)
+        if say:
+            say(f"the Hub: {reason}; again in {wait:.1f} s ({number} of {retries})")
+        time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _watched(timeout: float) -> Iterator[None]:
+    """End huggingface_hub's requests after so many seconds of silence, and raise `_Passing` for what may pass.
+
+    By itself the library waits without end for some answers, and tries some requests again and not others, after a wait
+    as long as a server asks for.
+    """
+    import httpx
+    from huggingface_hub import utils
+
+    client = utils.get_session()
+    send = client.send
+
+    def watched(request: httpx.Request, **options: Any) -> httpx.Response:
+        request.extensions["timeout"] = httpx.Timeout(timeout).as_dict()
+        try:
+            response = send(request, **options)
+        except httpx.TimeoutException as error:
+            raise _Passing(f"no answer within {timeout:g} s") from error
+        except httpx.TransportError as error:
+            raise _Passing(f"the connection failed ({error})") from error
+        status = response.status_code
+        if status in (408, 412, 429) or status >= 500:
+            limit = utils.parse_ratelimit_headers(response.headers)
+            reset = limit.reset_in_seconds if limit and limit.remaining == 0 else 0
+            after = response.headers.get("Retry-After", "")
+            reason = f"it answered {status} {response.reason_phrase}".rstrip()
+            changed = "the repository was changed at the same time"
+            raise _Passing(changed if status == 412 else reason, max(reset, float(after) if after.isdigit() else 0.0))
+        return response
+
+    client.send = watched
+    try:
+        yield
+    finally:
+        del client.send
+
+
+def _meaning(error: BaseException, where: str, tokens: str, token: str) -> _Passing | ElleError:
     """What a failed attempt means. Nothing of it quotes the token, whatever the server said."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
     causes = [error]
-    while cause := causes[-1].__cause__:
-        causes.append(cause)
+    while causes[-1].__cause__:  # the library wraps what fails in its threads
+        causes.append(causes[-1].__cause__)
     for cause in causes:
-        if isinstance(cause, Again):
-            cause.reason = cause.reason.replace(token, "…")
-            return cause
-        if isinstance(cause, ElleError):
+        if isinstance(cause, (_Passing, ElleError)):
             return cause
     answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
     if answer is None:
         if not isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, RuntimeError)):
             raise error
-        said = f"{type(error).__name__}: {error}".replace(token, "…")
-        return ElleError(f"the Hub's answer cannot be used: {said}", where=where, fix="is this address a Hub's?")
-    status, said = answer.response.status_code, (answer.server_message or "").replace(token, "…")
-    if status == 412:
-        return Again("the repository was changed at the same time")
-    said = f" (it said: {said})" if said else ""
+        reason = f"{type(error).__name__}: {error}".replace(token, "…")
+        return ElleError(f"the Hub's answer cannot be used: {reason}", where=where, fix="is this address a Hub's?")
+    status, message = answer.response.status_code, (answer.server_message or "").replace(token, "…")
+    what, fix = {
+        401: ("the Hub does not accept the token", f"export one that is valid and may write ({tokens})"),
+        403: (
+            "the token may not write to this repository",
+            f"export HF_TOKEN, one with write access to that account ({tokens})",
+        ),
+        409: (
+            "the repository exists and this token may not see it, or it is being changed",
+            "choose another --repo, or push again",
+        ),
+    }.get(status, (f"the Hub refuses with {status}", "check the repository's name"))
     if status == 401:
-        return ElleError(
-            f"the Hub does not accept the token{said}",
-            where="environment variable HF_TOKEN",
-            fix=f"export one that is valid and may write ({endpoint}/settings/tokens)",
-        )
-    if status == 403:
-        return ElleError(
-            f"the token may not write to this repository{said}",
-            where=where,
-            fix=f"export HF_TOKEN, one with write access to that account ({endpoint}/settings/tokens)",
-        )
-    if status == 409:
-        return ElleError(
-            f"the repository exists and this token may not see it, or it is being changed{said}",
-            where=where,
-            fix="choose another --repo, or push again",
-        )
-    return ElleError(f"the Hub refuses with {status}{said}", where=where, fix="check the repository's name")
+        where = "environment variable HF_TOKEN"
+    return ElleError(f"{what} (it said: {message})" if message else what, where=where, fix=fix)

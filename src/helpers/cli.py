@@ -143,7 +143,7 @@ as_format = click.option("--format", default="jsonl", show_default=True, help="j
 
 
 def _maker(kind: str, summary: str):
-    @data.command(kind, help=f"Make the {summary}. Interrupted, it goes on when it is called again.")
+    @data.command(kind, help=f"Make the {summary}. Interrupted, it leaves nothing: call it again.")
     @click.option("--count", default=10000 if kind == "cic" else 3000, show_default=True, help="Examples in all.")
     @click.option("--seed", default=42, show_default=True)
     @click.option("--out", type=click.Path(path_type=Path), help=f"Folder (default: data/generated/{kind}-COUNT-SEED).")

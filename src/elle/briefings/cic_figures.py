@@ -19,7 +19,7 @@ Words follow from figures, for a writer and for a judge, by these rules:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache, lru_cache
 
 from cic.analogues import CORRELATES
@@ -47,7 +47,9 @@ _LOWEST = {"balance": -100, "tau variance": -1, "tau autocorrelation": -1}  # of
 _HIGHEST = {"balance": 100, "Φ": 100, "horizon": 999, "transition": 999}  # of the others 1
 _LAMBDA, _GAMMA, _CAP, _DECAY = (Decimal(str(value)) for value in (LAMBDA, GAMMA, CAP, DECAY_PER_MONTH))
 _THOUSANDTH, _HUNDREDTH = Decimal("0.001"), Decimal("0.01")
-_FIGURE = re.compile(rf"({'|'.join(sorted(NAMES, key=len, reverse=True))}) (-?[\d.]+)(?: months?(?: ago)?)?")
+_FIGURE = re.compile(
+    rf"({'|'.join(sorted(NAMES, key=len, reverse=True))}) (-?[0-9]+(?:\.[0-9]+)?)(?: months?(?: ago)?)?"
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,13 @@ class CicFigures:
         """
         values = self.values
         confidence = min(values["agreement"], _CAP)
-        found = {"confidence": confidence, "decayed": decayed(confidence, int(values["horizon"]))}
+        figures = {"confidence": confidence, "decayed": decayed(confidence, int(values["horizon"]))}
         if "Φ" in values:
-            found["λH"] = _LAMBDA * values["H"]
-            found["γC"] = (_GAMMA * values["C"]).quantize(_THOUSANDTH, ROUND_HALF_EVEN)
-            found["net"] = values["Φ"] - found["λH"]
-            found["F"] = found["net"] + found["γC"]
-        return found
+            figures["λH"] = _LAMBDA * values["H"]
+            figures["γC"] = (_GAMMA * values["C"]).quantize(_THOUSANDTH, ROUND_HALF_EVEN)
+            figures["net"] = values["Φ"] - figures["λH"]
+            figures["F"] = figures["net"] + figures["γC"]
+        return figures
 
 
 def months(count: Decimal) -> str:
@@ -113,19 +115,14 @@ def decimals(name: str) -> int:
     return 0 if name in ("horizon", "transition") else 1 if name.startswith("tau") else 2
 
 
-def _number(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
-
-
 @lru_cache(1 << 12)
 def _figure(text: str) -> tuple[str, Decimal | None]:
     """Name and value of a figure; no value where it is not written as a prompt prints it."""
     match = _FIGURE.fullmatch(text)
-    name, value = (match[1], _number(match[2])) if match else ("", None)
-    return name, value if value is not None and text == f"{name} {_written(name, value)}" else None
+    if not match:
+        return "", None
+    name, value = match[1], Decimal(match[2])
+    return name, value if text == f"{name} {_written(name, value)}" else None
 
 
 @cache

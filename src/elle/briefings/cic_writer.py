@@ -7,6 +7,7 @@ transition is named only where the prompt prints one, its absence only where the
 from collections.abc import Mapping
 from decimal import Decimal
 
+from elle.base import storage
 from elle.briefings.cic_figures import (
     UNCITED,
     CicFigures,
@@ -16,20 +17,14 @@ from elle.briefings.cic_figures import (
     state_words,
     warning_words,
 )
-from elle.briefings.metrics import Metrics, render
-from elle.briefings.schema import CicBriefing
-from elle.briefings.writer import Pick, basic_texts, turns
+from elle.briefings.metrics import Metrics
+from elle.briefings.writer import Pick, basic_texts
 
 SYSTEM_PROMPT = (
     "Turn pipeline metrics into an analyst's briefing. Cite figures as printed; do not fabricate events. "
     "Confidence at most 0.95. Answer with one JSON object: each category, summary, nsm, cic_assessment, "
     "phase_assessment, confidence_bounds, historical_parallel."
 )
-
-
-def compose(metrics: Metrics, pick: Pick) -> CicBriefing:
-    """Write the briefing of `metrics`, which holds CIC figures; `pick` chooses the wording only, never a figure."""
-    return CicBriefing(**cic_texts(metrics, pick))
 
 
 def cic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
@@ -44,9 +39,9 @@ def cic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     }
 
 
-def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
-    """One example in ShareGPT form."""
-    return turns(SYSTEM_PROMPT, render(metrics), cic_texts(metrics, pick))
+def answer(metrics: Metrics, pick: Pick) -> str:
+    """The briefing of `metrics`, which holds CIC figures, as compact JSON; `pick` chooses the wording only."""
+    return storage.line(cic_texts(metrics, pick))
 
 
 def _assessment(values: Mapping[str, Decimal], derived: Mapping[str, Decimal], pick: Pick) -> str:

@@ -1,18 +1,13 @@
 """Sets of examples on disk: ShareGPT rows in train, validation and test files, with a manifest.
 
-Row: `{"id": "basic-42-17", "conversations": [{"from": ..., "value": ...}, ...]}`, one JSON object a line (or a Parquet
-row). A set is made in parts of `PART` examples under `parts/`, by one process or several, each part written whole or
-not at all: what was finished before an interruption is kept. The parts are then dealt out to the splits, in order, so
-that the bytes depend on kind, count and seed alone.
+A row is that of `schema.Example`, one JSON object per line or one Parquet row. Examples are made in blocks, by one
+process or several, and written in order: the bytes depend on kind, count and seed alone.
 """
 
 import contextlib
 import hashlib
 import itertools
-import json
 import multiprocessing
-import multiprocessing.connection
-import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -24,16 +19,17 @@ import numpy as np
 from elle.base import storage
 from elle.base.errors import ElleError, unknown
 from elle.briefings import cic_writer, scenario, world, writer
-from elle.briefings.metrics import Metrics, parse
+from elle.briefings.metrics import Metrics, parse, render
 from elle.briefings.scenario import BLOCK
+from elle.briefings.schema import Example
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("basic", "cic")
 FORMATS = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
-PART = 8 * BLOCK
+ROW_GROUP = 8 * BLOCK  # rows of a Parquet file that are written, and read, together
 
-#: Of the examples of a kind: it grows when those of a seed change, so that parts and sets of another one are not mixed.
+#: Versions of each kind's examples: one grows when the examples of a seed change.
 VERSIONS = {"basic": 2, "cic": 1}
 
 _MAKERS = {"basic": (scenario, writer), "cic": (world, cic_writer)}
@@ -51,18 +47,35 @@ def split_of(index: int) -> str:
 
 def row(kind: str, seed: int, index: int) -> dict:
     """Example `index` of (kind, seed)."""
-    conversation = _block(kind, seed, index // BLOCK)[index % BLOCK]
-    return {"id": f"{kind}-{seed}-{index}", "conversations": conversation}
+    return _block(kind, seed, index // BLOCK)[index % BLOCK].row()
 
 
 @lru_cache(1)
-def _block(kind: str, seed: int, block: int) -> list[list[dict[str, str]]]:
-    """The conversations of a whole block, whichever of them is asked for: so their bits depend on nothing else."""
+def _block(kind: str, seed: int, block: int) -> list[Example]:
+    """The examples of a whole block, whichever of them is wanted: so their bits depend on nothing else."""
     drawer, author = _MAKERS[kind]
     rng = drawer.generator(seed, block)
     drawn = drawer.draw(rng)
     choices = rng.random((BLOCK, writer.CHOICES)).tolist()
-    return [author.conversation(m, writer.picker(c)) for m, c in zip(drawn, choices, strict=True)]
+    return [
+        Example(f"{kind}-{seed}-{index}", author.SYSTEM_PROMPT, render(m), author.answer(m, writer.picker(c)))
+        for index, (m, c) in enumerate(zip(drawn, choices, strict=True), block * BLOCK)
+    ]
+
+
+def _check(kind: str, count: int, seed: int, workers: int, format: str) -> None:
+    if kind not in KINDS:
+        raise unknown("data set", kind, KINDS, where="parameter kind")
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, where="parameter format")
+    if not isinstance(count, int) or count < 20:
+        raise ElleError(
+            f"{count} examples cannot fill three splits", where="parameter count", fix="ask for at least 20"
+        )
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ElleError(f"the seed {seed!r} is not a whole number from 0 (to 2^64 - 1)", where="parameter seed")
+    if not isinstance(workers, int) or workers < 1:
+        raise ElleError(f"{workers!r} workers cannot work", where="parameter workers", fix="use 1 or more")
 
 
 def build(
@@ -78,182 +91,97 @@ def build(
     """Make `count` examples in `folder`, or find them made; return the manifest.
 
     Same bytes for the same arguments, whatever the number of workers. A folder that already holds this very set is
-    left as it is; one that holds finished parts of it is gone on with.
+    left as it is.
 
     Raises:
         ElleError: an unknown kind or format, a count below 20 (every split needs an example), a negative seed, less
             than one worker, or a folder that holds another set.
     """
     folder = Path(folder)
-    if kind not in KINDS:
-        raise unknown("data set", kind, KINDS, where="parameter kind")
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS, where="parameter format")
-    if not isinstance(count, int) or count < 20:
-        raise ElleError(
-            f"{count} examples cannot fill three splits", where="parameter count", fix="ask for at least 20"
-        )
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ElleError(f"the seed {seed!r} is not a whole number from 0 (to 2^64 - 1)", where="parameter seed")
-    if not isinstance(workers, int) or workers < 1:
-        raise ElleError(f"{workers!r} workers cannot work", where="parameter workers", fix="use 1 or more")
-    asked = {"kind": kind, "count": count, "seed": seed, "version": VERSIONS[kind]}
-    asked |= {} if format == "jsonl" else {"format": format}
+    _check(kind, count, seed, workers, format)
+    described = {"kind": kind, "count": count, "seed": seed, "version": VERSIONS[kind]}
+    described |= {} if format == "jsonl" else {"format": format}
     if storage.exists(folder / MANIFEST):
         manifest = load_manifest(folder)
-        if {key: manifest.get(key) for key in {*asked, "format"}} == {"format": None} | asked:
-            _remove(folder / "parts")  # of a process that was killed between its last two steps
+        if {key: manifest.get(key) for key in {*described, "format"}} == {"format": None} | described:
             return manifest
         raise ElleError(
             "this folder already holds another data set",
-            where=f"{folder}: " + ", ".join(f"{key} {manifest.get(key)}" for key in asked),
+            where=f"{folder}: " + ", ".join(f"{key} {manifest.get(key)}" for key in described),
             fix="choose another folder, or delete this one",
         )
 
-    parts = folder / "parts"
-    if not storage.exists(parts / "asked.json") or storage.read_json(parts / "asked.json") != asked:
-        _remove(parts)
-        storage.write_json(parts / "asked.json", asked)
-    for place in (parts, folder):
-        _sweep(place)
-    numbers = range(-(-count // PART))
-    missing = [number for number in numbers if not _part(parts, number).exists()]
-    _make_parts(kind, seed, count, parts, missing, workers, progress)
+    blocks = -(-count // BLOCK)
 
-    def lines() -> Iterator[tuple[str, bytes]]:
-        for number in numbers:
-            path, index, line = _part(parts, number), number * PART - 1, b""
-            with path.open("rb") as file:
-                for index, line in enumerate(file, number * PART):
-                    yield split_of(index), line
-            if index + 1 != min(count, (number + 1) * PART) or not line.endswith(b"\n"):
-                fix = "delete it and give the same command again"
-                raise ElleError("this part of the set is damaged", where=f"{path}:{index % PART + 1}", fix=fix)
+    def dealt(examples: Iterable[Example]) -> Iterator[tuple[str, Example]]:
+        for index, example in enumerate(itertools.islice(examples, count)):
+            yield split_of(index), example
+            if progress and ((index + 1) % 200 == 0 or index + 1 == count):
+                progress(index + 1, count)
 
-    manifest = write_splits(folder, asked, lines())
-    _remove(parts)
-    return manifest
-
-
-def _remove(parts: Path) -> None:
-    with _removing(parts):
-        if parts.is_dir():
-            shutil.rmtree(parts)
+    with _made(kind, seed, blocks, min(workers, blocks)) as made:
+        return write_splits(folder, described, dealt(itertools.chain.from_iterable(made)))
 
 
 @contextlib.contextmanager
-def _removing(what: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ElleError(f"cannot remove: {error.strerror}", where=str(what), fix="delete it yourself") from error
+def _made(kind: str, seed: int, blocks: int, workers: int) -> Iterator[Iterator[list[Example]]]:
+    """The examples of each of the first `blocks`, in order.
 
-
-def _part(parts: Path, number: int) -> Path:
-    return parts / f"{number:06d}.jsonl"
-
-
-def _make_parts(
-    kind: str, seed: int, count: int, parts: Path, missing: list[int], workers: int, progress: Progress | None
-) -> None:
-    sizes = {number: min(count, (number + 1) * PART) - number * PART for number in missing}
-    done = count - sum(sizes.values())
-    if workers == 1 or len(missing) < 2:
-        for number in missing:
-            done = _make_part(kind, seed, count, parts, number, progress, done)
+    A pipe per worker, and no pool of the library's: a pool's workers outlive a parent that is killed, and it waits for
+    ever for one that is killed while it sends.
+    """
+    if workers == 1:
+        yield (_block(kind, seed, block) for block in range(blocks))
         return
-    # Not a pool: its workers would outlive a parent that is killed. These end when there is nobody to tell.
     context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
+    pipes, processes = [], []
+
+    def take(block: int) -> list[Example]:
+        try:
+            return pipes[block % workers].recv()
+        except (EOFError, OSError) as error:  # it ended between two blocks, or while it sent one
+            fix = "free memory or use fewer workers, then give the same command again"
+            raise ElleError("a worker ended by itself", where="parameter workers", fix=fix) from error
+
     try:
-        for worker in range(min(workers, len(missing))):
+        for first in range(workers):
             here, there = context.Pipe(duplex=False)
-            arguments = (kind, seed, count, parts, missing[worker::workers], there)
+            arguments = (kind, seed, range(first, blocks, workers), there)
             processes.append(context.Process(target=_work, args=arguments, daemon=True))
             processes[-1].start()
             there.close()
-            pipes[here] = processes[-1]
-        while pipes:
-            for pipe in multiprocessing.connection.wait(list(pipes)):
-                try:
-                    told = pipe.recv()
-                except EOFError:
-                    process = pipes.pop(pipe)
-                    process.join()
-                    if process.exitcode:
-                        raise ElleError(
-                            f"a worker ended by itself (exit code {process.exitcode})",
-                            where=str(parts.parent),
-                            fix="free memory or use fewer workers, then give the same command again: it goes on",
-                        ) from None
-                    continue
-                if isinstance(told, ElleError):
-                    raise told
-                done += sizes[told]
-                if progress:
-                    progress(done, count)
+            pipes.append(here)
+        yield map(take, range(blocks))
     finally:
         for process in processes:
             process.terminate()
             process.join()
-        _sweep(parts)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were ended in the middle of a file left of it."""
-    for left in folder.glob(".*.partial"):
-        with _removing(left):
-            left.unlink(missing_ok=True)
-
-
-def _work(kind: str, seed: int, count: int, parts: Path, numbers: list[int], pipe: Any) -> None:
-    """A worker: makes its parts and tells of each; ends where its parent is gone."""
+def _work(kind: str, seed: int, blocks: Iterable[int], pipe: Any) -> None:
+    """A worker: makes its blocks and hands them over; ends where its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with contextlib.suppress(BrokenPipeError):
-        try:
-            for number in numbers:
-                _make_part(kind, seed, count, parts, number)
-                pipe.send(number)
-        except ElleError as error:
-            pipe.send(error)
+        for block in blocks:
+            pipe.send(_block(kind, seed, block))
 
 
-def _make_part(
-    kind: str, seed: int, count: int, parts: Path, number: int, progress: Progress | None = None, done: int = 0
-) -> int:
-    """Write one part; return how many examples are done with it, `done` being those before."""
-    stop = min(count, (number + 1) * PART)
+def write_splits(folder: Path, described: dict, examples: Iterable[tuple[str, Example]]) -> dict:
+    """Write (split, example) pairs into a file per split, then the manifest; return the manifest.
 
-    def rows() -> Iterator[dict]:
-        nonlocal done
-        for index in range(number * PART, stop):
-            yield row(kind, seed, index)
-            done += 1
-            if progress and (done % 200 == 0 or done == count):
-                progress(done, count)
-
-    storage.write_lines(_part(parts, number), rows())
-    return done
-
-
-def write_splits(folder: Path, described: dict, lines: Iterable[tuple[str, bytes]]) -> dict:
-    """Write (split, row as a line of JSON) pairs into a file a split, then the manifest; return the manifest.
-
-    All files appear, or none does. The rows' prompts are counted that stand in a split before theirs as well.
+    All files appear, or none does. The manifest counts the rows whose prompts stand in an earlier split as well.
     """
     format = described.get("format", "jsonl")
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="parameter format")
-    digests = {split: bytearray() for split in SPLITS}  # eight bytes a row: a set may be large
+    digests = {split: bytearray() for split in SPLITS}  # eight bytes per row: a set may be large
     files = {split: folder / f"{split}.{format}" for split in SPLITS}
-    with _all_or_none(list(files.values())):
+    with _all_or_none(folder, list(files.values())):
         with contextlib.ExitStack() as stack:
             sinks = {split: stack.enter_context(_sink(path, format)) for split, path in files.items()}
-            for split, line in lines:
-                sinks[split](line)
-                # The prompt as the line spells it: what lies between these marks, whatever the text.
-                prompt = line.partition(b'{"from":"human","value":"')[2].partition(b'"},{"from":"gpt"')[0]
-                digests[split] += hashlib.blake2b(prompt, digest_size=8).digest()
+            for split, example in examples:
+                sinks[split](example.row())
+                digests[split] += hashlib.blake2b(example.prompt.encode(), digest_size=8).digest()
         shared, before = 0, np.zeros(0, np.uint64)
         for split in SPLITS:
             here = np.frombuffer(digests[split], np.uint64)
@@ -269,24 +197,30 @@ def write_splits(folder: Path, described: dict, lines: Iterable[tuple[str, bytes
 
 
 @contextlib.contextmanager
-def _all_or_none(files: list[Path]) -> Iterator[None]:
-    """On a failure, remove those of `files` that are new: a full disk may be found out when some have their names."""
-    new = [path for path in files if not storage.exists(path)]
+def _all_or_none(folder: Path, files: list[Path]) -> Iterator[None]:
+    """On a failure, remove those of `files`, and the folders, that are new: a full disk may be found out late."""
+    new_files = [path for path in files if not storage.exists(path)]
+    new_folders = [place for place in (folder, *folder.parents) if not storage.exists(place)]
+    with contextlib.suppress(OSError):
+        for left in folder.glob(".*.partial"):  # of a process that was killed in the middle of a file
+            left.unlink()
     try:
         yield
     except BaseException:
-        for path in new:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for path in new_files:
                 path.unlink(missing_ok=True)
+            for place in new_folders:
+                place.rmdir()
         raise
 
 
 @contextlib.contextmanager
-def _sink(path: Path, format: str) -> Iterator[Callable[[bytes], Any]]:
-    """A function that appends one row, given as a line of JSON, to a file that appears when all is well."""
+def _sink(path: Path, format: str) -> Iterator[Callable[[dict], Any]]:
+    """A function that appends a row to a file that appears when all is well."""
     with storage.atomic(path, "wb") as file:
         if format == "jsonl":
-            yield file.write
+            yield lambda row: file.write(storage.line(row).encode() + b"\n")
             return
         import pyarrow as pa
         import pyarrow.parquet
@@ -296,15 +230,15 @@ def _sink(path: Path, format: str) -> Iterator[Callable[[bytes], Any]]:
         waiting: list[dict] = []
         with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as parquet:
 
-            def add(line: bytes) -> None:
-                waiting.append(json.loads(line))
-                if len(waiting) == PART:
-                    flush()
-
             def flush() -> None:
                 if waiting:
                     parquet.write_table(pa.Table.from_pylist(waiting, schema))
                     waiting.clear()
+
+            def add(row: dict) -> None:
+                waiting.append(row)
+                if len(waiting) == ROW_GROUP:
+                    flush()
 
             yield add
             flush()
@@ -312,11 +246,8 @@ def _sink(path: Path, format: str) -> Iterator[Callable[[bytes], Any]]:
 
 def ensure(kind: str, count: int, seed: int, folder: Path | str, **options) -> dict:
     """The manifest of whatever set `folder` holds; where it holds none, `build` makes the one described."""
-    return (
-        load_manifest(folder)
-        if storage.exists(Path(folder) / MANIFEST)
-        else build(kind, count, seed, folder, **options)
-    )
+    made = storage.exists(Path(folder) / MANIFEST)
+    return load_manifest(folder) if made else build(kind, count, seed, folder, **options)
 
 
 def load_manifest(folder: Path | str) -> dict:
@@ -349,7 +280,7 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
     """The rows of a split, at most `limit` of them.
 
     Raises:
-        ElleError: unknown split, no such set, an empty split, or a row that is no example (file and line).
+        ElleError: unknown split, no such set, an empty split, or a row that is not an example (file and line).
     """
     rows = list(itertools.islice(rows_of(folder, split), limit))
     if not rows:
@@ -358,11 +289,7 @@ def read_split(folder: Path | str, split: str, limit: int | None = None) -> list
 
 
 def rows_of(folder: Path | str, split: str) -> Iterator[dict]:
-    """The rows of a split, streaming.
-
-    Raises:
-        ElleError: unknown split, no such set, or a row that is no example (file and line).
-    """
+    """The rows of a split, streaming; raises as `read_split`, but for an empty one."""
     folder = Path(folder)
     manifest = load_manifest(folder)
     if split not in manifest["splits"]:
@@ -374,42 +301,34 @@ def read_rows(path: Path) -> Iterator[dict]:
     """The rows of a file, JSONL or (by its name) Parquet, streaming.
 
     Raises:
-        ElleError: it cannot be read, or a row is no example (file and line).
+        ElleError: it cannot be read, or a row is not an example (file and line).
     """
-    expected = [(speaker, str) for speaker in ("system", "human", "gpt")]
-    for number, example in _read(path):
-        turns = example.get("conversations")
-        turns = turns if isinstance(turns, list) else []
-        if [(t.get("from"), type(t.get("value"))) if isinstance(t, dict) else t for t in turns] != expected:
-            raise ElleError(
-                "this row is not a system, human, gpt conversation",
-                where=f"{path}:{number}",
-                fix="regenerate the set with notebook 03_generate_data",
-            )
-        yield example
+    for number, row in _numbered_parquet(path) if path.suffix == ".parquet" else storage.numbered(path):
+        try:
+            Example.of(row)
+        except ElleError as error:
+            fix = "regenerate the set with notebook 03_generate_data"
+            raise ElleError(error.what, where=f"{path}:{number}", fix=fix) from error
+        yield row
 
 
-def _read(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows with their line numbers; in Parquet, with their places, from 1."""
-    if path.suffix != ".parquet":
-        yield from storage.numbered(path)
-        return
+def _numbered_parquet(path: Path) -> Iterator[tuple[int, dict]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            yield from enumerate((row for batch in file.iter_batches(PART) for row in batch.to_pylist()), 1)
+            yield from enumerate((row for batch in file.iter_batches(ROW_GROUP) for row in batch.to_pylist()), 1)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ElleError(f"cannot read: {error}", where=str(path), fix="generate the set again") from error
 
 
 def metrics_of(rows: list[dict]) -> list[Metrics]:
     """The figures that the prompts of `rows` print."""
-    return [parse(example["conversations"][1]["value"]) for example in rows]
+    return [parse(Example.of(row).prompt) for row in rows]
 
 
-def messages(example: dict) -> list[dict[str, str]]:
-    """The chat messages that ask for an example's answer: system and user, without the answer."""
-    system, human, _ = example["conversations"]
-    return [{"role": "system", "content": system["value"]}, {"role": "user", "content": human["value"]}]
+def messages(row: dict) -> list[dict[str, str]]:
+    """The chat messages that ask for a row's answer: system and user, without the answer."""
+    example = Example.of(row)
+    return [{"role": "system", "content": example.system}, {"role": "user", "content": example.prompt}]

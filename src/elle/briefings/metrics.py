@@ -105,7 +105,7 @@ _SIGNAL = re.compile(r"(articles|alerts) (\d+)|(tone) (-?\d+(?:\.\d)?)")
 
 @lru_cache(1 << 12)
 def _figure(pattern: re.Pattern[str], text: str) -> tuple[str, tuple[str, ...]]:
-    """Name and values of a figure; no name where the text is none of this pattern."""
+    """Name and values of a figure; no name where the text does not match the pattern."""
     match = pattern.fullmatch(text)
     name, *values = (group for group in match.groups() if group is not None) if match else ("",)
     return name, tuple(values)
@@ -131,7 +131,7 @@ def parse(prompt: str) -> Metrics:
         raise bad(
             f"it needs the lines {', '.join(SECTIONS)}, in this order, and all or none of {', '.join(CIC_SECTIONS)}"
         )
-    found: list[dict[str, tuple[str, ...]]] = []
+    sections: list[dict[str, tuple[str, ...]]] = []
     for line, pattern in zip(lines[:3], (_NATION, _SIGNAL, _CATEGORY), strict=True):
         figures: dict[str, tuple[str, ...]] = {}
         body = line.partition(": ")[2]
@@ -144,8 +144,8 @@ def parse(prompt: str) -> Metrics:
             if pattern is not _SIGNAL and int(values[0]) > 100:
                 raise bad(f"{figure!r}: a risk is at most 100", line)
             figures[name] = values
-        found.append(figures)
-    nations, signals, categories = found
+        sections.append(figures)
+    nations, signals, categories = sections
     mean = nations.pop("mean", None)
     if tuple(categories) != CATEGORIES:
         raise bad(f"it needs {', '.join(CATEGORIES)}, in this order", lines[2])

@@ -27,6 +27,9 @@ COUNTRIES = {
     "CHN": 0.33, "IND": 0.35, "BRA": 0.40, "SAU": 0.33, "TUR": 0.45, "KOR": 0.25,
 }  # fmt: skip
 
+#: Those of the CIC set.
+CIC_COUNTRIES = COUNTRIES | {"PAK": 0.50, "AUS": 0.15, "CAN": 0.12}
+
 MAX_NATIONS = 5  # tokens are the price of training and serving; a sixth nation costs ten of them
 EDGE_CASES = ("no nations", "one nation", "all zero", "all 100", "missing signals")
 
@@ -85,10 +88,10 @@ def signals(rng: np.random.Generator, tension: np.ndarray, gaps: np.ndarray) -> 
     tone = np.rint(10 * np.clip(rng.normal(2 - 7 * tension, 2), -10, 10)).astype(int)
     alerts = rng.poisson(12 * tension)
     missing = ((rng.random((count, 3)) >= 0.5) & gaps[:, None]).T
-    found = (articles.tolist(), [_TENTHS[value] for value in tone.tolist()], alerts.tolist())
+    drawn = (articles.tolist(), [_TENTHS[value] for value in tone.tolist()], alerts.tolist())
     return tuple(
-        [None if gone else value for value, gone in zip(values, none, strict=True)]
-        for values, none in zip(found, missing.tolist(), strict=True)
+        [None if gone else value for value, gone in zip(values, gaps, strict=True)]
+        for values, gaps in zip(drawn, missing.tolist(), strict=True)
     )
 
 

@@ -45,16 +45,13 @@ import numpy as np
 from cic import analogues, causality, consensus, criticality, functional, information
 from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, decimals
 from elle.briefings.metrics import Metrics
-from elle.briefings.scenario import BLOCK, COUNTRIES, by_category, listed, signals
+from elle.briefings.scenario import BLOCK, CIC_COUNTRIES, by_category, listed, signals
 from elle.briefings.schema import CATEGORIES
 
 MONTHS, WINDOW, LAG, SETTLE = 60, 24, 12, 24
 MIN_NATIONS, MAX_NATIONS = 2, 5
 HORIZONS = (1, 2, 3, 6, 12)  # months
 AGREEING = 0.02  # forecasts that differ by less, relatively, agree
-
-#: Base risk (0..1) of the 23 countries of the CIC set.
-CIC_COUNTRIES = COUNTRIES | {"PAK": 0.50, "AUS": 0.15, "CAN": 0.12}
 
 #: What moves a world: calm; drifting towards the fold and short of it; over it; back from turmoil; turmoil.
 REGIMES = ("calm", "approach", "shift", "relaxation", "turmoil")
@@ -173,26 +170,26 @@ def measure(worlds: Histories) -> Measures:
     count = len(worlds.nations)
     windows = {"": worlds.risks[:, MONTHS - WINDOW :], "prior ": worlds.risks[:, MONTHS - WINDOW - LAG : MONTHS - LAG]}
     names = ("Φ", "H", "temperature", "order")
-    found = {when + name: np.full(count, np.nan) for when in windows for name in names}
+    figures = {when + name: np.full(count, np.nan) for when in windows for name in names}
     for nations in range(1, MAX_NATIONS + 1):
         rows = np.flatnonzero(worlds.nations == nations)
         if not len(rows):
             continue
         for when, risks in windows.items():
             for name, values in zip(names, _of_window(risks[rows, :, :nations]), strict=True):
-                found[when + name][rows] = values
-    change = (found[name] - found[f"prior {name}"] for name in ("Φ", "H"))
-    found["balance"] = next(change) - functional.LAMBDA * next(change)
+                figures[when + name][rows] = values
+    change = (figures[name] - figures[f"prior {name}"] for name in ("Φ", "H"))
+    figures["balance"] = next(change) - functional.LAMBDA * next(change)
 
     some = worlds.nations > 0
     member = np.arange(MAX_NATIONS) < worlds.nations[:, None]
     mean = (worlds.risks * member[:, None]).sum(axis=2) / np.maximum(worlds.nations, 1)[:, None]
-    found["C"] = np.where(some, _causal_power(mean), np.nan)
+    figures["C"] = np.where(some, _causal_power(mean), np.nan)
     taus = criticality.early_warning_signals(mean, window=0.5, bandwidth=0.1)[2:]
     for name, tau in zip(("tau variance", "tau autocorrelation"), taus, strict=True):
-        found[name] = np.where(some, tau, np.nan)
-    found["agreement"] = np.array([_agreement(series) for series in worlds.categories.mean(axis=2)])
-    return Measures(found, np.where(some, _transition(worlds.latent), np.nan))
+        figures[name] = np.where(some, tau, np.nan)
+    figures["agreement"] = np.array([_agreement(series) for series in worlds.categories.mean(axis=2)])
+    return Measures(figures, np.where(some, _transition(worlds.latent), np.nan))
 
 
 def _of_window(risks: np.ndarray) -> tuple[np.ndarray, ...]:

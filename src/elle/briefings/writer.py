@@ -4,13 +4,13 @@ A metric is cited as the prompt prints it (`political 40`, `UKR 74%`), so that a
 number is which. Each sentence has several wordings, all of which cite the same figures.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from elle.base import storage
-from elle.briefings.metrics import CONTINGENCY, STRESS, TRENDS, Metrics, render, risk_words, signal_density
-from elle.briefings.schema import CATEGORIES, Briefing
+from elle.briefings.metrics import CONTINGENCY, STRESS, TRENDS, Metrics, risk_words, signal_density
+from elle.briefings.schema import CATEGORIES
 
 SYSTEM_PROMPT = (
     "Turn pipeline metrics into an analyst's briefing. Cite figures as printed; do not fabricate events. "
@@ -39,11 +39,6 @@ def picker(choices: Iterable[float]) -> Pick:
     """Wordings by `choices`, each in 0..1 (1 excluded), one after the other."""
     left = iter(choices)
     return lambda options: options[int(next(left) * len(options))]
-
-
-def compose(metrics: Metrics, pick: Pick) -> Briefing:
-    """Write the briefing of `metrics`; `pick` chooses the wording only, never a figure."""
-    return Briefing(**basic_texts(metrics, pick))
 
 
 @cache
@@ -90,15 +85,6 @@ def basic_texts(metrics: Metrics, pick: Pick) -> dict[str, str]:
     return texts | {"summary": summary, "nsm": steps}
 
 
-def conversation(metrics: Metrics, pick: Pick) -> list[dict[str, str]]:
-    """One example in ShareGPT form: system, human (the metrics), gpt (the briefing as compact JSON)."""
-    return turns(SYSTEM_PROMPT, render(metrics), basic_texts(metrics, pick))
-
-
-def turns(system: str, prompt: str, texts: Mapping[str, str]) -> list[dict[str, str]]:
-    """The three turns of an example; the answer is compact JSON."""
-    return [
-        {"from": "system", "value": system},
-        {"from": "human", "value": prompt},
-        {"from": "gpt", "value": storage.line(texts)},
-    ]
+def answer(metrics: Metrics, pick: Pick) -> str:
+    """The briefing of `metrics` as compact JSON; `pick` chooses the wording only, never a figure."""
+    return storage.line(basic_texts(metrics, pick))

@@ -17,6 +17,7 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import RISK_WORDS, Metrics, parse, risk_band
+from elle.briefings.schema import Example
 from elle.evaluation.verdict import judge
 
 AUDIT, CARD = "audit.json", "README.md"
@@ -75,19 +76,20 @@ def audit(
     judged: list[_Judged] = []
     lengths: list[int] = []
     for done, (split, where, row) in enumerate(_rows(folder, manifest, faults), 1):
-        name, turns = str(row.get("id")), [str(turn.get("value")) for turn in row["conversations"]]
-        seen.append((name, split, _digest(turns[1]), _digest("\n".join(turns[1:]))))
+        example = Example.of(row)
+        prompt, both = example.prompt, f"{example.prompt}\n{example.answer}"
+        seen.append((example.id, split, _digest(prompt), _digest(both)))
         if progress and (done % 200 == 0 or done == total):
             progress(done, total)
         if done % judge_every:
             continue
         try:
-            judged.append(_judge(name, split, turns, targets))
+            judged.append(_judge(example, split, targets))
         except ElleError as error:
             faults.append(f"{where}: {error.what}")
         else:
             if tokens and done % count_every == 0:
-                lengths.append(sum(map(tokens, turns)))
+                lengths.append(sum(map(tokens, example[1:])))
     if not judged:
         raise ElleError("no row of this set can be read", where=str(folder), fix=faults[0] if faults else "")
     words = Counter(word for each in judged for word in each.words)
@@ -137,8 +139,8 @@ def refusals(folder: Path | str) -> list[str]:
     return [f"{paths.shown(folder)} fails its audit: {fault}" for fault in verdict(folder) or []]
 
 
-def _judge(name: str, split: str, turns: Sequence[str], targets: Sequence[str]) -> _Judged:
-    _, prompt, answer = turns
+def _judge(example: Example, split: str, targets: Sequence[str]) -> _Judged:
+    name, _, prompt, answer = example
     record, metrics = judge(name, prompt, answer, answer), parse(prompt)
     # Recall of a target against itself: every figure in it counts, right or wrong.
     recall = sum(number.ok for number in record.findings), len(record.findings)

@@ -39,12 +39,12 @@ from cic.functional import GAMMA, LAMBDA
 from elle.briefings.cic_figures import ANALOGUES, DERIVED, decayed
 from elle.briefings.cic_figures import NAMES as CIC_NAMES
 from elle.briefings.metrics import SIGNALS, Metrics, derived_figures, printed_figures
-from elle.briefings.scenario import COUNTRIES
+from elle.briefings.scenario import CIC_COUNTRIES
 from elle.briefings.schema import CATEGORIES
 from elle.evaluation.parsing import Text
 
 #: Codes that name a nation in any text: those of the two simulated worlds.
-_CODES = frozenset(COUNTRIES) | {"PAK", "AUS", "CAN"}
+_CODES = frozenset(CIC_COUNTRIES)
 #: Spelling in a text → metric name. The "50%" of "exceed 50%" belongs to the name.
 _SPELLINGS = {name: name for name in ("mean", *SIGNALS, *CATEGORIES, "stability index", "nations listed", "exceed 50%")}
 _SPELLINGS |= {"nation listed": "nations listed", "exceeds 50%": "exceed 50%"}

@@ -170,15 +170,19 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 
     from elle.base import paths
     from elle.base.yaml_files import read_yaml
+    from elle.briefings.schema import Example
     from elle.training.nano import pieces
     from experiments.stacking import curriculum
 
     epochs = _number(answer, "5")
     first, second = (read_yaml(paths.located(experiment.recipes[name]), name) for name in ("sums", "high"))
-    turns = {
-        kind: [row["conversations"] for _, row in islice(curriculum.rows(kind, 1), 200)] for kind in ("sums", "worked")
+    examples = {
+        kind: [Example.of(row) for _, row in islice(curriculum.rows(kind, 1), 200)] for kind in ("sums", "worked")
     }
-    length = {kind: sum(pieces(t["value"]) for row in rows for t in row) / len(rows) for kind, rows in turns.items()}
+    length = {
+        kind: sum(pieces(text) for example in made for text in example[1:]) / len(made)
+        for kind, made in examples.items()
+    }
     batch = first["micro_batch_size"] * first["gradient_accumulation_steps"]
     before = first["max_steps"] * batch * length["sums"]
     an_epoch = experiment.assessments * length["worked"]
@@ -199,11 +203,12 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 def metrics_that_move(answer: Collection[str]) -> str:
     """07: the names of the metrics that fall when one digit of a right answer's `political` figure is changed."""
     from elle.briefings import dataset
+    from elle.briefings.schema import Example
     from elle.evaluation.scorecard import METRICS, score
 
     names = _names(answer, METRICS, "metric")
     row = dataset.row("basic", 42, 0)
-    right = row["conversations"][2]["value"]
+    right = Example.of(row).answer
     wrong = re.sub(r"political (\d)", lambda found: f"political {(int(found[1]) + 1) % 10}", right, count=1)
     before, after = (score([row], {row["id"]: output}).metrics for output in (right, wrong))
     moved = {name for name in METRICS if before[name].value != after[name].value}
@@ -218,10 +223,11 @@ def metrics_that_move(answer: Collection[str]) -> str:
 def careful_client(answer: Callable[[str], bool]) -> str:
     """08: a function that says whether a prompt may be sent."""
     from elle.briefings import dataset
+    from elle.briefings.schema import Example
 
     if not callable(answer):
         raise _Hint("A function is asked for: it takes a prompt and returns True if it may be sent.")
-    prompts = [dataset.row("basic", 42, index)["conversations"][1]["value"] for index in range(20)]
+    prompts = [Example.of(dataset.row("basic", 42, index)).prompt for index in range(20)]
     for prompt in prompts:
         if not answer(prompt):
             raise _Hint(f"This prompt is in order, and your client refuses it:\n\n{prompt}")

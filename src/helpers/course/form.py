@@ -33,7 +33,7 @@ def brief(
     system, asked = dataset.messages(dict(row))
     metrics = changed(parse(asked["content"]), risks)
     prompt = render(metrics)
-    right = (cic_writer if metrics.cic else writer).conversation(metrics, lambda options: options[0])[2]["value"]
+    right = (cic_writer if metrics.cic else writer).answer(metrics, lambda options: options[0])
     question = [system, {"role": "user", "content": prompt}]
     # No retries: somebody waits, and can press again. After "Run All Cells" the notebook has stopped the server.
     options: dict[str, Any] = {"max_tokens": max_tokens, "schema": schema, "retries": 0}

@@ -40,8 +40,9 @@ def example(row: Mapping[str, Any]):
     from IPython.display import HTML
 
     from elle.briefings import metrics
+    from elle.briefings.schema import Example
 
-    _, prompt, answer = (turn["value"] for turn in row["conversations"])
+    _, _, prompt, answer = Example.of(row)
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
     return HTML(preformatted(prompt) + _table({"key": key, "text": text} for key, text in texts.items()))
