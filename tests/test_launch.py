@@ -15,14 +15,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from elle.base import machine, paths
+from elle.base import machine, paths, yaml_files
 from elle.base.errors import ElleError
-from elle.base.yaml_files import read_yaml
 from elle.plan import hardware
 from elle.training import checkpoints, diagnosis, health, history, launch, resolve
 from helpers import cli, plots
 
-SMOKE = read_yaml(paths.configs() / "smoke.yaml")
+SMOKE = yaml_files.read_yaml(paths.configs() / "smoke.yaml")
 
 
 def write(path, **changes):
@@ -246,8 +245,8 @@ def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(tmp_path, sm
 
     # Over several machines, by hand. Without an id of its own each node would wait for the others for ever.
     page = (paths.root() / "docs" / "pod.md").read_text().replace("\\\n", " ")
-    by_hand = re.search(r"^axolotl train .*torchrun.*$", page, re.MULTILINE)[0]
-    params, extra = parsed_by_axolotl(shlex.split(by_hand))
+    command = re.search(r"^axolotl train .*torchrun.*$", page, re.MULTILINE)[0].split()
+    params, extra = parsed_by_axolotl([*command[:2], params["config"], *command[3:]])
     assert params["launcher"] == "torchrun"
     read = get_args_parser().parse_args([*launcher._add_default_rdzv_args(extra), *script])
     assert (read.nnodes, read.node_rank, read.nproc_per_node) == ("2", 0, "8")
@@ -354,7 +353,7 @@ def verdicts(rows, **options):
 def test_a_healthy_run_raises_no_flag():
     found = verdicts(run_of(), examples={"train": {"rows": 5, "kept": 5}})
     assert set(found.values()) == {"healthy"}
-    assert set(found) == set(health.TABLE)
+    assert set(found) == set(yaml_files.config_table("health"))
 
 
 @pytest.mark.parametrize(
