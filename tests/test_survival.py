@@ -13,12 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.base.process import Job
-from elle.base.yaml_files import config_table, read_yaml
+from elle.base.yaml_files import config_table
 from elle.training import checkpoints, diagnosis, health, history, launch
 
 pytestmark = pytest.mark.real
@@ -38,13 +37,6 @@ def trainers(folder):
         for process in psutil.process_iter(["cmdline"])
         if any(str(folder) in part for part in process.info["cmdline"] or [])
     ]
-
-
-def changed(path, recipe=SMOKE, **changes):
-    """A copy of a recipe with other values (None: without the key)."""
-    content = read_yaml(paths.root() / recipe) | changes
-    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    return path
 
 
 def test_a_finished_run_says_what_it_was(trained, small_base):
@@ -133,10 +125,10 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
     assert launch.follow(prepared, None).steps == 6
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare):
+def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare, changed_recipe):
     absurd = {"optimizer": "adamw_torch", "learning_rate": 1e30, "lr_scheduler": "constant", "warmup_steps": 0}
     short = {"save_steps": 1, "lr_scheduler_kwargs": None, "eval_strategy": "no", "eval_steps": None}
-    recipe = changed(tmp_path / "nan.yaml", **absurd, **short)
+    recipe = changed_recipe(tmp_path / "nan.yaml", **absurd, **short)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     with pytest.raises(ElleError, match=r"is not a finite number at step [23]") as caught:
         launch.follow(prepared, launch.start_training(prepared))
@@ -185,10 +177,10 @@ def test_examples_that_would_be_lost_are_counted_and_refuse(tmp_path, prepare, s
     assert launch.counted(found).startswith("train: 175 of 180 rows (the rest is lost)")
 
 
-def test_a_full_disk_is_explained(tmp_path, prepare):
+def test_a_full_disk_is_explained(tmp_path, prepare, changed_recipe):
     """A limit on the size of files stands in for the disk: the optimizer's state does not fit, what comes before it
     does."""
-    recipe = changed(tmp_path / "adam.yaml", optimizer="adamw_torch", eval_strategy="no", eval_steps=None)
+    recipe = changed_recipe(tmp_path / "adam.yaml", optimizer="adamw_torch", eval_strategy="no", eval_steps=None)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, hard))
@@ -204,8 +196,8 @@ def test_a_full_disk_is_explained(tmp_path, prepare):
     assert checkpoints.fault(cut_short)
 
 
-def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
-    bad = changed(tmp_path / "bad.yaml", optimizer="no_such_optimizer")
+def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare, changed_recipe):
+    bad = changed_recipe(tmp_path / "bad.yaml", optimizer="no_such_optimizer")
     with pytest.raises(ElleError, match="no optimizer is called"):  # known beforehand
         prepare(tmp_path / "train", recipe_file=bad)
     prepared = prepare(tmp_path / "train", recipe_file=bad, force=True)
@@ -230,7 +222,7 @@ def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
     assert not (folder / launch.DONE).exists()
 
 
-def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, trained):
+def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, changed_recipe, trained):
     """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly.
 
     A bug: after its first evaluation (at step 0) the 4-bit model could not be trained any more.
@@ -241,7 +233,7 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    recipe = changed(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
+    recipe = changed_recipe(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
                      eval_steps=10, save_steps=10, logging_steps=1, micro_batch_size=8)  # fmt: skip
     prepared = prepare(tmp_path / "train", recipe_file=recipe, base_model=trained.weights)
     adapted = launch.follow(prepared, launch.start_training(prepared))
