@@ -5,7 +5,6 @@ The standard library only: `make pod` asks this before anything is installed. Un
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import platform
@@ -15,7 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -283,23 +282,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m elle.base.machine", description="What this computer is.")
     parser.add_argument("--pod", action="store_true", help="check that it will do as a GPU pod")
     parser.add_argument("--volume", metavar="DIR", help=f"the pod's volume (ELLE_VOLUME, else {DEFAULT_VOLUME})")
-    parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
     machine = inspect()
     volume = options.volume or os.environ.get("ELLE_VOLUME") or DEFAULT_VOLUME
     findings = pod_findings(machine, volume) if options.pod else []
-    if options.json:
-        facts = {**asdict(machine), "device": machine.device, "device_reason": machine.device_reason}
-        print(json.dumps({"machine": facts, "findings": [asdict(finding) for finding in findings]}, indent=2))
-    else:
-        bf16 = "with" if machine.bf16_on_cpu else "without"
-        print(f"processor  {machine.cpu_name}, {machine.cores} cores, {bf16} bf16 arithmetic")
-        print(f"memory     {machine.ram_gb:.1f} GB, and {machine.disk_free_gb:.0f} GB of disk free")
-        print(f"device     {machine.device_reason}")
-        for finding in findings:
-            print(f"{finding.level:<5}  {finding.message}")
-            if finding.fix:
-                print(f"       fix: {finding.fix}")
+    bf16 = "with" if machine.bf16_on_cpu else "without"
+    print(f"processor  {machine.cpu_name}, {machine.cores} cores, {bf16} bf16 arithmetic")
+    print(f"memory     {machine.ram_gb:.1f} GB, and {machine.disk_free_gb:.0f} GB of disk free")
+    print(f"device     {machine.device_reason}")
+    for finding in findings:
+        print(f"{finding.level:<5}  {finding.message}")
+        if finding.fix:
+            print(f"       fix: {finding.fix}")
     return int(any(finding.level == "error" for finding in findings))
 
 
