@@ -215,14 +215,12 @@ def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
 
 
 def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, changed_recipe, trained):
-    """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly.
+    """A real NF4 base, a real adapter, merged by Axolotl: it answers as the rounded base with its adapter does.
 
     A bug: after its first evaluation (at step 0) the 4-bit model could not be trained any more.
     """
-    import bitsandbytes.functional as bnb
     import torch
     from peft import PeftModel
-    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     recipe = changed_recipe(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
@@ -234,26 +232,13 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     assert launch.start_training(prepared) is None
     losses = [row["loss"] for row in adapted.history if "loss" in row]
     assert losses[-1] < losses[0]
-    whole = trained.manifest["parameters"]
-    learned = adapted.manifest["trained_parameters"]
-    assert learned == adapted.manifest["parameters"] - whole == prepared.plan.setup.trained
+    added = adapted.manifest["parameters"] - trained.manifest["parameters"]
+    assert adapted.manifest["trained_parameters"] == added == prepared.plan.setup.trained
 
     merged = launch.merge_adapter(adapted)
     before = (merged / "model.safetensors").stat().st_mtime_ns
     assert launch.merge_adapter(adapted) == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
-    got = load_file(merged / "model.safetensors")
-    base = load_file(trained.weights / "model.safetensors")
-    adapter = load_file(adapted.weights / "adapter_model.safetensors")
-    assert set(got) == set(base)
-    for name, weight in base.items():
-        pair = [f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight" for side in "BA"]
-        if pair[0] not in adapter:
-            assert torch.equal(got[name], weight), name
-            continue
-        rounded = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
-        expected = rounded + 2 * adapter[pair[0]] @ adapter[pair[1]]  # alpha / rank is 2
-        assert torch.allclose(got[name], expected, atol=1e-6), name
 
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
     nf4 = BitsAndBytesConfig(

@@ -105,7 +105,7 @@ class Prepared(Resolved):
 class Trained:
     """A finished training run.
 
-    history: one dict a log, in order of steps (`history.read_history`); seconds: of training and start-up, over all
+    history: one dict per log, in order of steps (`history.read_history`); seconds: of training and start-up, over all
     attempts; manifest: what `training.json` holds.
     """
 
@@ -368,7 +368,7 @@ def adapt(recipe_file: Path | str, trained: Trained, progress: Progress | None =
 
 
 def compared(trainings: Mapping[str, Trained | None]) -> list[dict]:
-    """What trainings took and left, a row each, for display; those that did not run are left out."""
+    """What trainings took and left, one row each, for display; those that did not run are left out."""
     return [
         {
             "training": name,
@@ -392,7 +392,7 @@ def merge_adapter(trained: Trained) -> Path:
     adds the adapter: the result, in full precision, is what was trained, not the unrounded base with the adapter.
 
     Raises:
-        ElleError: the weights are no adapter, or Axolotl failed.
+        ElleError: the weights are not an adapter, or Axolotl failed.
     """
     if not trained.adapter:
         raise ElleError("these weights are a whole model: there is nothing to merge", where=str(trained.weights))

@@ -53,7 +53,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int):
     from transformers import Qwen2Tokenizer
 
     alphabet = {byte: index for index, byte in enumerate(sorted(ByteLevel.alphabet()))}
-    # The chat format's own words belong in the vocabulary too: spelled letter by letter, they cost nine tokens a row.
+    # The chat format's own words belong in the vocabulary too: spelled letter by letter, they cost nine tokens per row.
     texts = itertools.chain(texts, ["system\nuser\nassistant\n"] * 100)
     blank = Qwen2Tokenizer(vocab=alphabet, merges=[])
     tokenizer = blank.train_new_from_iterator(
