@@ -23,7 +23,7 @@ import yaml
 from elle.base import paths
 from elle.base.yaml_files import read_yaml
 from elle.briefings import dataset
-from elle.training import history, launch, nano, resolve
+from elle.training import history, launch, nano, resolution
 
 
 def plain(folder: str, base: str, steps: int, bf16: bool) -> dict:
@@ -65,7 +65,7 @@ def plain(folder: str, base: str, steps: int, bf16: bool) -> dict:
 
 def by_hand(prepared: launch.Prepared, steps: int) -> dict:
     command = [sys.executable, __file__, "plain", str(prepared.folder / "prepared"), prepared.config["base_model"]]
-    command += [str(steps), str(int(prepared.variables[resolve.CPU_BF16] == "1"))]
+    command += [str(steps), str(int(prepared.variables[resolution.CPU_BF16] == "1"))]
     done = subprocess.run(
         command, env=os.environ | prepared.variables, capture_output=True, text=True, check=False, cwd=prepared.folder
     )

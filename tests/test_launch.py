@@ -19,7 +19,7 @@ from elle.base import machine, paths, yaml_files
 from elle.base.errors import ElleError
 from elle.evaluation import audit
 from elle.plan import hardware
-from elle.training import checkpoints, diagnosis, health, history, launch, resolve
+from elle.training import checkpoints, diagnosis, health, history, launch, resolution
 from helpers import cli, plots
 
 LAPTOP = machine.Machine("a", 2, 16.0, 50.0)
@@ -147,7 +147,7 @@ def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, sma
 def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, changed_recipe, monkeypatch):
     monkeypatch.setattr(machine, "inspect", lambda *_: LAPTOP)
     prepared = prepare(tmp_path, recipe_file="configs/nano_qlora.yaml")
-    assert all(prepared.config[key] is False for key in resolve.LORA_KERNELS)
+    assert all(prepared.config[key] is False for key in resolution.LORA_KERNELS)
     assert prepared.config["load_in_4bit"] is True
     assert any("kernels for LoRA" in remark for remark in prepared.remarks)
     packed = prepare(tmp_path, recipe_file=changed_recipe(tmp_path / "packed.yaml", sample_packing=True))
@@ -159,7 +159,7 @@ def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, ch
 def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(prepare_on):
     with pytest.raises(ElleError, match="refused"):
         prepare_on(LAPTOP)
-    prepared = prepare_on(LAPTOP, launch.prepare_data)
+    prepared = prepare_on(LAPTOP, launch.prepare_to_preprocess)
     assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
     assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
 

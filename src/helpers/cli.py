@@ -326,7 +326,7 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
-    prepare = launch.prepare_data if preprocess_only else launch.prepare
+    prepare = launch.prepare_to_preprocess if preprocess_only else launch.prepare
     prepared = prepare(
         recipe,
         out,

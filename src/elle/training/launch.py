@@ -25,7 +25,7 @@ from elle.plan.preflight import Plan
 from elle.plan.recipe import Finding
 from elle.training import checkpoints, diagnosis
 from elle.training.history import copying_learned, ending, rate, read_history, tokens
-from elle.training.resolve import Resolved, resolve
+from elle.training.resolution import Resolved, resolve_recipe
 
 #: Environment variable: a pid with which a training ends too (`elle run` sets it). Without it a training outlives
 #: its notebook's kernel, and a re-run cell joins it again.
@@ -145,14 +145,14 @@ def prepare(
         ElleError: no such recipe; a data file that is missing or empty; a local base without weights; what the
             preflight refuses on this machine, or one of `refusals`.
     """
-    return _prepared(resolve(recipe_file, parent, base_model, train, validation, seed), parent, refusals, force)
+    return _prepared(resolve_recipe(recipe_file, parent, base_model, train, validation, seed), parent, refusals, force)
 
 
-def prepare_data(
+def prepare_to_preprocess(
     recipe_file: Path | str, parent: Path | str, *, refusals: Sequence[str] = (), force: bool = False, **inputs
 ) -> Prepared:
     """`prepare` for `preprocess` alone: this machine need not hold the model."""
-    return _prepared(resolve(recipe_file, parent, **inputs), parent, refusals, force, excused=ABOUT_THE_MACHINE)
+    return _prepared(resolve_recipe(recipe_file, parent, **inputs), parent, refusals, force, excused=ABOUT_THE_MACHINE)
 
 
 def _prepared(

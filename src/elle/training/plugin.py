@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from elle.base import storage
 from elle.base.errors import ElleError
 from elle.training.launch import COUNTS, FORCE, LOST_ROWS, PROGRESS, STARTED
-from elle.training.resolve import CPU_BF16
+from elle.training.resolution import CPU_BF16
 
 #: Validation batches on which digits are counted: enough for two figures of the accuracy, cheap beside an evaluation.
 DIGIT_BATCHES = 2

@@ -47,7 +47,7 @@ class Resolved:
         return preflight.assess(self.file, self.config, here, data)
 
 
-def resolve(
+def resolve_recipe(
     recipe_file: Path | str,
     parent: Path | str,
     base_model: Path | str | None = None,
