@@ -58,12 +58,12 @@ def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from huggingface_hub import constants
 
-    from elle.base import patience
+    from elle import hub
     from helpers import cli
     from renting import runpod
 
     constants.HF_HUB_OFFLINE = False  # read when it was imported, before these variables
-    patience.FIRST_WAIT = runpod.FIRST_WAIT = 0.05
+    hub.FIRST_WAIT = runpod.FIRST_WAIT = 0.05
     sys.argv = ["elle", *arguments]
     cli.main()
 

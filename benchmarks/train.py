@@ -1,4 +1,4 @@
-"""Tokens a second of Axolotl's nano training beside a plain PyTorch loop: the same model, rows, batch, precision and
+"""Tokens per second of Axolotl's nano training beside a plain PyTorch loop: the same model, rows, batch, precision and
 optimizer, on this machine.
 
 python benchmarks/train.py [STEPS]
@@ -23,11 +23,11 @@ import yaml
 from elle.base import paths
 from elle.base.yaml_files import read_yaml
 from elle.briefings import dataset
-from elle.training import history, launch, nano
+from elle.training import history, launch, nano, resolution
 
 
 def plain(folder: str, base: str, steps: int, bf16: bool) -> dict:
-    """Train `steps` steps by hand; tokens a second of wall-clock and of the processor's time."""
+    """Train `steps` steps by hand; tokens per second of wall-clock and of the processor's time."""
     import torch
     from axolotl.contribs.mit.muon import MuonOptimizerFactory
     from datasets import load_from_disk
@@ -65,7 +65,7 @@ def plain(folder: str, base: str, steps: int, bf16: bool) -> dict:
 
 def by_hand(prepared: launch.Prepared, steps: int) -> dict:
     command = [sys.executable, __file__, "plain", str(prepared.folder / "prepared"), prepared.config["base_model"]]
-    command += [str(steps), str(int(prepared.variables[launch.CPU_BF16] == "1"))]
+    command += [str(steps), str(int(prepared.variables[resolution.CPU_BF16] == "1"))]
     done = subprocess.run(
         command, env=os.environ | prepared.variables, capture_output=True, text=True, check=False, cwd=prepared.folder
     )
@@ -122,10 +122,10 @@ def main(steps: int) -> None:
         after = by_hand(prepared, steps)
     hand = {"wall": before["wall"] + after["wall"], "cpu": (before["cpu"] + after["cpu"]) / 2, "loss": after["loss"]}
     print(f"precision {prepared.precision}")
-    for label, found in (("plain PyTorch", hand), ("Axolotl", axolotl)):
-        wall = statistics.median(found["wall"])
-        print(f"{label:<14} {wall:7,.0f} tokens/s (median of {len(found['wall'])} windows of ten steps), ", end="")
-        print(f"{found['cpu']:7,.0f} tokens a second of processor time; last loss {found['loss']:.3f}")
+    for label, run in (("plain PyTorch", hand), ("Axolotl", axolotl)):
+        wall = statistics.median(run["wall"])
+        print(f"{label:<14} {wall:7,.0f} tokens/s (median of {len(run['wall'])} windows of ten steps), ", end="")
+        print(f"{run['cpu']:7,.0f} tokens per second of processor time; last loss {run['loss']:.3f}")
     wall = statistics.median(axolotl["wall"]) / statistics.median(hand["wall"])
     print(f"ratio          {wall:.2f} by the clock, {axolotl['cpu'] / hand['cpu']:.2f} by processor time")
 

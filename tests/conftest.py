@@ -8,6 +8,7 @@ import qwen_tokens
 from contract import Server
 from contract.hub import Hub
 
+from elle.base import paths, yaml_files
 from elle.briefings import dataset
 from elle.training import launch, nano
 
@@ -82,6 +83,18 @@ def prepare(small_data, small_base):
             "validation": small_data / "validation.jsonl",
         } | changes
         return launch.prepare(options.pop("recipe_file"), parent, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def changed_recipe():
+    """A recipe with other values (None: without the key): changed_recipe(path, **changes), of configs/smoke.yaml."""
+
+    def make(path, recipe="configs/smoke.yaml", **changes):
+        content = yaml_files.read_yaml(paths.root() / recipe) | changes
+        path.write_text(yaml_files.dump({key: value for key, value in content.items() if value is not None}))
+        return path
 
     return make
 

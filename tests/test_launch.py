@@ -10,30 +10,35 @@ import struct
 from pathlib import Path
 
 import click
+import pydantic
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from elle.base import machine, paths
+from elle.base import machine, paths, yaml_files
 from elle.base.errors import ElleError
-from elle.base.yaml_files import read_yaml
+from elle.evaluation import audit
 from elle.plan import hardware
-from elle.training import checkpoints, diagnosis, health, history, launch
+from elle.training import checkpoints, diagnosis, health, history, launch, resolution
 from helpers import cli, plots
 
-SMOKE = read_yaml(paths.configs() / "smoke.yaml")
+LAPTOP = machine.Machine("a", 2, 16.0, 50.0)
 
 
-def write(path, **changes):
-    path.write_text(yaml.safe_dump({key: value for key, value in (SMOKE | changes).items() if value is not None}))
-    return path
+def a_pod(count, name="NVIDIA H200", gb=150.8):
+    return machine.Machine("a", 64, 2000.0, 900.0, [machine.Gpu(name, gb, "580.95")] * count)
 
 
-def gpus(monkeypatch, count, name="NVIDIA H200", gb=150.8):
-    found = [machine.Gpu(name, gb, "580.95")] * count
-    computer = machine.Machine("a", 64, 2000.0, 900.0, found)
-    monkeypatch.setattr(machine, "inspect", lambda *_: computer)
-    return computer
+@pytest.fixture
+def prepare_on(monkeypatch, tmp_path, small_data):
+    """`launch.prepare` of the 7B recipe on another machine: prepare_on(machine, **options)."""
+
+    def make(computer, prepare=launch.prepare, **options):
+        monkeypatch.setattr(machine, "inspect", lambda *_: computer)
+        files = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
+        return prepare("configs/config.yaml", tmp_path, **files, **options)
+
+    return make
 
 
 # Preparing
@@ -50,24 +55,17 @@ def test_the_same_inputs_lead_to_the_same_folder_and_others_elsewhere(tmp_path, 
     assert written["test_datasets"][0]["split"] == "train[:16]"
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_deepspeed_is_found_from_where_axolotl_is_started_and_left_out_on_one_gpu(
-    tmp_path, small_data, monkeypatch, count
-):
-    gpus(monkeypatch, count)
-    rows = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
-    prepared = launch.prepare("configs/config.yaml", tmp_path, **rows, force=count == 1)
-    if count == 1:
-        assert "deepspeed" not in prepared.config
-        assert any("deepspeed is left out" in remark for remark in prepared.remarks)
-    else:
-        assert Path(prepared.config["deepspeed"]) == paths.root() / "deepspeed" / "zero2.json"
-        assert "deepspeed" in prepared.inputs
+def test_deepspeed_is_found_from_where_axolotl_is_started_and_left_out_on_one_gpu(prepare_on):
+    one, two = prepare_on(a_pod(1), force=True), prepare_on(a_pod(2))
+    assert "deepspeed" not in one.config
+    assert any("deepspeed is left out" in remark for remark in one.remarks)
+    assert Path(two.config["deepspeed"]) == paths.root() / "deepspeed" / "zero2.json"
+    assert "deepspeed" in two.inputs
 
 
-def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_path, prepare, small_data):
+def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_path, prepare, changed_recipe):
     # A bug: it was dropped without a word.
-    recipe = write(tmp_path / "share.yaml", val_set_size=0.05, test_datasets=None)
+    recipe = changed_recipe(tmp_path / "share.yaml", val_set_size=0.05, test_datasets=None)
     replaced = prepare(tmp_path, recipe_file=recipe)
     assert "val_set_size" not in replaced.config
     assert any("val_set_size: 0.05 is left out" in remark for remark in replaced.remarks)
@@ -79,30 +77,26 @@ def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_
     assert "test_datasets" not in without.config
 
 
-def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, small_base):
-    empty = tmp_path / "empty.jsonl"
-    empty.write_text("")
-    with pytest.raises(ElleError, match="empty"):
-        prepare(tmp_path, train=empty)
-    with pytest.raises(ElleError, match="cannot read"):
-        prepare(tmp_path, train=tmp_path / "none.jsonl")
-    with pytest.raises(ElleError, match="no weights"):
-        prepare(tmp_path, base_model=tmp_path / "nowhere")
-    corrupt = tmp_path / "corrupt.jsonl"
-    corrupt.write_text('{"conversations": [\n')
-    with pytest.raises(ElleError) as caught:
-        prepare(tmp_path, train=corrupt)
-    assert caught.value.where.endswith("corrupt.jsonl:1")
-    with pytest.raises(ElleError, match="unknown recipe") as caught:
-        prepare(tmp_path, recipe_file="configs/nanno.yaml")
-    assert "did you mean 'nano.yaml'" in caught.value.fix
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_model.safetensors").write_bytes(b"")
-    (adapter / "adapter_config.json").write_text("{}")
-    with pytest.raises(ElleError, match="not a whole model") as caught:
-        prepare(tmp_path, base_model=adapter)
-    assert "merge" in caught.value.fix
+@pytest.mark.parametrize(
+    ("option", "files", "what", "where", "fix"),
+    [
+        ("train", {"x.jsonl": ""}, "empty", "x.jsonl", "larger count"),
+        ("train", {}, "cannot read", "x.jsonl", "path"),
+        ("train", {"x.jsonl": '{"conversations": [\n'}, "not valid JSON", "x.jsonl:1", "correct"),
+        ("base_model", {}, "no weights", "x", "name another"),
+        ("base_model", {"x/adapter_config.json": "{}", "x/a.safetensors": ""}, "not a whole model", "x", "merge"),
+        ("recipe_file", {}, "unknown recipe", "configs/nanno.yaml", "did you mean 'nano.yaml'"),
+    ],
+)
+def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, option, files, what, where, fix):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    value = {"train": tmp_path / "x.jsonl", "base_model": tmp_path / "x", "recipe_file": "configs/nanno.yaml"}[option]
+    with pytest.raises(ElleError, match=what) as caught:
+        prepare(tmp_path, **{option: value})
+    assert caught.value.where.endswith(where)
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -115,8 +109,8 @@ def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, 
         ({"micro_batch_size": 60000}, "GB at the peak of a step"),
     ],
 )
-def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, prepare, changes, said):
-    recipe = write(tmp_path / "bad.yaml", **changes)
+def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, prepare, changed_recipe, changes, said):
+    recipe = changed_recipe(tmp_path / "bad.yaml", **changes)
     options = {"base_model": None} if "base_model" in changes else {}
     with pytest.raises(ElleError, match="refused") as caught:
         prepare(tmp_path, recipe_file=recipe, **options)
@@ -132,8 +126,7 @@ def test_a_full_disk_is_foreseen(tmp_path, prepare, monkeypatch):
     computer = machine.inspect(tmp_path)
     monkeypatch.setattr(machine, "inspect", lambda *_: computer)
     assert not prepare(tmp_path).forced  # the packages that the planner counts are installed already
-    full = dataclasses.replace(computer, disk_free_gb=0.0)
-    monkeypatch.setattr(machine, "inspect", lambda *_: full)
+    monkeypatch.setattr(machine, "inspect", lambda *_: dataclasses.replace(computer, disk_free_gb=0.0))
     with pytest.raises(ElleError, match="GB of disk"):
         prepare(tmp_path)
 
@@ -145,41 +138,35 @@ def test_further_reasons_refuse_too(tmp_path, prepare):
 
 
 def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, small_base, monkeypatch):
-    from elle.evaluation import audit
-
     monkeypatch.setattr(audit, "verdict", lambda folder: ["3 wrong figures"])
     arguments = ["train", "configs/smoke.yaml", "--data", str(small_data), "--base", str(small_base)]
     done = CliRunner().invoke(cli.cli, [*arguments, "--out", str(tmp_path)])
     assert "fails its audit: 3 wrong figures" in str(done.exception)
 
 
-def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, monkeypatch):
-    monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
+def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, changed_recipe, monkeypatch):
+    monkeypatch.setattr(machine, "inspect", lambda *_: LAPTOP)
     prepared = prepare(tmp_path, recipe_file="configs/nano_qlora.yaml")
-    assert all(prepared.config[key] is False for key in launch.LORA_KERNELS)
+    assert all(prepared.config[key] is False for key in resolution.LORA_KERNELS)
     assert prepared.config["load_in_4bit"] is True
     assert any("kernels for LoRA" in remark for remark in prepared.remarks)
-    packed = prepare(tmp_path, recipe_file=write(tmp_path / "packed.yaml", sample_packing=True))
+    packed = prepare(tmp_path, recipe_file=changed_recipe(tmp_path / "packed.yaml", sample_packing=True))
     assert packed.config["sample_packing"] is False
     assert any("not packed" in remark for remark in packed.remarks)
-    fp32 = prepare(tmp_path)
-    assert fp32.precision == "fp32, because the processor has no bf16 arithmetic."
+    assert prepare(tmp_path).precision == "fp32, because the processor has no bf16 arithmetic."
 
 
-def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(tmp_path, small_data, monkeypatch):
-    monkeypatch.setattr(machine, "inspect", lambda *_: machine.Machine("a", 2, 16.0, 50.0))
-    options = {"train": small_data / "train.jsonl"}
+def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(prepare_on):
     with pytest.raises(ElleError, match="refused"):
-        launch.prepare("configs/config.yaml", tmp_path, **options)
-    prepared = launch.prepare("configs/config.yaml", tmp_path, data_only=True, **options)
+        prepare_on(LAPTOP)
+    prepared = prepare_on(LAPTOP, launch.prepare_to_preprocess)
     assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
     assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
 
 
-def test_without_an_optimizer_in_its_checkpoints_a_run_is_not_resumed(tmp_path, prepare):
+def test_without_an_optimizer_in_its_checkpoints_a_run_is_not_resumed(tmp_path, prepare, changed_recipe):
     # A bug: under DeepSpeed such a checkpoint cannot be resumed, and the trainer was told to.
-    recipe = write(tmp_path / "only.yaml", save_only_model=True)
-    prepared = prepare(tmp_path, recipe_file=recipe)
+    prepared = prepare(tmp_path, recipe_file=changed_recipe(tmp_path / "only.yaml", save_only_model=True))
     assert prepared.config["auto_resume_from_checkpoints"] is False
     assert any("starts over" in remark for remark in prepared.remarks)
     assert prepare(tmp_path).config["auto_resume_from_checkpoints"] is True
@@ -195,11 +182,11 @@ def test_without_an_optimizer_in_its_checkpoints_a_run_is_not_resumed(tmp_path, 
 )  # fmt: skip
 def test_this_machine_is_known_by_its_gpu(monkeypatch, name, gb, expected):
     monkeypatch.delenv(hardware.PRICE, raising=False)
-    found = hardware.here(gpus(monkeypatch, 4, name, gb), 500.0)
+    found = hardware.here(a_pod(4, name, gb), 500.0)
     assert (found.name, found.count, found.memory_gb) == (expected, 4, gb)
     assert (found.price == (0, 0)) is (expected == "gpu")
     monkeypatch.setenv(hardware.PRICE, "2.5")
-    assert hardware.here(gpus(monkeypatch, 4, name, gb), 500.0).price == (2.5, 2.5)
+    assert hardware.here(a_pod(4, name, gb), 500.0).price == (2.5, 2.5)
 
 
 # Commands, read by the real programs' own parsers
@@ -215,71 +202,44 @@ def parsed_by_axolotl(command):
     return context.params, context.args
 
 
-def chosen(monkeypatch, tmp_path, small_data, count, **options):
-    gpus(monkeypatch, count)
-    files = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
-    return launch.prepare("configs/config.yaml", tmp_path, **files, force=True, **options)
-
-
 @pytest.mark.real
-def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(tmp_path, small_data, monkeypatch):
+def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(prepare_on):
     from accelerate.commands.launch import launch_command_parser
     from axolotl.cli.utils import train as launcher
     from torch.distributed.run import get_args_parser
 
-    one = chosen(monkeypatch, tmp_path, small_data, 1)
+    one = prepare_on(a_pod(1), force=True)
     params, extra = parsed_by_axolotl(one.command)
     assert (params["launcher"], extra) == ("python", [])
-    assert params["config"] == str(one.folder / "axolotl.yaml")
-    assert parsed_by_axolotl(one.preprocess)[0]["config"] == params["config"]
-    merging = ["axolotl", "merge-lora", params["config"]]
-    assert parsed_by_axolotl(merging)[0]["config"] == params["config"]
+    config = str(one.folder / "axolotl.yaml")
+    for command in (one.command, one.preprocess, ["axolotl", "merge-lora", config]):
+        assert parsed_by_axolotl(command)[0]["config"] == config
+    with pytest.raises(click.UsageError):
+        parsed_by_axolotl(["axolotl", "train", config, "--launcher", "none"])
 
-    eight = chosen(monkeypatch, tmp_path, small_data, 8)
-    params, extra = parsed_by_axolotl(eight.command)
+    params, extra = parsed_by_axolotl(prepare_on(a_pod(8)).command)
     assert params["launcher"] == "accelerate"
-    script = ["-m", "axolotl.cli.train", params["config"]]
+    script = ["-m", "axolotl.cli.train", config]
     read = launch_command_parser().parse_args([*extra, *script])
     assert (read.num_processes, read.num_machines, read.multi_gpu, read.main_process_port) == (8, 1, True, 0)
     assert read.training_script == "axolotl.cli.train"
 
-    ids = set()
-    for node in (0, 1):
-        prepared = chosen(monkeypatch, tmp_path, small_data, 8, nodes=2, node=node, rendezvous="10.0.0.1:29500")
-        params, extra = parsed_by_axolotl(prepared.command)
-        assert params["launcher"] == "torchrun"
-        read = get_args_parser().parse_args([*launcher._add_default_rdzv_args(extra), *script])
-        assert (read.nnodes, read.node_rank, read.nproc_per_node) == ("2", node, "8")
-        assert (read.rdzv_backend, read.rdzv_endpoint) == ("static", "10.0.0.1:29500")
-        ids.add(read.rdzv_id)
-        assert prepared.plan.hardware.count == 16
-    assert len(ids) == 1  # else the nodes would never meet
-    with pytest.raises(click.UsageError):
-        parsed_by_axolotl(["axolotl", "train", str(one.folder / "axolotl.yaml"), "--launcher", "none"])
+    # Over several machines, by hand. Without an id of its own each node would wait for the others for ever.
+    page = (paths.root() / "docs" / "pod.md").read_text().replace("\\\n", " ")
+    command = re.search(r"^axolotl train .*torchrun.*$", page, re.MULTILINE)[0].split()
+    params, extra = parsed_by_axolotl([*command[:2], config, *command[3:]])
+    assert params["launcher"] == "torchrun"
+    read = get_args_parser().parse_args([*launcher._add_default_rdzv_args(extra), *script])
+    assert (read.nnodes, read.node_rank, read.nproc_per_node) == ("2", 0, "8")
+    assert (read.rdzv_backend, read.rdzv_endpoint, read.rdzv_id) == ("static", "HOST:29500", "elle")
 
 
-def test_on_a_gpu_the_data_is_prepared_first(tmp_path, small_data, monkeypatch):
-    prepared = chosen(monkeypatch, tmp_path, small_data, 2)
+def test_on_a_gpu_the_data_is_prepared_first(prepare_on):
+    prepared = prepare_on(a_pod(2))
     assert [command[1] for command in prepared.commands] == ["preprocess", "train"]
     assert shlex.split(prepared.said(exact=True)[0].partition(" ")[2]) == prepared.preprocess
     (prepared.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
     assert prepared.commands == [prepared.command]  # it is done already
-
-
-def test_a_cluster_is_read_from_the_environment(tmp_path, small_data, monkeypatch):
-    for name, value in ((launch.NODES, "2"), (launch.NODE_RANK, "1"), (launch.MASTER, "10.0.0.1")):
-        monkeypatch.setenv(name, value)
-    prepared = chosen(monkeypatch, tmp_path, small_data, 8)
-    assert prepared.node == 1
-    assert "10.0.0.1:29500" in prepared.command
-    monkeypatch.delenv(launch.MASTER)
-    with pytest.raises(ElleError, match="where 2 machines are to meet"):
-        chosen(monkeypatch, tmp_path, small_data, 8)
-    with pytest.raises(ElleError, match="node 2 of 2"):
-        chosen(monkeypatch, tmp_path, small_data, 8, node=2, rendezvous="a:1")
-    monkeypatch.setenv(launch.NODES, "two")
-    with pytest.raises(ElleError, match="no whole number"):
-        chosen(monkeypatch, tmp_path, small_data, 8)
 
 
 # Progress
@@ -365,14 +325,15 @@ def test_moments_are_found():
 # Health
 
 
-def verdicts(rows, **options):
-    return {row.measure: row.verdict for row in health.check_health(rows, **options)}
+def verdicts(rows, kept=5):
+    rows = health.check_health(rows, {"train": {"rows": 5, "kept": kept}} if rows else None)
+    return {row.measure: row.verdict for row in rows}
 
 
 def test_a_healthy_run_raises_no_flag():
-    found = verdicts(run_of(), examples={"train": {"rows": 5, "kept": 5}})
-    assert set(found.values()) == {"healthy"}
-    assert set(found) == set(health.TABLE)
+    assert set(verdicts(run_of()).values()) == {"healthy"}
+    assert set(verdicts([]).values()) == {"not measured"}
+    assert set(verdicts([])) == set(yaml_files.config_table("health"))
 
 
 @pytest.mark.parametrize(
@@ -393,13 +354,12 @@ def test_what_is_wrong_is_flagged(measure, changes):
 
 
 def test_lost_examples_uncopied_figures_and_a_slowing_machine_are_flagged():
-    assert verdicts(run_of(), examples={"train": {"rows": 5, "kept": 4}})["examples kept"] == "red flag"
     rows = run_of()
+    assert verdicts(rows, kept=4)["examples kept"] == "red flag"
     assert verdicts(rows[:50])["figures copied"] == "red flag"
     for row in rows:
         row["seconds"] *= 1 + row["step"] / 50
     assert verdicts(rows)["tokens/s"] == "red flag"
-    assert set(verdicts([]).values()) == {"not measured"}
 
 
 def test_the_figures_hold_what_is_known():
@@ -474,54 +434,34 @@ def test_deepspeeds_checkpoints_are_judged_by_their_own_states(tmp_path):
 # Failures
 
 
-#: What the programs really print, by case.
-LOGS = {
-    "gpu-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity "
-    "of 79.11 GiB of which 1.02 GiB is free.",
-    "loss": "elle.base.errors.ElleError: the loss is not a finite number at step 3: nan",
-    "rows-lost": "elle.base.errors.ElleError: 12.5% of the data would not be trained on: 25 of 200 examples",
-    "disk": "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left on device "
-    "(os error 28)",
-    "gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url "
-    "https://huggingface.co/meta-llama/Llama-3.1-8B/resolve/main/config.json.",
-    "offline": "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in "
-    "the cached files.",
-    "data-missing": "ValueError: The dataset could not be loaded. This could be due to a misconfigured dataset path "
-    "(/workspace/data/train.jsonl). Try double-check your path / name / data_files.",
-    "data-faulty": "datasets.exceptions.DatasetGenerationError: An error occurred while generating the dataset",
-    "chat-template": "ValueError: `chat_template choice is tokenizer_default but tokenizer's chat_template is null. "
-    "Please add a chat_template in tokenizer config",
-    "driver-old": "RuntimeError: The NVIDIA driver on your system is too old (found version 12080). Please update your "
-    "GPU driver",
-    "driver-new": "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 804: forward compatibility was "
-    "attempted on non supported HW",
-    "no-gpu": "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
-    "port": "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. "
-    "port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use",
-    "nccl": "[rank1]:[E1122 10:00:00] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12, "
-    "OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=1800000) ran for 1800012 milliseconds before timing out.",
-    "killed": "  exitcode  : -9 (pid: 123)\n  traceback : Signal 9 (SIGKILL) received by PID 123",
-}  # fmt: skip
+LOGS = yaml_files.read_yaml(Path(__file__).parent / "fixtures" / "failed_logs.yaml")
 
 
-@pytest.mark.parametrize("case", diagnosis.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", diagnosis.cases(), ids=lambda case: case.name)
 def test_a_failure_is_recognised_and_explained(case):
     text = f"[2026-11-22] [INFO] [axolotl.train] Starting trainer...\nTraceback:\n{LOGS[case.name]}\n"
-    assert diagnosis.diagnose(text, 1) is case
+    assert diagnosis.diagnose(text, 1) == case
     assert case.row in (paths.root() / "docs" / "troubleshooting.md").read_text()
 
 
 def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one():
-    log = (paths.root() / "docs" / "planning.md").read_text()  # no log, but much about memory and disks
-    assert diagnosis.diagnose("step 5\nTraining completed! Saving trained model\n", 1) is None
+    planning = (paths.root() / "docs" / "planning.md").read_text()  # not a log, but much about memory and disks
+    for log in (planning, "step 5\nTraining completed! Saving trained model\n"):
+        assert diagnosis.diagnose(log, 1) is None
     assert diagnosis.diagnose("", -9).name == "killed"
     # What was only warned of is not the cause where the last exception names another.
     later = f"{LOGS['no-gpu']}\nTraceback (most recent call last):\n{LOGS['disk']}\n"
     assert diagnosis.diagnose(later, 1).name == "disk"
-    assert diagnosis.diagnose(log, 1) is None
 
 
-def test_the_plugin_says_what_is_searched_for():
+@pytest.mark.parametrize("name", ["loss", "rows-lost"])
+def test_the_plugin_says_what_is_searched_for(name):
     source = (paths.root() / "src" / "elle" / "training" / "plugin.py").read_text()
-    assert "{NOT_FINITE}" in source
-    assert "{ROWS_LOST}" in source
+    (case,) = (case for case in diagnosis.cases() if case.name == name)
+    assert all(pattern.search(source) for pattern in case.patterns)
+
+
+@pytest.mark.parametrize("entry", [{"paterns": ["x"]}, {"patterns": ["("]}, {"fix": None}])
+def test_a_faulty_case_is_refused(entry):
+    with pytest.raises(pydantic.ValidationError):
+        diagnosis.Case(**{"name": "a", "patterns": ["x"], "means": "b", "fix": "c"} | entry)

@@ -23,7 +23,7 @@ from huggingface_hub import constants
 
 import renting
 from elle import hub
-from elle.base import paths, patience, storage, yaml_files
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
@@ -56,7 +56,6 @@ def _bare(monkeypatch, tmp_path, loopback_only):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(runpod, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(hub, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

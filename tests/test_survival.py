@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -13,16 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.base.process import Job
-from elle.base.yaml_files import read_yaml
+from elle.base.yaml_files import config_table
 from elle.training import checkpoints, diagnosis, health, history, launch
 
 pytestmark = pytest.mark.real
-SMOKE = "configs/smoke.yaml"
 
 
 def wait_for(condition, seconds, what):
@@ -40,46 +37,35 @@ def trainers(folder):
     ]
 
 
-def changed(path, recipe=SMOKE, **changes):
-    """A copy of a recipe with other values (None: without the key)."""
-    content = read_yaml(paths.root() / recipe) | changes
-    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    return path
-
-
 def test_a_finished_run_says_what_it_was(trained, small_base):
     """The unbroken run that others are compared with: its manifest, its history, its weights."""
     from transformers import AutoModelForCausalLM
 
-    found = trained.manifest
-    assert found == json.loads((trained.folder / launch.DONE).read_text())
-    assert found["attempts"] == 1
-    assert found["examples"] == {"train": {"rows": 180, "kept": 180}, "validation": {"rows": 10, "kept": 10}}
-    assert found["weights"] == "whole model"
+    manifest = trained.manifest
+    assert manifest == json.loads((trained.folder / launch.DONE).read_text())
+    known = {"attempts": 1, "weights": "whole model", "seed": 42, "dollars": 0, "forced": []}
+    known |= {"examples": {"train": {"rows": 180, "kept": 180}, "validation": {"rows": 10, "kept": 10}}}
+    assert {key: manifest[key] for key in known} == known
     assert not trained.adapter
-    assert found["config_sha256"] == storage.sha256(trained.folder / "axolotl.yaml")
-    assert {"axolotl", "torch", "transformers", "peft", "bitsandbytes", "deepspeed"} <= set(found["versions"])
-    assert found["seed"] == 42
-    assert found["dollars"] == 0
-    assert found["forced"] == []
-    assert found["tokens"] > found["tokens_trained_on"] > 0
-    assert found["tokens_per_second"] > 0
-    assert 0.1 < found["peak_host_gb"] < 10
-    assert found["seconds"] > trained.history[-1]["seconds"]
-    assert trained.steps == 6
+    assert manifest["config_sha256"] == storage.sha256(trained.folder / "axolotl.yaml")
+    assert {"axolotl", "torch", "transformers", "peft", "bitsandbytes", "deepspeed"} <= set(manifest["versions"])
+    assert manifest["tokens"] > manifest["tokens_trained_on"] > 0
+    assert manifest["tokens_per_second"] > 0
+    assert 0.1 < manifest["peak_host_gb"] < 10
+    assert manifest["seconds"] > trained.history[-1]["seconds"]
     losses = [row["loss"] for row in trained.history if "loss" in row]
-    assert len(losses) == 6
+    assert trained.steps == len(losses) == 6
     assert losses[-1] < losses[0]
     assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
     assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
-    assert found["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
+    assert manifest["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
     assert diagnosis.diagnose((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
-    assert {row.measure for row in health.check_health(trained.history, found["examples"])} == set(health.TABLE)
+    assert len(health.check_health(trained.history, manifest["examples"])) == len(config_table("health"))
 
     model = AutoModelForCausalLM.from_pretrained(trained.weights)
     base = AutoModelForCausalLM.from_pretrained(small_base).state_dict()
-    assert found["parameters"] == found["trained_parameters"] == model.num_parameters()
-    assert found["weights_bytes"] > 4 * found["parameters"]
+    assert manifest["parameters"] == manifest["trained_parameters"] == model.num_parameters()
+    assert manifest["weights_bytes"] > 4 * manifest["parameters"]
     weights = model.state_dict()
     assert any(not weights[name].equal(base[name]) for name in base)
     with pytest.raises(ElleError, match="nothing to merge"):
@@ -133,17 +119,17 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
     assert launch.follow(prepared, None).steps == 6
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare):
+def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tmp_path, prepare, changed_recipe):
     absurd = {"optimizer": "adamw_torch", "learning_rate": 1e30, "lr_scheduler": "constant", "warmup_steps": 0}
     short = {"save_steps": 1, "lr_scheduler_kwargs": None, "eval_strategy": "no", "eval_steps": None}
-    recipe = changed(tmp_path / "nan.yaml", **absurd, **short)
+    recipe = changed_recipe(tmp_path / "nan.yaml", **absurd, **short)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     with pytest.raises(ElleError, match=r"is not a finite number at step [23]") as caught:
         launch.follow(prepared, launch.start_training(prepared))
     assert "lower `learning_rate`" in caught.value.fix
-    steps = checkpoints.steps_of(prepared.weights)
-    assert steps
-    assert all(checkpoints.fault(path) is None for _, path in steps)
+    faults = [checkpoints.fault(path) for _, path in checkpoints.steps_of(prepared.weights)]
+    assert faults
+    assert not any(faults)
 
 
 def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
@@ -185,10 +171,10 @@ def test_examples_that_would_be_lost_are_counted_and_refuse(tmp_path, prepare, s
     assert launch.counted(found).startswith("train: 175 of 180 rows (the rest is lost)")
 
 
-def test_a_full_disk_is_explained(tmp_path, prepare):
+def test_a_full_disk_is_explained(tmp_path, prepare, changed_recipe):
     """A limit on the size of files stands in for the disk: the optimizer's state does not fit, what comes before it
     does."""
-    recipe = changed(tmp_path / "adam.yaml", optimizer="adamw_torch", eval_strategy="no", eval_steps=None)
+    recipe = changed_recipe(tmp_path / "adam.yaml", optimizer="adamw_torch", eval_strategy="no", eval_steps=None)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, hard))
@@ -200,12 +186,11 @@ def test_a_full_disk_is_explained(tmp_path, prepare):
         launch.follow(prepared, job)
     assert "save_total_limit" in caught.value.fix
     ((step, cut_short),) = checkpoints.steps_of(prepared.weights)
-    assert step == 3
-    assert checkpoints.fault(cut_short)
+    assert (step, bool(checkpoints.fault(cut_short))) == (3, True)
 
 
-def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
-    bad = changed(tmp_path / "bad.yaml", optimizer="no_such_optimizer")
+def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare, changed_recipe):
+    bad = changed_recipe(tmp_path / "bad.yaml", optimizer="no_such_optimizer")
     with pytest.raises(ElleError, match="no optimizer is called"):  # known beforehand
         prepare(tmp_path / "train", recipe_file=bad)
     prepared = prepare(tmp_path / "train", recipe_file=bad, force=True)
@@ -217,31 +202,28 @@ def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare):
 def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
     """As a user does it: `elle train`, then Ctrl-C."""
     environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
-    command = [sys.executable, "-m", "helpers.cli", "train", SMOKE, "--base", str(small_base)]
+    command = [sys.executable, "-m", "helpers.cli", "train", "configs/smoke.yaml", "--base", str(small_base)]
     command += ["--data", str(small_data), "--out", str(tmp_path / "train")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=paths.root())
     wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 600, "no job")
     folder = next((tmp_path / "train").glob("smoke-*"))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    assert "interrupted" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert re.search("interrupted", said)
     wait_for(lambda: not trainers(folder), 10, "a trainer outlived Ctrl-C")
     assert not (folder / launch.DONE).exists()
 
 
-def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, trained):
-    """A real NF4 base, a real adapter, merged by Axolotl: the rounded base plus the adapter, exactly.
+def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, changed_recipe, trained):
+    """A real NF4 base, a real adapter, merged by Axolotl: it answers as the rounded base with its adapter does.
 
     A bug: after its first evaluation (at step 0) the 4-bit model could not be trained any more.
     """
-    import bitsandbytes.functional as bnb
     import torch
     from peft import PeftModel
-    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    recipe = changed(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
+    recipe = changed_recipe(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
                      eval_steps=10, save_steps=10, logging_steps=1, micro_batch_size=8)  # fmt: skip
     prepared = prepare(tmp_path / "train", recipe_file=recipe, base_model=trained.weights)
     adapted = launch.follow(prepared, launch.start_training(prepared))
@@ -250,26 +232,13 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     assert launch.start_training(prepared) is None
     losses = [row["loss"] for row in adapted.history if "loss" in row]
     assert losses[-1] < losses[0]
-    whole = trained.manifest["parameters"]
-    learned = adapted.manifest["trained_parameters"]
-    assert learned == adapted.manifest["parameters"] - whole == prepared.plan.setup.trained
+    added = adapted.manifest["parameters"] - trained.manifest["parameters"]
+    assert adapted.manifest["trained_parameters"] == added == prepared.plan.setup.trained
 
     merged = launch.merge_adapter(adapted)
     before = (merged / "model.safetensors").stat().st_mtime_ns
     assert launch.merge_adapter(adapted) == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
-    got = load_file(merged / "model.safetensors")
-    base = load_file(trained.weights / "model.safetensors")
-    adapter = load_file(adapted.weights / "adapter_model.safetensors")
-    assert set(got) == set(base)
-    for name, weight in base.items():
-        pair = [f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight" for side in "BA"]
-        if pair[0] not in adapter:
-            assert torch.equal(got[name], weight), name
-            continue
-        rounded = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
-        expected = rounded + 2 * adapter[pair[0]] @ adapter[pair[1]]  # alpha / rank is 2
-        assert torch.allclose(got[name], expected, atol=1e-6), name
 
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
     nf4 = BitsAndBytesConfig(

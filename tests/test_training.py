@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elle.base import paths, yaml_files
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import axolotl
 from elle.training import nano
@@ -59,22 +59,16 @@ def test_the_tokenizer_that_trains_is_the_one_that_serves(small_base, small_data
 
     loaded = AutoTokenizer.from_pretrained(small_base)
     assert type(loaded).__name__.startswith("Qwen2Tokenizer")
-    row = json.loads((small_data / "train.jsonl").read_text().splitlines()[0])
+    row = next(storage.read_lines(small_data / "train.jsonl"))
     for turn in row["conversations"]:
         ids = loaded(turn["value"])["input_ids"]
         assert loaded.decode(ids) == turn["value"]
         assert len(ids) <= nano.pieces(turn["value"])  # the merges were learned under the very same cuts
     assert loaded.decode(loaded("a↑ ¿日本\n")["input_ids"]) == "a↑ ¿日本\n"
     assert loaded.tokenize(" political 74%") == ["Ġpolitical", "Ġ", "7", "4", "%"]
-
-
-def test_the_chat_format_is_chatml(small_base):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(small_base)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
-    assert text == "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.eos_token == "<|im_end|>"
+    text = loaded.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"  # ChatML
+    assert loaded.eos_token == "<|im_end|>"
 
 
 def test_a_base_is_the_same_every_time_and_made_once(tmp_path, small_data, small_base):
@@ -86,15 +80,23 @@ def test_a_base_is_the_same_every_time_and_made_once(tmp_path, small_data, small
     assert (Path(again) / name).stat().st_mtime_ns == before
 
 
-def test_bad_base_sizes_are_refused(tmp_path, small_data):
+@pytest.mark.parametrize(
+    ("sizes", "what", "fix"),
+    [
+        ("hiden_size: 64\n", "hiden_size", "hidden_size"),
+        ("hidden_size: 6.5\n", "not a whole number", "configs/"),
+        ("vocab_size: 100\n", "vocabulary", "512 or more"),
+    ],
+)
+def test_bad_base_sizes_are_refused(tmp_path, small_data, sizes, what, fix):
     path = tmp_path / "sizes.yaml"
-    path.write_text("hiden_size: 64\n")
-    with pytest.raises(ElleError, match="hiden_size") as caught:
+    path.write_text(sizes)
+    with pytest.raises(ElleError, match=what) as caught:
         nano.resolve_base(str(path), small_data / "train.jsonl", tmp_path / "base")
-    assert "hidden_size" in caught.value.fix
-    path.write_text("vocab_size: 100\n")
-    with pytest.raises(ElleError, match="vocabulary"):
-        nano.resolve_base(str(path), small_data / "train.jsonl", tmp_path / "base")
+    assert fix in caught.value.fix
+
+
+def test_a_base_is_sizes_a_name_or_the_recipes_own(tmp_path):
     with pytest.raises(ElleError, match="needs a data set"):
         nano.resolve_base("configs/smoke_base.yaml", None, tmp_path / "base")
     assert nano.resolve_base("", None, tmp_path / "base") is None

@@ -296,11 +296,8 @@ def costs(changes, run_id, target, as_json) -> None:
 @click.option("--force", is_flag=True, help="Train although the preflight or the audit refuses; the manifest says so.")
 @click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data: before a GPU is rented.")
 @click.option("--merge", is_flag=True, help="Merge a trained adapter into its base.")
-@click.option("--nodes", type=int, help="Machines that train together (default: NUM_NODES, else 1).")
-@click.option("--node", type=int, help="Which of them this is, from 0 (default: NODE_RANK).")
-@click.option("--rendezvous", metavar="HOST:PORT", help="Where they meet (default: MASTER_ADDR and MASTER_PORT).")
 @as_json
-def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node, rendezvous, as_json) -> None:
+def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> None:
     """Train a recipe by Axolotl. Interrupted, it continues from its last checkpoint when it is called again."""
     from elle.briefings import dataset
     from elle.evaluation import audit as audits
@@ -309,7 +306,8 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
-    prepared = launch.prepare(
+    prepare = launch.prepare_to_preprocess if preprocess_only else launch.prepare
+    prepared = prepare(
         recipe,
         out,
         base_model=base_model,
@@ -317,10 +315,6 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, nodes, node,
         validation=files.get("validation"),
         refusals=audits.refusals(folder) if folder else [],
         force=force,
-        data_only=preprocess_only,
-        nodes=nodes,
-        node=node,
-        rendezvous=rendezvous,
     )
     if folder and audits.verdict(folder) is None:
         prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")

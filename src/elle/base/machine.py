@@ -5,7 +5,6 @@ The standard library only: `make pod` asks this before anything is installed. Un
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import platform
@@ -13,8 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -79,22 +79,20 @@ class MachineFault:
 
 def versions(names: Iterable[str]) -> dict[str, str]:
     """The versions of these packages here; those not installed are left out."""
-    found = {}
+    installed = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def describe(gpus: list[Gpu]) -> str:
     """Such as "8 x NVIDIA H200 (151 GB each)"; kinds that differ are listed one after the other."""
-    kinds: dict[tuple[str, float], int] = {}
-    for gpu in gpus:
-        kinds[gpu.name, gpu.memory_gb] = kinds.get((gpu.name, gpu.memory_gb), 0) + 1
+    kinds = Counter((gpu.name, gpu.memory_gb) for gpu in gpus)
     return ", ".join(f"{count} x {name} ({memory:.0f} GB each)" for (name, memory), count in kinds.items())
 
 
-def parse_gpus(text: str) -> list[Gpu]:
+def _parse(text: str) -> list[Gpu]:
     """The GPUs in nvidia-smi's CSV (name, memory in MiB, driver); lines of any other form are passed over."""
     gpus = []
     for line in text.splitlines():
@@ -108,13 +106,7 @@ def _ask_nvidia_smi() -> tuple[list[Gpu], str]:
     """All GPUs of the machine, or why there are none."""
     try:
         answer = subprocess.run(
-            NVIDIA_SMI,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-            check=False,
-            stdin=subprocess.DEVNULL,
+            NVIDIA_SMI, capture_output=True, text=True, errors="replace", timeout=60, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
         return [], "nvidia-smi is not installed here"
@@ -122,11 +114,10 @@ def _ask_nvidia_smi() -> tuple[list[Gpu], str]:
         return [], "nvidia-smi did not answer within a minute"
     except OSError as error:
         return [], f"nvidia-smi cannot be run ({error.strerror})"
-    said = " ".join((answer.stdout + answer.stderr).split())[:120] or "nothing"
-    if answer.returncode:
-        return [], f"nvidia-smi failed and said {said!r}"
-    gpus = parse_gpus(answer.stdout)
-    return gpus, "" if gpus else f"nvidia-smi named no GPU and said {said!r}"
+    gpus = [] if answer.returncode else _parse(answer.stdout)
+    message = " ".join((answer.stdout + answer.stderr).split())[:120] or "nothing"
+    failure = "failed" if answer.returncode else "named no GPU"
+    return gpus, "" if gpus else f"nvidia-smi {failure} and said {message!r}"
 
 
 def _visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
@@ -145,9 +136,18 @@ def _visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
     return shown
 
 
+def visible_gpus() -> tuple[list[Gpu], str]:
+    """The GPUs that CUDA would show, without asking torch; or why there are none."""
+    gpus, note = _ask_nvidia_smi()
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = _visible(gpus, setting)
+    if gpus and not visible:
+        note = f"CUDA_VISIBLE_DEVICES={setting!r} hides {describe(gpus)}"
+    return visible, note
+
+
 def has_gpu() -> bool:
-    """Whether nvidia-smi, seen through `CUDA_VISIBLE_DEVICES`, shows a GPU."""
-    return bool(_visible(_ask_nvidia_smi()[0], os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return bool(visible_gpus()[0])
 
 
 def _read(path: str) -> str:
@@ -195,11 +195,7 @@ def inspect(path: Path | str | None = None) -> Machine:
     cpuinfo = _read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    everything, note = _ask_nvidia_smi()
-    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _visible(everything, setting)
-    if everything and not gpus:
-        note = f"CUDA_VISIBLE_DEVICES={setting!r} hides {describe(everything)}"
+    gpus, note = visible_gpus()
     return Machine(
         cpu_name=model[1].strip() if model else platform.processor() or platform.machine(),
         cores=_cores(),
@@ -216,57 +212,53 @@ def _gpu_findings(machine: Machine) -> list[MachineFault]:
         hidden = "CUDA_VISIBLE_DEVICES" in machine.gpu_note
         fix = "unset CUDA_VISIBLE_DEVICES" if hidden else "rent a pod with a GPU; on a laptop use `make setup`"
         return [MachineFault("error", f"no GPU can be used: {machine.gpu_note or 'none is visible'}", fix)]
-    found = [MachineFault("ok", describe(machine.gpus))]
+    findings = [MachineFault("ok", describe(machine.gpus))]
     if len({gpu.name for gpu in machine.gpus}) > 1:
         fix = "set CUDA_VISIBLE_DEVICES to those of one kind"
-        found.append(MachineFault("warn", "the GPUs differ: the smallest one sets the pace and the limit", fix))
-    driver = machine.gpus[0].driver
+        findings.append(MachineFault("warn", "the GPUs differ: the smallest one sets the pace and the limit", fix))
+    driver, needs = machine.gpus[0].driver, f"needs {MINIMUM_DRIVER} or newer"
     major = re.match(r"\d+", driver)
     if not major:
-        fix = f"see what `nvidia-smi` prints: torch 2.13 (CUDA 13) needs {MINIMUM_DRIVER} or newer"
-        found.append(MachineFault("warn", f"the NVIDIA driver's version cannot be read ({driver!r})", fix))
+        fix = f"see what `nvidia-smi` prints: torch 2.13 (CUDA 13) {needs}"
+        findings.append(MachineFault("warn", f"the NVIDIA driver's version cannot be read ({driver!r})", fix))
     elif int(major[0]) < MINIMUM_DRIVER:
-        message = (
-            f"NVIDIA driver {driver} is too old: torch 2.13 is built for CUDA 13, which needs {MINIMUM_DRIVER} or newer"
-        )
+        message = f"NVIDIA driver {driver} is too old: torch 2.13 is built for CUDA 13, which {needs}"
         fix = "the host sets the driver: rent another pod, and filter for CUDA 13.0 or newer when you choose it"
-        found.append(MachineFault("error", message, fix))
+        findings.append(MachineFault("error", message, fix))
     else:
-        found.append(MachineFault("ok", f"NVIDIA driver {driver} (CUDA 13 needs {MINIMUM_DRIVER} or newer)"))
-    return found
+        findings.append(MachineFault("ok", f"NVIDIA driver {driver} (CUDA 13 {needs})"))
+    return findings
+
+
+def _room(gb: float, least: float, fine: str, short: str, fix: str) -> MachineFault:
+    """Whether there are as many GB as there should be."""
+    return MachineFault("warn", short, fix) if gb < least else MachineFault("ok", fine)
 
 
 def _volume_findings(volume: Path) -> list[MachineFault]:
     where = f"the volume {volume}"
     elsewhere = f"mount the pod's volume at {DEFAULT_VOLUME}, or name another folder with ELLE_VOLUME"
     if not volume.is_dir():
-        return [
-            MachineFault(
-                "error", f"{where} is not a folder" if volume.exists() else f"{where} does not exist", elsewhere
-            )
-        ]
+        message = f"{where} is not a folder" if volume.exists() else f"{where} does not exist"
+        return [MachineFault("error", message, elsewhere)]
     if not os.access(volume, os.W_OK | os.X_OK):
-        return [
-            MachineFault("error", f"{where} cannot be written to", "mount it writable, or give this user the right to")
-        ]
-    found = []
+        fix = "mount it writable, or give this user the right to"
+        return [MachineFault("error", f"{where} cannot be written to", fix)]
+    findings = []
     # Anything from the volume up to (not including) the root may be the mount point itself.
     mount = next((parent for parent in (volume, *volume.parents) if os.path.ismount(parent)), Path("/"))
     if mount == Path("/"):
         fix = f"{elsewhere}, or accept that models and runs are lost when the pod is removed"
-        found.append(MachineFault("warn", f"{where} is on the container's own disk, not on a mounted volume", fix))
+        findings.append(MachineFault("warn", f"{where} is on the container's own disk, not on a mounted volume", fix))
     if Path("/workspace") in (volume, mount):
         message = "the volume is mounted over /workspace, which hides what the image keeps there (Axolotl's checkout)"
-        found.append(MachineFault("warn", message, f"set the pod's volume mount path to {DEFAULT_VOLUME}"))
+        fix = f"set the pod's volume mount path to {DEFAULT_VOLUME}"
+        findings.append(MachineFault("warn", message, fix))
     free = _disk_free_gb(volume)
-    if free < MINIMUM_VOLUME_GB:
-        message = (
-            f"{where} has {free:.0f} GB free: less than a 7B model with checkpoints takes ({MINIMUM_VOLUME_GB:.0f})"
-        )
-        found.append(MachineFault("warn", message, "enlarge the volume, or remove old runs and models from it"))
-    else:
-        found.append(MachineFault("ok", f"{where} can be written to, {free:.0f} GB free"))
-    return found
+    fine = f"{where} can be written to, {free:.0f} GB free"
+    short = f"{where} has {free:.0f} GB free: less than a 7B model with checkpoints takes ({MINIMUM_VOLUME_GB:.0f})"
+    fix = "enlarge the volume, or remove old runs and models from it"
+    return [*findings, _room(free, MINIMUM_VOLUME_GB, fine, short, fix)]
 
 
 def pod_findings(machine: Machine, volume: Path | str) -> list[MachineFault]:
@@ -274,21 +266,15 @@ def pod_findings(machine: Machine, volume: Path | str) -> list[MachineFault]:
 
     The memory that a particular model needs is the planner's business (`elle plan`), not asked here.
     """
-    found = _gpu_findings(machine)
-    gpu_memory = sum(gpu.memory_gb for gpu in machine.gpus)
-    if machine.ram_gb < gpu_memory / 2:
-        message = f"{machine.ram_gb:.0f} GB of memory beside {gpu_memory:.0f} GB on the GPUs: too little to offload to"
-        found.append(
-            MachineFault("warn", message, "ask `elle plan` whether your recipe offloads, or rent a larger host")
-        )
-    else:
-        found.append(MachineFault("ok", f"{machine.ram_gb:.0f} GB of memory, {machine.cores} cores"))
-    if machine.disk_free_gb < MINIMUM_DISK_GB:
-        message = f"{machine.disk_free_gb:.0f} GB free on this disk; the packages may take {MINIMUM_DISK_GB:.0f}"
-        found.append(MachineFault("warn", message, "give the pod a larger container disk"))
-    else:
-        found.append(MachineFault("ok", f"{machine.disk_free_gb:.0f} GB free on this disk"))
-    return found + _volume_findings(Path(volume).absolute())
+    ram, disk, on_gpus = machine.ram_gb, machine.disk_free_gb, sum(gpu.memory_gb for gpu in machine.gpus)
+    fine = f"{ram:.0f} GB of memory, {machine.cores} cores"
+    short = f"{ram:.0f} GB of memory beside {on_gpus:.0f} GB on the GPUs: too little to offload to"
+    fix = "ask `elle plan` whether your recipe offloads, or rent a larger host"
+    memory = _room(ram, on_gpus / 2, fine, short, fix)
+    fine = f"{disk:.0f} GB free on this disk"
+    short = f"{fine}; the packages may take {MINIMUM_DISK_GB:.0f}"
+    packages = _room(disk, MINIMUM_DISK_GB, fine, short, "give the pod a larger container disk")
+    return [*_gpu_findings(machine), memory, packages, *_volume_findings(Path(volume).absolute())]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -296,23 +282,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m elle.base.machine", description="What this computer is.")
     parser.add_argument("--pod", action="store_true", help="check that it will do as a GPU pod")
     parser.add_argument("--volume", metavar="DIR", help=f"the pod's volume (ELLE_VOLUME, else {DEFAULT_VOLUME})")
-    parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
     machine = inspect()
     volume = options.volume or os.environ.get("ELLE_VOLUME") or DEFAULT_VOLUME
     findings = pod_findings(machine, volume) if options.pod else []
-    if options.json:
-        facts = {**asdict(machine), "device": machine.device, "device_reason": machine.device_reason}
-        print(json.dumps({"machine": facts, "findings": [asdict(finding) for finding in findings]}, indent=2))
-    else:
-        bf16 = "with" if machine.bf16_on_cpu else "without"
-        print(f"processor  {machine.cpu_name}, {machine.cores} cores, {bf16} bf16 arithmetic")
-        print(f"memory     {machine.ram_gb:.1f} GB, and {machine.disk_free_gb:.0f} GB of disk free")
-        print(f"device     {machine.device_reason}")
-        for finding in findings:
-            print(f"{finding.level:<5}  {finding.message}")
-            if finding.fix:
-                print(f"       fix: {finding.fix}")
+    bf16 = "with" if machine.bf16_on_cpu else "without"
+    print(f"processor  {machine.cpu_name}, {machine.cores} cores, {bf16} bf16 arithmetic")
+    print(f"memory     {machine.ram_gb:.1f} GB, and {machine.disk_free_gb:.0f} GB of disk free")
+    print(f"device     {machine.device_reason}")
+    for finding in findings:
+        print(f"{finding.level:<5}  {finding.message}")
+        if finding.fix:
+            print(f"       fix: {finding.fix}")
     return int(any(finding.level == "error" for finding in findings))
 
 

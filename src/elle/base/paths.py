@@ -64,7 +64,7 @@ def shown(path: Path | str) -> str:
     """A path as it may stand in a committed notebook or a report: relative to the repository or its runs, never
     absolute."""
     path = Path(path).resolve()
-    for base, prefix in ((root(), ""), (runs().parent, "")):
+    for base in (root(), runs().parent):
         if path.is_relative_to(base):
-            return prefix + str(path.relative_to(base))
+            return str(path.relative_to(base))
     return path.name

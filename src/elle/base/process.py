@@ -38,6 +38,11 @@ _SCRATCH = "ELLE_SCRATCH"  # tells the guardian to make a temporary folder
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _BLOCKED = {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP}
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# "(EngineCore pid=12) ERROR 11-22 10:54:44 [core.py:123] " stands before each line of vLLM's own log.
+_LOG_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ \S+ (\[\S+\] )?)?")
+_RAISED = re.compile(r"^([\w.]*(Error|Exception|Interrupt)\b.*|\S+: error: .*|.*No module named .*)$")
+
 _guardians: list[subprocess.Popen] = []  # those started here: kept so that they can be reaped (a zombie keeps its pid)
 
 
@@ -84,26 +89,16 @@ def descendants(pid: int) -> list[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208 (names are all that is wanted)
         if name.isdigit() and (stat := _stat(int(name))) and stat[0] not in "ZX":
             children.setdefault(stat[1], []).append(int(name))
-    found, stack = [], [pid]
-    while stack:
-        below = children.get(stack.pop(), [])
-        found += below
-        stack += below
-    return found
+    tree = [pid]
+    for parent in tree:  # grows as it is walked
+        tree += children.get(parent, [])
+    return tree[1:]
 
 
 def _send(pids: list[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One `start` at a time in a folder, across processes."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class Job:
@@ -134,7 +129,7 @@ class Job:
             env: variables set on top of this process's own; never written anywhere.
             owner: a pid: the job ends, with all it started, when that process does, however it ends. None: the job
                 outlives everything but a reboot, and `attach` finds it again.
-            scratch: give it a temporary folder of its own (TMPDIR), which goes when the job ends, however it ends.
+            scratch: a temporary folder of its own (TMPDIR), which is removed when the job ends, however it ends.
 
         Raises:
             ElleError: a job is already running in the folder; the program does not exist; it could not be started.
@@ -147,21 +142,13 @@ class Job:
         since = created(owner) if owner is not None else None
         if owner is not None and since is None:
             raise ElleError(f"the job's owner, process {owner}, does not exist", where=str(folder))
+        # -P: a file of the working directory must not shadow a module.
+        guardian = [sys.executable, "-P", "-m", "elle.base.process", str(folder), f"{owner or 0}", f"{since or 0.0}"]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
-                if (other := cls.attach(folder)) and other.running:
-                    raise ElleError(
-                        f"a job is already running in this folder (pid {other.pid})",
-                        where=str(folder),
-                        fix="follow it with Job.attach(folder), or end it with Job.attach(folder).stop()",
-                    )
-                for stale in ("process.json", "exit.json"):
-                    (folder / stale).unlink(missing_ok=True)
-                if (folder / "log.txt").exists():
-                    (folder / "log.txt").replace(folder / "log.1.txt")
-                # -P: a file of the working directory must not shadow a module.
-                guardian = [sys.executable, "-P", "-m", "elle.base.process", str(folder), f"{owner or 0}", f"{since}"]
+            with (folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # one start at a time in a folder, across processes
+                cls._make_way(folder)
                 with (folder / "log.txt").open("wb") as log:
                     process = subprocess.Popen(
                         [*guardian, *command],
@@ -184,6 +171,20 @@ class Job:
             raise ElleError(f"the job could not be started: {error}", where=str(folder)) from error
 
     @classmethod
+    def _make_way(cls, folder: Path) -> None:
+        """Put the record of an earlier job aside; one that still runs is in the way."""
+        if (other := cls.attach(folder)) and other.running:
+            raise ElleError(
+                f"a job is already running in this folder (pid {other.pid})",
+                where=str(folder),
+                fix="follow it with Job.attach(folder), or end it with Job.attach(folder).stop()",
+            )
+        for stale in ("process.json", "exit.json"):
+            (folder / stale).unlink(missing_ok=True)
+        if (folder / "log.txt").exists():
+            (folder / "log.txt").replace(folder / "log.1.txt")
+
+    @classmethod
     def attach(cls, folder: Path | str) -> "Job | None":
         """The job of a folder, running or ended; None if none was ever started there."""
         folder = Path(folder).resolve()
@@ -194,8 +195,7 @@ class Job:
     @property
     def running(self) -> bool:
         """Whether the command, or anything it started, is still alive."""
-        for process in [p for p in _guardians if p.poll() is not None]:
-            _guardians.remove(process)
+        _guardians[:] = [process for process in _guardians if process.poll() is None]
         return created(self.pid) == self._created
 
     @property
@@ -215,15 +215,12 @@ class Job:
 
     def reason(self) -> str:
         """Why it ended, in its log's own words: the last exception that is a cause and not a consequence."""
-        # "(EngineCore pid=12) ERROR 11-22 10:54:44 [core.py:123] " stands before each line of vLLM's own log.
-        prefix = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ \S+ (\[\S+\] )?)?")
-        lines = [prefix.sub("", line).rstrip() for line in self.log.read_text(errors="replace").splitlines()]
-        raised = re.compile(r"^([\w.]*(Error|Exception|Interrupt)\b.*|\S+: error: .*|.*No module named .*)$")
-        found = [number for number, line in enumerate(lines) if raised.match(line)]
-        causes = [number for number in found if "Engine core initialization failed" not in lines[number]]
-        if not found:
+        lines = [_LOG_PREFIX.sub("", line).rstrip() for line in self.log.read_text(errors="replace").splitlines()]
+        raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
+        if not raised:
             return f"exit code {self.returncode}; the log ends: {self.tail(3) or '(empty)'}"
-        number = (causes or found)[-1]
+        causes = [number for number in raised if "Engine core initialization failed" not in lines[number]]
+        number = (causes or raised)[-1]
         # pydantic's first line says only how many errors there are; the next ones say which.
         more = lines[number + 1 : number + 3] if "validation error" in lines[number] else []
         return " ".join([lines[number], *map(str.strip, more)])
@@ -356,4 +353,4 @@ def _keep(guardian: int, owner: int, since: float, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    _guard(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3].replace("None", "nan")), sys.argv[4:])
+    _guard(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])

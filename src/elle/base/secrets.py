@@ -14,7 +14,7 @@ def secret(name: str, what: str, fix: str) -> str:
     """The secret in the environment variable `name`.
 
     Raises:
-        ElleError: it is not set, or holds a character that none has (an HTTP library would quote it in its complaint).
+        ElleError: it is not set, or holds a character that no secret has (an HTTP library would quote it whole).
     """
     value = os.environ.get(name, "").strip()
     where = f"environment variable {name}"
@@ -43,9 +43,6 @@ def address(url: str, what: str, where: str) -> str:
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise ElleError(
-            f"{what} address must begin with https:// and hold no user: a token goes there",
-            where=where,
-            fix="correct or unset it",
-        )
+        message = f"{what} address must begin with https:// and hold no user: a token goes there"
+        raise ElleError(message, where=where, fix="correct or unset it")
     return url

@@ -36,11 +36,8 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO]:
         os.replace(temporary, path)  # noqa: PTH105
         temporary = None
     except OSError as error:
-        raise ElleError(
-            f"cannot write: {error.strerror or error}",
-            where=str(path),
-            fix="check the folder's permissions and the free disk space",
-        ) from error
+        fix = "check the folder's permissions and the free disk space"
+        raise ElleError(f"cannot write: {error.strerror or error}", where=str(path), fix=fix) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -57,14 +54,22 @@ def write_json(path: Path | str, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
+@contextlib.contextmanager
+def _reading(path: Path | str, fix: str = "check the path") -> Iterator[None]:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ElleError("file not found", where=str(path)) from error
+        yield
     except OSError as error:
-        raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting without end
+        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix=fix) from error
+
+
+def read_json(path: Path | str) -> Any:
+    with _reading(path):
+        if not Path(path).exists():
+            raise ElleError("file not found", where=str(path))
+        content = Path(path).read_bytes()
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number or a nesting without end
         raise ElleError(f"not valid JSON: {error}", where=str(path), fix="repair or regenerate the file") from error
 
 
@@ -73,7 +78,7 @@ line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fal
 
 
 def write_lines(path: Path | str, rows: Iterable[dict]) -> int:
-    """Write one JSON object a line, streaming; return how many."""
+    """Write one JSON object per line, streaming; return how many."""
     count = 0
     with atomic(path) as file:
         for row in rows:
@@ -83,7 +88,7 @@ def write_lines(path: Path | str, rows: Iterable[dict]) -> int:
 
 
 def read_lines(path: Path | str) -> Iterator[dict]:
-    """Read one JSON object a line, streaming; blank lines are skipped.
+    """Read one JSON object per line, streaming; blank lines are skipped.
 
     Raises:
         ElleError: with file and line number, where the file is missing, a line is not JSON, or not an object.
@@ -93,22 +98,14 @@ def read_lines(path: Path | str) -> Iterator[dict]:
 
 def numbered(path: Path | str, *, unique: bool = False) -> Iterator[tuple[int, dict]]:
     """The same with line numbers, from 1; `unique` refuses an object that has a key twice."""
-    path = Path(path)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="check the path") from error
-    with file:
+    with _reading(path), Path(path).open("rb") as file:
         for number, text in enumerate(file, 1):
             if text.strip():
                 yield number, parse_line(text, f"{path}:{number}", unique=unique)
 
 
 def parse_line(text: bytes, where: str, *, unique: bool = False) -> dict:
-    """The object that one line holds.
-
-    Args:
-        unique: refuse an object that holds a key twice (JSON by itself keeps the last one).
+    """The object that one line holds; unique: refuse a key that is there twice (JSON by itself keeps the last one).
 
     Raises:
         ElleError: at `where`, it is not JSON, or not an object.
@@ -116,15 +113,11 @@ def parse_line(text: bytes, where: str, *, unique: bool = False) -> dict:
     try:
         row = json.loads(text.decode("utf-8"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
-        raise ElleError(
-            f"this line is not valid JSON: {error}",
-            where=where,
-            fix="correct or delete the line (a cut-off last line means an interrupted copy)",
-        ) from error
+        fix = "correct or delete the line (a cut-off last line means an interrupted copy)"
+        raise ElleError(f"this line is not valid JSON: {error}", where=where, fix=fix) from error
     if not isinstance(row, dict):
-        raise ElleError(
-            f"this line holds a JSON {type(row).__name__}, not an object", where=where, fix="one object a line"
-        )
+        what = f"this line holds a JSON {type(row).__name__}, not an object"
+        raise ElleError(what, where=where, fix="one object per line")
     return row
 
 
@@ -137,17 +130,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def sha256(path: Path | str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix="check the path") from error
+    with _reading(path), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def exists(path: Path | str) -> bool:
     """Whether there is such a file or folder; an ElleError where that cannot be found out (`Path.exists` may crash)."""
-    try:
+    with _reading(path, fix="check the path, and the permissions of its folder"):
         return Path(path).exists()
-    except OSError as error:
-        fix = "check the path, and the permissions of its folder"
-        raise ElleError(f"cannot read: {error.strerror}", where=str(path), fix=fix) from error

@@ -24,17 +24,11 @@ class _Dumper(yaml.SafeDumper):
     """Texts that `_Loader` would read as numbers get quotation marks."""
 
 
+_FLOAT = re.compile(r"^[-+]?((\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+|\d+\.\d*|\.\d+|\.(inf|Inf|INF))$|^\.(nan|NaN)$")
+_STANDARD = yaml.SafeLoader.yaml_implicit_resolvers
 for _class in (_Loader, _Dumper):
-    _class.yaml_implicit_resolvers = {
-        key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(
-            r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN)$"
-        ),
-        list("-+0123456789."),
-    )
+    _class.yaml_implicit_resolvers = {key: list(value) for key, value in _STANDARD.items()}
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def dump(recipe: dict) -> str:
@@ -46,7 +40,7 @@ def read_yaml(path: Path | str, kind: str = "file") -> dict:
     """A YAML mapping from a file.
 
     Raises:
-        ElleError: with file and line, where it is missing, is no YAML, repeats a key, or is not a mapping.
+        ElleError: with file and line, where it is missing, is not YAML, repeats a key, or is not a mapping.
     """
     path = Path(path)
     try:

@@ -1,2 +1,2 @@
-"""Training: the laptop's base model (`nano`), recipes (`recipe`, `validator`), what they come to before anything is
-paid (`models`, `hardware`, `memory`, `budget`, `preflight`, `fix`), and Axolotl as a subprocess (`launch`)."""
+"""Training: the laptop's base model (`nano`), a recipe fitted to this machine (`resolution`), Axolotl as a subprocess
+(`launch`, and `plugin` inside it), and what became of it (`history`, `health`, `checkpoints`, `diagnosis`)."""

@@ -11,8 +11,8 @@ ASIDE = "incomplete-"
 
 def steps_of(folder: Path) -> list[tuple[int, Path]]:
     """(step, folder) of the checkpoints in a training's output folder, in order of steps."""
-    found = ((path.name.partition("-")[2], path) for path in folder.glob("checkpoint-*") if path.is_dir())
-    return sorted((int(step), path) for step, path in found if step.isdecimal())
+    named = ((path.name.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*") if path.is_dir())
+    return sorted((int(step), path) for step, path in named if step.isdecimal())
 
 
 def fault(checkpoint: Path) -> str | None:
@@ -68,11 +68,11 @@ def whole_archive(path: Path) -> bool:
 def set_aside(folder: Path) -> list[str]:
     """Rename the checkpoints that nothing can resume from, so that the trainer takes the newest whole one; what was
     done, in sentences. Only the newest of them is kept: they may be large."""
-    said = []
+    remarks = []
     for step, path in steps_of(folder):
         if why := fault(path):
             for older in folder.glob(f"{ASIDE}*"):
                 shutil.rmtree(older)
             path.rename(folder / f"{ASIDE}{step}")
-            said.append(f"checkpoint-{step} is incomplete ({why}): set aside as {ASIDE}{step}")
-    return said
+            remarks.append(f"checkpoint-{step} is incomplete ({why}): set aside as {ASIDE}{step}")
+    return remarks

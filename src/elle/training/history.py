@@ -1,5 +1,6 @@
 """What a training run has done so far, read from the plugin's progress (`progress.jsonl`): logs, pace, dollars."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -11,14 +12,11 @@ _LOG, _EVALUATION, _SAVE = range(3)
 
 def read_events(path: Path | str) -> list[dict]:
     """All events, in the order in which they were written; [] where there are none yet."""
-    if not Path(path).exists():
-        return []
     events = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a process that was killed while writing it
-            continue
+    if Path(path).exists():
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a process was killed while writing its last line
+                events.append(json.loads(line))
     return events
 
 
@@ -33,23 +31,22 @@ def read_history(path: Path | str) -> list[dict]:
     before = last = starting = 0.0
     resumed: dict[str, int] = {}
     for event in read_events(path):
+        step = event["step"]
         if event["event"] == "begin":
             if last:
-                resumed = {"resumed_at": event["step"]}
-            before, last, starting = before + last, 0.0, starting + event.get("startup", 0.0)
-            rows = {key: row for key, row in rows.items() if key[0] <= event["step"]}
+                resumed = {"resumed_at": step}
+            before, starting = before + last, starting + event.get("startup", 0.0)
+            rows = {key: row for key, row in rows.items() if key[0] <= step}
         last = event["seconds"]
-        kind = _EVALUATION if {"eval_loss", "digit_accuracy"} & set(event) else _LOG
-        if event["event"] == "save":
-            kind = _SAVE
-        elif event["event"] != "log" or (kind == _LOG and "loss" not in event):
-            continue
         row = event | {"seconds": before + last, "wall": before + last + starting} | resumed
-        if kind == _SAVE:
-            row["saved"] = True
-        # The digits are counted after an evaluation: one row for both.
-        same = rows.get((event["step"], kind), {}) if "digit_accuracy" in event else {}
-        rows[event["step"], kind] = same | row
+        if event["event"] == "save":
+            rows[step, _SAVE] = row | {"saved": True}
+        elif event["event"] == "log" and "digit_accuracy" in event:  # counted after an evaluation: one row for both
+            rows[step, _EVALUATION] = rows.get((step, _EVALUATION), {}) | row
+        elif event["event"] == "log" and "eval_loss" in event:
+            rows[step, _EVALUATION] = row
+        elif event["event"] == "log" and "loss" in event:
+            rows[step, _LOG] = row
     return [rows[key] for key in sorted(rows)]
 
 
@@ -60,10 +57,7 @@ def ending(path: Path | str) -> dict:
 
 def copying_learned(history: list[dict], threshold: float = 0.9) -> int | None:
     """The first evaluated step at which at least `threshold` of the digits are predicted right (`digit_accuracy`:
-    teacher-forced, on validation examples); None if there is none.
-
-    The text of a briefing is learned at once; copying its figures is learned abruptly, and later.
-    """
+    teacher-forced, on validation examples), or None. The text of a briefing is learned at once, its figures later."""
     return next((log["step"] for log in history if log.get("digit_accuracy", 0) >= threshold), None)
 
 
@@ -75,16 +69,15 @@ def resumed(history: list[dict]) -> list[int]:
 def moments(history: list[dict]) -> dict[str, int]:
     """The steps at which something happened, by name: `copying learned`, `best validation`, `warm-up ends` and `decay
     begins` (the learning rate reaches its highest, and leaves it); those that did not happen are left out."""
-    found = {"copying learned": copying_learned(history)}
     evaluated = [(row["eval_loss"], row["step"]) for row in history if math.isfinite(row.get("eval_loss", math.nan))]
-    found["best validation"] = min(evaluated)[1] if evaluated else None
+    steps = {"copying learned": copying_learned(history), "best validation": min(evaluated)[1] if evaluated else None}
     schedule = [(row["step"], row["learning_rate"]) for row in history if "learning_rate" in row]
     highest = max((value for _, value in schedule), default=0.0)
     at_top = [step for step, value in schedule if value >= 0.999 * highest]
     if at_top and highest:
-        found["warm-up ends"] = at_top[0] if at_top[0] > schedule[0][0] else None
-        found["decay begins"] = at_top[-1] if at_top[-1] < schedule[-1][0] else None
-    return {name: step for name, step in found.items() if step is not None}
+        steps["warm-up ends"] = at_top[0] if at_top[0] > schedule[0][0] else None
+        steps["decay begins"] = at_top[-1] if at_top[-1] < schedule[-1][0] else None
+    return {name: step for name, step in steps.items() if step is not None}
 
 
 def _windows(history: list[dict]) -> list[tuple[int, float, float]]:
@@ -103,13 +96,12 @@ def _windows(history: list[dict]) -> list[tuple[int, float, float]]:
 
 
 def rates(history: list[dict]) -> list[tuple[int, float]]:
-    """(step, tokens a second up to it since the log before), of all GPUs, padding included."""
+    """(step, tokens per second up to it since the log before), of all GPUs, padding included."""
     return [(step, tokens / seconds) for step, tokens, seconds in _windows(history)]
 
 
 def rate(history: list[dict], last: int | None = None) -> float | None:
-    """Tokens a second, of all GPUs, padding included, over the whole run or its `last` logs; None before the second
-    log."""
+    """Tokens per second over the whole run or its `last` logs, else as in `rates`; None before the second log."""
     windows = _windows(history)[-(last or 0) :]
     return sum(tokens for _, tokens, _ in windows) / sum(s for *_, s in windows) if windows else None
 
@@ -121,9 +113,9 @@ def tokens(history: list[dict]) -> tuple[int, int]:
 
 
 def line(history: list[dict], hourly: float | None = 0.0) -> str:
-    """Where a training is, in a line: step, loss, tokens a second, time left, dollars so far.
+    """Where a training is, in a line: step, loss, tokens per second, time left, dollars so far.
 
-    hourly: dollars an hour for the whole machine; 0: nothing is paid, None: nobody knows.
+    hourly: dollars per hour for the whole machine; 0: nothing is paid, None: nobody knows.
     """
     if not history:
         return "the trainer is starting …"
@@ -134,18 +126,10 @@ def line(history: list[dict], hourly: float | None = 0.0) -> str:
     if pace := rate(history, last=5):
         total, trained_on = tokens(history)
         parts.append(f"{pace:,.0f} tokens/s ({trained_on / total:.0%} of them trained on)")
-    began = min(row.get("resumed_at", 0), row["step"])
-    first = next((entry for entry in history if entry.get("resumed_at") == row.get("resumed_at")), row)
-    steps, seconds = row["step"] - max(began, first["step"]), row["seconds"] - first["seconds"]
+    first = next(entry for entry in history if entry.get("resumed_at") == row.get("resumed_at"))  # of this attempt
+    steps, seconds = row["step"] - first["step"], row["seconds"] - first["seconds"]
     if steps > 0 and row["step"] < row["of"]:
         parts.append(f"{seconds / steps * (row['of'] - row['step']):,.0f} s left")
     if hourly is not None:
         parts.append(f"${row['wall'] / 3600 * hourly:,.2f} so far" if hourly else "free")
     return ", ".join(parts)
-
-
-def finite_or_none(value):
-    """A value as strict JSON can hold it: None for what is no finite number."""
-    if isinstance(value, dict):
-        return {key: finite_or_none(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

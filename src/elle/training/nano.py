@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from elle.base import paths, storage
@@ -53,7 +53,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int):
     from transformers import Qwen2Tokenizer
 
     alphabet = {byte: index for index, byte in enumerate(sorted(ByteLevel.alphabet()))}
-    # The chat format's own words belong in the vocabulary too: spelled letter by letter, they cost nine tokens a row.
+    # The chat format's own words belong in the vocabulary too: spelled letter by letter, they cost nine tokens per row.
     texts = itertools.chain(texts, ["system\nuser\nassistant\n"] * 100)
     blank = Qwen2Tokenizer(vocab=alphabet, merges=[])
     tokenizer = blank.train_new_from_iterator(
@@ -88,16 +88,13 @@ def make_base(sizes: Sizes, train: Path | str, folder: Path | str) -> dict:
         ElleError: the sizes do not make a Qwen2, or the rows cannot be read.
     """
     folder = Path(folder)
-    asked = asdict(sizes) | {"data": storage.sha256(train)}
+    wanted = asdict(sizes) | {"data": storage.sha256(train)}
     described = folder / "nano.json"
-    if described.exists() and (found := storage.read_json(described)) | asked == found:
-        return found
+    if described.exists() and (description := storage.read_json(described)) | wanted == description:
+        return description
     if sizes.vocab_size < 259:
-        raise ElleError(
-            f"a vocabulary of {sizes.vocab_size} cannot hold 256 bytes and 3 special tokens",
-            where="vocab_size",
-            fix="use 512 or more",
-        )
+        what = f"a vocabulary of {sizes.vocab_size} cannot hold 256 bytes and 3 special tokens"
+        raise ElleError(what, where="vocab_size", fix="use 512 or more")
     command = [sys.executable, "-m", "elle.training.nano", json.dumps(asdict(sizes)), str(train), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -106,13 +103,13 @@ def make_base(sizes: Sizes, train: Path | str, folder: Path | str) -> dict:
             where=str(folder),
             fix="correct the sizes (configs/nano_base.yaml shows ones that work) or the data set",
         )
-    found = asked | json.loads(done.stdout.splitlines()[-1])
-    storage.write_json(described, found)  # last: a base without it is made again
-    return found
+    description = wanted | json.loads(done.stdout.splitlines()[-1])
+    storage.write_json(described, description)  # last: a base without it is made again
+    return description
 
 
 def _make(sizes: Sizes, train: str, folder: str) -> dict:
-    """The other process's part: write tokenizer, configuration and weights; return what they came to."""
+    """The other process's part: write tokenizer, configuration and weights; return tokens and parameters."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 
     rows = itertools.islice(storage.read_lines(train), TOKENIZER_ROWS)
@@ -141,21 +138,18 @@ def _make(sizes: Sizes, train: str, folder: str) -> dict:
 
 def resolve_base(base: str, train: Path | str | None, folder: Path | str) -> str | None:
     """The base model that `base` names: "" is the recipe's own (None); a YAML file holds the sizes of a nano base,
-    which is made in `folder` with a tokenizer trained on the `train` file; anything else is taken as it stands.
+    which is made in `folder` with a tokenizer trained on the `train` file; anything else is taken as it is.
 
     Raises:
         ElleError: an unknown key in the sizes, or sizes without a data set to train the tokenizer on.
     """
-    if not base:
-        return None
     if not base.endswith((".yaml", ".yml")):
-        return base
+        return base or None
     path = paths.located(base)
     given = read_yaml(path, "base")
-    known = {field.name for field in fields(Sizes)}
     for key, value in given.items():
-        if key not in known:
-            raise unknown("base size", key, known, where=str(path))
+        if key not in Sizes.__annotations__:
+            raise unknown("base size", key, Sizes.__annotations__, where=str(path))
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ElleError(f"{key} is {value!r}, not a whole number", where=str(path), fix="such as in configs/")
     if train is None:

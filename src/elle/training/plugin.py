@@ -1,8 +1,8 @@
 """The Axolotl plugin that `launch` adds to every recipe it runs: progress for people, examples counted before
-training, a halt at the first loss that is no number, and bf16 on a CPU.
+training, a halt at the first loss that is not a number, and bf16 on a CPU.
 
 Axolotl writes its progress as text without step numbers. The plugin writes what happens as JSONL instead
-(`progress.jsonl` beside the weights): one object a log, evaluation, save and end.
+(`progress.jsonl` beside the weights): one object per log, evaluation, save and end.
 """
 
 import itertools
@@ -20,8 +20,8 @@ from transformers import TrainerCallback
 
 from elle.base import storage
 from elle.base.errors import ElleError
-from elle.training.diagnosis import NOT_FINITE, ROWS_LOST
-from elle.training.launch import COUNTS, CPU_BF16, FORCE, LOST_ROWS, PROGRESS, STARTED
+from elle.training.launch import COUNTS, FORCE, LOST_ROWS, PROGRESS, STARTED
+from elle.training.resolution import CPU_BF16
 
 #: Validation batches on which digits are counted: enough for two figures of the accuracy, cheap beside an evaluation.
 DIGIT_BATCHES = 2
@@ -47,13 +47,10 @@ class Progress(TrainerCallback):
         startup = time.time() - datetime.fromisoformat(started).timestamp() if started else 0.0
         self._write("begin", state, startup=round(startup, 3))
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        numbers = {key: value for key, value in (logs or {}).items() if isinstance(value, int | float)}
-        self._write("log", state, **numbers)
+    def on_log(self, args, state, control, logs, **kwargs):
+        self._write("log", state, **{key: value for key, value in logs.items() if isinstance(value, int | float)})
 
-    def on_evaluate(self, args, state, control, model=None, processing_class=None, eval_dataloader=None, **kwargs):
-        if model is None or eval_dataloader is None or processing_class is None:
-            return
+    def on_evaluate(self, args, state, control, model, processing_class, eval_dataloader, **kwargs):
         accuracy = digit_accuracy(model, processing_class, itertools.islice(eval_dataloader, DIGIT_BATCHES))
         if accuracy is not None:
             self._write("log", state, digit_accuracy=accuracy)
@@ -61,8 +58,8 @@ class Progress(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self._write("save", state)
 
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        self._write("end", state, **(parameter_counts(model) if model is not None else {}), **peaks())
+    def on_train_end(self, args, state, control, model, **kwargs):
+        self._write("end", state, **parameter_counts(model), **peaks())
 
 
 def parameter_counts(model) -> dict[str, int]:
@@ -79,10 +76,10 @@ def parameter_counts(model) -> dict[str, int]:
 
 def peaks() -> dict[str, float]:
     """GB of memory at the highest: of this process, and of its GPU."""
-    found = {"peak_host_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)}
+    memory = {"peak_host_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)}
     if torch.cuda.is_available():
-        found["peak_gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
-    return found
+        memory["peak_gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
+    return memory
 
 
 def digit_accuracy(model, tokenizer, batches) -> float | None:
@@ -91,20 +88,21 @@ def digit_accuracy(model, tokenizer, batches) -> float | None:
 
     batches: dicts of tensors with `labels` (-100: not trained on), as the trainer's data loader gives them.
     """
-    digits = [index for token, index in tokenizer.get_vocab().items() if len(token) == 1 and token in "0123456789"]
+    device = next(model.parameters()).device
+    vocabulary = tokenizer.get_vocab()
+    digits = torch.tensor([vocabulary[digit] for digit in "0123456789" if digit in vocabulary], device=device)
     right = total = 0
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             for batch in batches:
-                device = next(model.parameters()).device
                 inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask") if name in batch}
                 guesses = model(**inputs).logits[:, :-1].argmax(-1)
                 labels = batch["labels"][:, 1:].to(device)
-                asked = torch.isin(labels, torch.tensor(digits, device=device))
-                right += int((guesses[asked] == labels[asked]).sum())
-                total += int(asked.sum())
+                is_digit = torch.isin(labels, digits)
+                right += int((guesses[is_digit] == labels[is_digit]).sum())
+                total += int(is_digit.sum())
     finally:
         model.train(training)
     return right / total if total else None
@@ -117,9 +115,9 @@ def untrained(dataset) -> int:
     count = 0
     for batch in dataset.select_columns("labels").with_format("arrow").iter(10_000):
         labels = batch["labels"].combine_chunks()
-        asked = compute.not_equal(compute.list_flatten(labels), -100)
-        owners = compute.list_parent_indices(labels).filter(asked)
-        count += len(labels) - len(compute.unique(owners))
+        trained_on = compute.not_equal(compute.list_flatten(labels), -100)
+        examples = compute.list_parent_indices(labels).filter(trained_on)
+        count += len(labels) - len(compute.unique(examples))
     return count
 
 
@@ -130,37 +128,38 @@ def count_examples(cfg, meta) -> dict[str, dict[str, int]]:
     def rows(entries) -> int:
         return sum(len(load_dataset_with_config(entry, cfg.hf_use_auth_token, streaming=False)) for entry in entries)
 
-    kept = {"train": meta.train_dataset, "validation": meta.eval_dataset}
-    found = {name: len(set_) - untrained(set_) for name, set_ in kept.items() if set_ is not None}
-    if cfg.test_datasets:
-        asked = {"train": rows(cfg.datasets), "validation": rows(cfg.test_datasets)}
-    else:  # the validation set is cut off the training set
-        found = {"train": sum(found.values())}
-        asked = {"train": rows(cfg.datasets)}
-    return {name: {"rows": asked[name], "kept": kept} for name, kept in found.items()}
+    sets = {"train": meta.train_dataset, "validation": meta.eval_dataset}
+    kept = {split: len(dataset) - untrained(dataset) for split, dataset in sets.items() if dataset is not None}
+    if not cfg.test_datasets:  # the validation set is cut off the training set
+        return {"train": {"rows": rows(cfg.datasets), "kept": sum(kept.values())}}
+    named = {"train": cfg.datasets, "validation": cfg.test_datasets}
+    return {split: {"rows": rows(named[split]), "kept": count} for split, count in kept.items()}
 
 
 def halt_on_nan(trainer) -> None:
-    """Halt before the optimizer takes a step by a loss or a gradient that is no number: it would ruin the weights, and
-    the next checkpoint with them."""
+    """Halt before the optimizer takes a step by a loss or a gradient that is not a number: it would ruin the weights,
+    and the next checkpoint with them."""
     step, norm = trainer.training_step, trainer._get_grad_norm
-    latest = {}
+
+    def check(name: str, value) -> None:
+        if value is not None and not math.isfinite(number := float(value)):
+            raise ElleError(
+                f"the {name} is not a finite number at step {trainer.state.global_step + 1}: {number}",
+                fix="lower learning_rate; the last checkpoint is from before this step",
+            )
+
+    latest = None
 
     def training_step(*arguments, **options):
-        latest["loss"] = step(*arguments, **options)
-        return latest["loss"]
+        nonlocal latest
+        latest = step(*arguments, **options)
+        return latest
 
     def grad_norm(*arguments, **options):
         value = norm(*arguments, **options)
-        seen = {"loss": latest.get("loss")}
+        check("loss", latest)
         if not trainer.args.fp16:  # its scaler skips steps of infinite gradients by itself
-            seen["gradient"] = value
-        for name, number in seen.items():
-            if number is not None and not math.isfinite(number := float(number)):
-                raise ElleError(
-                    f"the {name} {NOT_FINITE} at step {trainer.state.global_step + 1}: {number}",
-                    fix="lower learning_rate; the last checkpoint is from before this step",
-                )
+            check("gradient", value)
         return value
 
     trainer.training_step, trainer._get_grad_norm = training_step, grad_norm
@@ -177,11 +176,11 @@ class ElleAxolotlPlugin(BasePlugin):
         meta = load_datasets(cfg=cfg)
         counts = Path(path).with_name(COUNTS)
         if int(os.environ.get("RANK", 0)) == 0 and not counts.exists():
-            found = count_examples(cfg, meta)
-            rows, kept = found["train"]["rows"], found["train"]["kept"]
-            if rows - kept > LOST_ROWS * rows and os.environ.get(FORCE) != "1":
-                raise ElleError(f"{(rows - kept) / rows:.1%} {ROWS_LOST}: {rows - kept} of {rows} examples")
-            storage.write_json(counts, found)
+            by_split = count_examples(cfg, meta)
+            rows, lost = by_split["train"]["rows"], by_split["train"]["rows"] - by_split["train"]["kept"]
+            if lost > LOST_ROWS * rows and os.environ.get(FORCE) != "1":
+                raise ElleError(f"{lost / rows:.1%} of the data would not be trained on: {lost} of {rows} examples")
+            storage.write_json(counts, by_split)
         return meta
 
     def get_training_args(self, cfg):
