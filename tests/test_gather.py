@@ -223,26 +223,3 @@ def test_differences_as_figure_and_as_text():
     line = next(line for line in text.splitlines() if line.startswith("json_strict"))
     assert line.split()[:4] == ["json_strict", "0.9750", "1.0000", "+0.0250"]
     assert "undefined" in tables.figures_text(score(ROWS["basic"], {}))
-
-
-def test_reliability_bins_by_equal_mass():
-    rng = np.random.default_rng(0)
-    stated = rng.random(200)
-    figure = plots.evaluation.reliability(stated, rng.random(200) < stated, bins=5)
-    left = figure.axes[0]
-    points = [line for line in left.lines if line.get_marker() == "o"]
-    assert len(points) == 5
-    assert all(abs(line.get_xdata()[0] - line.get_ydata()[0]) < 0.25 for line in points)
-    assert "n = 200" in texts(figure)
-    with pytest.raises(ValueError, match="one entry"):
-        plots.evaluation.reliability([0.5], [])
-    assert (
-        len(
-            [
-                line
-                for line in plots.evaluation.reliability([0.9] * 9, [True] * 9).axes[0].lines
-                if line.get_marker() == "o"
-            ]
-        )
-        == 1
-    )

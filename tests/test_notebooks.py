@@ -234,6 +234,18 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
     assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out
 
 
+def test_a_misspelt_metric_is_refused_with_the_nearest_name():
+    """It made the report say NOT RUN, in silence."""
+    declared = parameters.parameters(parameters.file_of("05_train"))
+    run = runs.start("05_train", {name: parameter.default for name, parameter in declared.items()})
+    with pytest.raises(ElleError, match="unknown metrics of 05_train key 'weigths'") as caught:
+        run.finish(recipe="configs/nano.yaml", steps=6, seconds=1.0, weigths="train/weights")
+    assert (caught.value.where, caught.value.fix) == ("notebooks/05_train.ipynb", "did you mean 'weights'?")
+    with pytest.raises(ElleError, match="steps: Field required"):
+        run.finish(recipe="configs/nano.yaml", seconds=1.0)
+    assert not run.path("manifests", "05_train.json").exists()
+
+
 def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():
     """A resumed run trained anew and kept the report's notebook of the model before."""
     given = {"run_id": "r"}

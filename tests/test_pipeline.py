@@ -25,7 +25,7 @@ from elle.evaluation.scorecard import METRICS
 from elle.training.history import read_events
 from helpers import cli
 from helpers.course import show
-from helpers.runs import parameters, pipeline, profile, report
+from helpers.runs import parameters, pipeline, profile, publish, report
 
 
 def elle(*arguments, **variables):
@@ -128,7 +128,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     one_notebook(
         "from elle.base import paths, storage",
         'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
-        'manifest |= {"device": "", "started": "", "seconds": 1}',
+        'manifest |= {"step": "00_one", "device": "", "started": "", "seconds": 1}',
         'storage.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
         'print("water at", 7 * 6, "feet")',
     )
@@ -278,7 +278,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
     before = {path.stem: parameters.stamp(path) for path in own.glob("*.ipynb")}
-    assert pipeline.publish("whole") == profile.load_profile("smoke").notebooks
+    assert publish.publish("whole") == profile.load_profile("smoke").notebooks
     for path in own.glob("*.ipynb"):
         book = json.loads(path.read_text())
         assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
@@ -287,7 +287,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
         assert str(folder) not in path.read_text()
         assert any(cell.get("outputs") for cell in book["cells"])
     with pytest.raises(ElleError, match="unknown run 'whale'") as caught:
-        pipeline.publish("whale")
+        publish.publish("whale")
     figures = json.loads((tmp_path / "course.json").read_text())
     assert figures["json_strict"] == json.loads((folder / "report.json").read_text())["json_strict"]
     parts = report_parts.parts(figures)

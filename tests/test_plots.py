@@ -296,11 +296,6 @@ def errors():
     return plots.evaluation.error_map(gather.errors_by(cards()["tuned"].records))
 
 
-def reliability():
-    stated = np.random.default_rng(0).random(200)
-    return plots.evaluation.reliability(stated, stated > 0.5)
-
-
 def series(panels=3):
     return np.random.default_rng(0).normal(0, 0.1, (panels, 60, 6))
 
@@ -341,7 +336,6 @@ FIGURES = {
         compare(cards()["tuned"], cards()["constrained"]), "tuned", "constrained"
     ),
     "evaluation.error_map": errors,
-    "evaluation.reliability": reliability,
     "pictures.retention": lambda: pictures.retention(stacked()),
     "pictures.by_figure": lambda: pictures.by_figure(stacked()),
     "training.loss_curve": lambda: plots.training.loss_curve(history(), 60),

@@ -1,6 +1,5 @@
 """The report card: of a run with everything, of an older or unfinished one, and of one not to be trusted."""
 
-import base64
 import io
 import json
 import re
@@ -243,16 +242,6 @@ def test_a_run_that_evaluated_nothing_says_so(tmp_path):
     assert page.count("NOT RUN") > 8
 
 
-def test_calibration_is_shown_where_it_was_measured(run, evaluated):
-    share = {"value": 0.125, "n": 12, "low": 0.1, "high": 0.15}
-    found = {"n": 12, "brier": share, "ece": share, "mean": [0.8, 0.9]}
-    assert "calibration: <strong>NOT RUN</strong>" in text(report.write_report(run))
-    finish(run, "07_evaluate", evaluated[0] | {"calibration": found})
-    page = text(report.write_report(run))
-    assert "calibration: <strong>NOT RUN" not in page
-    assert "Brier score 0.125 [0.100, 0.150]" in page
-
-
 @pytest.mark.parametrize("priced", [True, False])
 def test_dollars_follow_the_machine(run, priced):
     cost = report.report_card(run)["cost"]
@@ -288,6 +277,17 @@ def test_dollars_follow_the_machine(run, priced):
         assert "hour of the machine: <strong>NOT RUN</strong>" in text(report.write_report(run))
 
 
+def test_a_manifest_of_another_version_is_told_with_the_notebook_to_run(run):
+    finish(run, "08_serve_vllm", {"tokens_per_s": 3000.0, "points": []})
+    with pytest.raises(
+        ElleError, match="another version .* unknown metrics of 08_serve_vllm key 'tokens_per_s'"
+    ) as caught:
+        report.write_report(run)
+    assert caught.value.what.startswith("this manifest is of another version of the project: unknown metrics")
+    assert caught.value.where.endswith("manifests/08_serve_vllm.json")
+    assert "notebooks/08_serve_vllm.ipynb again" in caught.value.fix
+
+
 def test_the_command_prints_the_main_figures_of_all_models(run, monkeypatch):
     monkeypatch.setenv("ELLE_RUNS", str(run.parent))
     report.write_report(run)
@@ -306,9 +306,9 @@ def test_the_command_prints_the_main_figures_of_all_models(run, monkeypatch):
 
 def test_pictures_shrink_and_keep_their_size(run):
     path = run / "figures" / "loss.png"
-    small = base64.b64decode(report.picture(path))
+    small = report.smaller_png(path.read_bytes())
     assert len(small) < path.stat().st_size
     with Image.open(path) as before, Image.open(io.BytesIO(small)) as after:
         assert after.format == "PNG"
         assert after.size == before.size
-        assert after.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert min(after.convert("RGB").getpixel((0, 0))) >= 254  # white

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from elle.evaluation.compare import Comparison
 from elle.evaluation.gather import UNBOUND, Gathering
-from elle.evaluation.statistics import Estimate, wilson
+from elle.evaluation.statistics import Estimate
 from helpers.plots.style import BLUE, GREY, LOOKS, ORANGE, RED, SMALL, dot_rows, name_rows, new_axes, note, styled
 
 #: Property of `gather.errors_by` → (title, its unit).
@@ -95,37 +94,3 @@ def _shares(axes: Axes, name: str, groups: Mapping[str, Estimate], counted: str,
     axes.set_xticks([tick for tick in ticks if tick <= 1])
     axes.set_xlim(0, max(widest, 0.01) * 1.28)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-
-
-@styled
-def reliability(confidence: Sequence[float], right: Sequence[bool], bins: int = 10) -> Figure:
-    """Whether stated confidence is earned: the share that was right, by stated confidence, in `bins` bins of about
-    equally many, with Wilson's 95 % intervals; beside it, how often each confidence is stated.
-
-    Raises:
-        ValueError: of different lengths, or empty.
-    """
-    stated, truth = np.asarray(confidence, float), np.asarray(right, bool)
-    if stated.shape != truth.shape or stated.ndim != 1 or not len(stated):
-        raise ValueError("confidence and right must hold one entry for each of the same briefings, at least one")
-    figure, (left, below) = new_axes(2, height=3.9)
-    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="earned exactly")
-    # As in the calibration error: equal mass, and equal confidences stay together.
-    place = np.searchsorted(np.sort(stated), stated, side="left") * bins // len(stated)
-    for number in np.unique(place):
-        inside = place == number
-        share = wilson(int(truth[inside].sum()), int(inside.sum()))
-        x = float(stated[inside].mean())
-        left.vlines(x, share.low, share.high, color=BLUE)
-        left.plot(x, share.value, "o", color=BLUE, label="a bin, 95 % interval" if number == place.min() else None)
-    left.set(
-        title="Is confidence earned?", xlabel="stated confidence (0 to 1)", ylabel="share right", ylim=(-0.02, 1.02)
-    )
-    left.legend(loc="upper left")
-    below.hist(stated, bins=np.linspace(0, 1, 21), color=BLUE)
-    below.set(
-        title=f"How often it is stated (n = {len(stated):,})", xlabel="stated confidence (0 to 1)", ylabel="briefings"
-    )
-    for axes in (left, below):
-        axes.set_xlim(-0.02, 1.02)
-    return figure

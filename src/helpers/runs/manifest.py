@@ -1,7 +1,6 @@
 """What every notebook's first and last cell call: parameters checked, a run folder, a manifest.
 
-A run is a folder, `runs/<id>/`. Each notebook (a step of the run) reads the manifests of the steps before it and
-writes its own, `manifests/<step>.json`, last: a step with a manifest is done.
+A run is a folder, `runs/<id>/`; each notebook is a step of it, and a step with a manifest (`steps`) is done.
 """
 
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError, unknown
 from helpers.runs.parameters import check_parameters, file_of, injected, parameters, stamp
+from helpers.runs.steps import Manifest, check_metrics, read_manifest
 
 #: Packages whose versions a manifest names.
 PACKAGES = ("elle", "axolotl", "torch", "transformers", "datasets", "papermill", "numpy")
@@ -49,7 +49,7 @@ class Run:
         """The metrics of an earlier step of this run.
 
         Raises:
-            ElleError: it has not run, naming the notebook to run.
+            ElleError: it has not run, or its manifest is of another version; names the notebook to run.
         """
         path = self.path("manifests", f"{step}.json")
         if not path.exists():
@@ -59,7 +59,7 @@ class Run:
                 fix=f"run notebooks/{step}.ipynb first (with the same run_id)",
             )
         self.inputs[step] = storage.sha256(path)
-        return storage.read_json(path)["metrics"]
+        return read_manifest(path)[0].metrics
 
     def sums_up(self) -> None:
         """Note the manifests of all other steps: when one changes or is added, this step has to run again."""
@@ -99,32 +99,34 @@ class Run:
         print(f"ok: {what}")
 
     def finish(self, **metrics: Any) -> None:
-        """Write this step's manifest; `metrics` are what later steps and the report read."""
-        seconds = round(time.monotonic() - self.began, 1)
-        outputs = {}
-        for path in self._outputs:
-            size = path.stat().st_size
-            outputs[str(path.relative_to(self.folder))] = {
-                "bytes": size,
-                "sha256": storage.sha256(path) if size <= HASHED_BYTES else None,
-            }
-        manifest = {
-            "step": self.step,
-            "run": self.folder.name,
-            "started": self.started,
-            "seconds": seconds,
-            "parameters": self.parameters,
-            "code": stamp(file_of(self.step)),
-            "inputs": self.inputs,
-            "whole_run": self.whole_run,
-            "outputs": outputs,
-            "metrics": metrics,
-            "machine": self.machine.described,
-            "device": self.machine.device_reason,
-            "versions": package_versions(),
-        }
-        storage.write_json(self.path("manifests", f"{self.step}.json"), manifest)
-        print(f"{self.step} done in {seconds:.0f} s; manifest: {paths.shown(self.path('manifests'))}/{self.step}.json")
+        """Write this step's manifest; `metrics` are what later steps and the report read.
+
+        Raises:
+            ElleError: they are not those of this step (`steps.METRICS`).
+        """
+        check_metrics(self.step, metrics, f"notebooks/{self.step}.ipynb")
+        manifest = Manifest(
+            step=self.step,
+            run=self.folder.name,
+            started=self.started,
+            seconds=round(time.monotonic() - self.began, 1),
+            parameters=self.parameters,
+            code=stamp(file_of(self.step)),
+            inputs=self.inputs,
+            whole_run=self.whole_run,
+            outputs={str(path.relative_to(self.folder)): _facts(path) for path in self._outputs},
+            metrics=metrics,
+            machine=self.machine.described,
+            device=self.machine.device_reason,
+            versions=package_versions(),
+        )
+        path = storage.write_json(self.path("manifests", f"{self.step}.json"), manifest.model_dump())
+        print(f"{self.step} done in {manifest.seconds:.0f} s; manifest: {paths.shown(path)}")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": storage.sha256(path) if size <= HASHED_BYTES else None}
 
 
 def package_versions() -> dict[str, str]:
@@ -140,7 +142,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
         namespace: its `globals()`, right after the parameters cell.
 
     Raises:
-        ElleError: a parameter that it does not declare or of the wrong type; a run_id that is no plain name.
+        ElleError: a parameter that it does not declare or of the wrong type; an invalid run_id.
     """
     declared = parameters(file_of(step))
     for name in injected(namespace):
@@ -166,22 +168,23 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
 def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
     """Whether a step is done and unchanged: same code, same parameters, same inputs, outputs still there."""
     path = folder / "manifests" / f"{step}.json"
-    if not path.exists():
+    try:
+        manifest, _ = read_manifest(path)
+    except ElleError:  # none, or of another version
         return False
-    manifest = storage.read_json(path)
     declared = parameters(file_of(step))
     wanted = {name: parameter.default for name, parameter in declared.items()} | check_parameters(step, given)
-    if manifest["code"] != stamp(file_of(step)) or manifest["parameters"] != wanted:
+    if manifest.code != stamp(file_of(step)) or manifest.parameters != wanted:
         return False
     others = {path.stem for path in _other_manifests(folder, step)}
-    if manifest.get("whole_run") and not others <= set(manifest["inputs"]):
+    if manifest.whole_run and not others <= set(manifest.inputs):
         return False
-    for name, digest in manifest["inputs"].items():
+    for name, digest in manifest.inputs.items():
         earlier = folder / "manifests" / f"{name}.json"
         source_file = earlier if earlier.exists() else paths.root() / name
         if not source_file.is_file() or storage.sha256(source_file) != digest:
             return False
-    return all(_unchanged(folder / name, facts) for name, facts in manifest["outputs"].items())
+    return all(_unchanged(folder / name, facts) for name, facts in manifest.outputs.items())
 
 
 def _other_manifests(folder: Path, step: str) -> list[Path]:
