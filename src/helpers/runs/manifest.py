@@ -42,7 +42,7 @@ class Run:
 
     def relative(self, path: Path | str | None) -> str:
         """A path as manifests hold it: relative to the run's folder where it lies in it (`path` reads it back)."""
-        inside = path is not None and Path(path).resolve().is_relative_to(self.folder.resolve())
+        inside = path and Path(path).resolve().is_relative_to(self.folder.resolve())
         return str(Path(path).resolve().relative_to(self.folder.resolve())) if inside else str(path or "")
 
     def need(self, step: str) -> dict:
@@ -62,12 +62,12 @@ class Run:
         return read_manifest(path)[0].metrics
 
     def sums_up(self) -> None:
-        """Note the manifests of all other steps: when one changes or is added, this step has to run again."""
+        """Note all other steps: when one changes or is added, this one has to run again."""
         self.whole_run = True
         self.inputs |= {path.stem: storage.sha256(path) for path in _other_manifests(self.folder, self.step)}
 
     def uses(self, path: Path | str) -> Path:
-        """Note a file of the repository that this step reads: when it changes, the step has to run again."""
+        """Note a file of the repository that this step reads: when it changes, it has to run again."""
         path = paths.located(path)
         if path.is_file():
             self.inputs[paths.shown(path)] = storage.sha256(path)
@@ -176,22 +176,15 @@ def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
     wanted = {name: parameter.default for name, parameter in declared.items()} | check_parameters(step, given)
     if manifest.code != stamp(file_of(step)) or manifest.parameters != wanted:
         return False
-    others = {path.stem for path in _other_manifests(folder, step)}
-    if manifest.whole_run and not others <= set(manifest.inputs):
+    if manifest.whole_run and not {path.stem for path in _other_manifests(folder, step)} <= set(manifest.inputs):
         return False
     for name, digest in manifest.inputs.items():
         earlier = folder / "manifests" / f"{name}.json"
         source_file = earlier if earlier.exists() else paths.root() / name
         if not source_file.is_file() or storage.sha256(source_file) != digest:
             return False
-    return all(_unchanged(folder / name, facts) for name, facts in manifest.outputs.items())
+    return all((folder / name).is_file() and _facts(folder / name) == was for name, was in manifest.outputs.items())
 
 
 def _other_manifests(folder: Path, step: str) -> list[Path]:
     return [path for path in sorted((folder / "manifests").glob("*.json")) if path.stem != step]
-
-
-def _unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != facts["bytes"]:
-        return False
-    return facts["sha256"] is None or storage.sha256(path) == facts["sha256"]

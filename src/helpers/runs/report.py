@@ -17,7 +17,7 @@ import jinja2
 from elle.base import storage
 from elle.base.errors import ElleError
 from helpers.runs import planning
-from helpers.runs.steps import Manifest, ServingStep, read_manifest
+from helpers.runs.steps import Manifest, read_manifest
 
 #: The figures that are printed of every model; of the trained ones all are.
 HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")
@@ -95,7 +95,7 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
         "stacking": measured.get("06_stack_on_math"),
         "tokens_per_second": serving and serving.tokens_per_second,
         "serving": serving and serving.model_dump(),
-        "cost": _cost(folder, manifests, cards, plan, training and training.seconds, serving),
+        "cost": _cost(folder, manifests, cards, plan, training, serving),
         "total_seconds": round(sum(seconds.values()) if total_seconds is None else total_seconds, 1),
         "step_seconds": seconds,
         "seed": next((seed for seed in seeds if seed is not None), None),
@@ -114,9 +114,7 @@ def _audit(folder: Path) -> dict[str, Any] | None:
     return None if faults is None else {"passed": not faults, "faults": faults}
 
 
-def _warnings(
-    folder: Path, manifests: Mapping[str, Manifest], training: Any, cards: Mapping, audit: Mapping | None
-) -> list[str]:
+def _warnings(folder: Path, manifests: Mapping[str, Manifest], training: Any, cards: Mapping, audit: Any) -> list[str]:
     """What a reader must know before the figures."""
     warnings = []
     if audit and not audit["passed"]:
@@ -143,12 +141,7 @@ def _warnings(
 
 
 def _cost(
-    folder: Path,
-    manifests: Mapping[str, Manifest],
-    cards: Mapping,
-    plan: Mapping | None,
-    train_seconds: float | None,
-    serving: ServingStep | None,
+    folder: Path, manifests: Mapping[str, Manifest], cards: Mapping, plan: Mapping | None, training: Any, serving: Any
 ) -> dict[str, Any]:
     """What briefings and training took. requests: model → tokens and seconds per request (null where no output says
     it); dollars, each from low to high, null where the price of the machine is unknown, 0 on one's own processor: for
@@ -174,7 +167,7 @@ def _cost(
     return {
         "requests": requests,
         "an_hour": spent("08_serve_vllm", 3600),
-        "training": spent("05_train", train_seconds or 0),
+        "training": spent("05_train", training.seconds if training else 0),
         "a_briefing": best and spent("08_serve_vllm", best["seconds"], best["requests"] - best["failed"]),
         "concurrency": best and best["concurrency"],
     }
@@ -279,10 +272,9 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
     """What was not run → why, or which notebook does it."""
     reasons = dict.fromkeys(report["not_run"], "its notebook has not run")
     if report["definitions"]:
+        why = {"adapter": "notebook 05 trains one if its recipe_adapter names a recipe"}
         models = evaluated_models(report)
-        reasons |= {name: "" for model, name in MODELS.items() if model not in models}
-        if "adapter" in reasons:
-            reasons["adapter"] = "notebook 05 trains one if its recipe_adapter names a recipe"
+        reasons |= {name: why.get(model, "") for model, name in MODELS.items() if model not in models}
         if report["differences"] is None:
             reasons["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
     reasons["calibration"] = (
@@ -303,9 +295,6 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
 def summary(report: Mapping[str, Any]) -> dict[str, str]:
     """The report's main figures as text, by name: what `elle report` prints and the documentation quotes."""
 
-    def seconds(value: float | None) -> str:
-        return "NOT RUN" if value is None else f"{value:.0f} s"
-
     lines = {"verdict": overall_verdict(report)}
     if report["warnings"]:
         lines["warning"] = "; ".join(report["warnings"])
@@ -322,10 +311,10 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         lines[f"{MODELS.get(model, model)} Δ all_right"] = f"{text}, percentage points" if text else "undefined"
     for name, model in ((report["stacking"] or {}).get("models") or {}).items():
         lines[f"stacked {name}"] = "; ".join(f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "gain"))
-    speed = report["tokens_per_second"]
+    took, speed = report["train_seconds"], report["tokens_per_second"]
     return lines | {
-        "training": seconds(report["train_seconds"]),
-        "whole run": seconds(report["total_seconds"]),
+        "training": "NOT RUN" if took is None else f"{took:.0f} s",
+        "whole run": f"{report['total_seconds']:.0f} s",
         "served": "NOT RUN" if speed is None else f"{speed:,.0f} tokens a second",
         "dollars a briefing": range_text(report["cost"]["a_briefing"]),
         "seed": str(report["seed"]),
@@ -351,14 +340,13 @@ def write_report(folder: Path | str, total_seconds: float | None = None) -> Path
     report = report_card(folder, total_seconds)
     storage.write_json(folder / "report.json", report)
     files = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
-    names = sorted(files, key=lambda name: (list(FIGURES).index(name) if name in FIGURES else len(FIGURES), name))
-    pictures = {
-        name: (
-            (FIGURES | FURTHER).get(name, name.replace("_", " ")),
-            base64.b64encode(smaller_png(files[name].read_bytes())).decode(),
-        )
-        for name in names
-    }
+    captions = FIGURES | FURTHER | {name: name.replace("_", " ") for name in files if name not in FIGURES | FURTHER}
+    pictures = [
+        (caption, base64.b64encode(smaller_png(files[name].read_bytes())).decode())
+        for name, caption in captions.items()
+        if name in files
+    ]
+    first = len(FIGURES.keys() & files.keys())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -369,8 +357,8 @@ def write_report(folder: Path | str, total_seconds: float | None = None) -> Path
         models=evaluated_models(report),
         names=MODELS,
         missing=missing(report),
-        pictures=[picture for name, picture in pictures.items() if name in FIGURES],
-        further=[picture for name, picture in pictures.items() if name not in FIGURES],
+        pictures=pictures[:first],
+        further=pictures[first:],
         percent=percent,
         interval=interval,
         span=range_text,
