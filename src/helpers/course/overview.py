@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from elle.base import machine, paths, storage
+from elle.base.yaml_files import config_table
 from helpers.runs import parameters
 
 MEMORY_GB = 16  # what the course takes on a laptop (README)
@@ -50,18 +51,8 @@ class Station:
         return [step[:2] for step in re.findall(r'run\.need\("(\w+)"\)', code)]
 
 
-STATIONS = (
-    Station("00_start_here", "where you are: machine, runs"),
-    Station("01_cic_framework", "the measures"),
-    Station("02_cic_on_trial", "the ledger of claims"),
-    Station("03_generate_data", "the data, and its audit"),
-    Station("04_plan_the_run", "the plan: memory, hours, dollars", ("03",)),
-    Station("05_train", "a trained model, an adapter", ("03",)),
-    Station("06_stack_on_math", "sums, stacked"),
-    Station("07_evaluate", "scores on unseen briefings", ("05",)),
-    Station("08_serve_vllm", "a server, measured", ("05",)),
-    Station("09_deploy_runpod", "what it costs to deploy", ("07",)),
-    Station("10_report_card", "the report", ("01", "02", "03", "04", "05", "06", "07", "08", "09")),
+STATIONS = tuple(
+    Station(step, row["makes"], tuple(row.get("reads", ()))) for step, row in config_table("course").items()
 )
 
 

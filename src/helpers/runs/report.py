@@ -16,6 +16,7 @@ import jinja2
 
 from elle.base import storage
 from elle.base.errors import ElleError
+from elle.base.yaml_files import config_table
 from helpers.runs import planning
 from helpers.runs.steps import Manifest, read_manifest
 
@@ -25,28 +26,8 @@ HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numer
 MODELS = {"tuned": "trained", "adapter": "adapter", "constrained": "constrained", "base": "base"}
 #: Metrics of the reading itself: for them strict and lenient are metrics of their own.
 READING = ("json", "schema")
-#: Picture in the run's `figures/` → its caption. The first ones stand on the page, all others open on a click.
-FIGURES = {
-    "compliance": "What comes out, model by model.",
-    "errors": "Where the errors of the trained model gather.",
-    "loss": "Learning: the loss, and the step at which the copying of figures is learned.",
-    "load": "Serving: throughput and latency by the number of requests at once.",
-    "audit": "What goes in: the audit of the data.",
-}
-FURTHER = {
-    "differences": "By how much another model surpasses the trained one.",
-    "training": "Learning: rate, gradient norm, speed.",
-    "histories": "What goes in: simulated histories.",
-    "phases": "What goes in: the phase plane.",
-    "risk_map": "What goes in: country risk by scenario.",
-    "cic_integration": "The framework: integration, measured.",
-    "cic_phase_map": "The framework: which phase where.",
-    "stacking": "Stacking on mathematics: what was kept, and what was gained.",
-    "stacking_figures": "Stacking on mathematics: each computed figure.",
-    "stacking_stage1": "Stacking on mathematics: the first stage learns sums.",
-    "costs": "What a month of briefings costs: by an API, always on, serverless.",
-    "steps": "Where the time went.",
-}
+#: Pictures that stand on the page; all others open on a click.
+FIRST = ("compliance", "errors", "loss", "load", "audit")
 MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
 
 
@@ -340,13 +321,14 @@ def write_report(folder: Path | str, total_seconds: float | None = None) -> Path
     report = report_card(folder, total_seconds)
     storage.write_json(folder / "report.json", report)
     files = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
-    captions = FIGURES | FURTHER | {name: name.replace("_", " ") for name in files if name not in FIGURES | FURTHER}
+    drawn = [row.get("pictures", {}) for row in config_table("course").values()]
+    captions = {name: caption for pictures in drawn for name, caption in pictures.items()}
     pictures = [
-        (caption, base64.b64encode(smaller_png(files[name].read_bytes())).decode())
-        for name, caption in captions.items()
+        (captions.get(name, name.replace("_", " ")), base64.b64encode(smaller_png(files[name].read_bytes())).decode())
+        for name in dict.fromkeys([*FIRST, *captions, *files])
         if name in files
     ]
-    first = len(FIGURES.keys() & files.keys())
+    first = sum(name in files for name in FIRST)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
