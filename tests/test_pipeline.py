@@ -183,8 +183,10 @@ def test_faulty_outputs_are_named(tmp_path, small_data, line, what):
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_option_exits_2():
+def test_an_unknown_option_exits_2_and_an_unknown_run_1():
     assert elle("run", "nano", "--resum").returncode == 2
+    done = elle("publish", "whale")
+    assert (done.returncode, "unknown run 'whale'" in done.stderr) == (1, True)
 
 
 # The whole path, for real

@@ -126,8 +126,9 @@ def report(run_id, as_json) -> None:
 @click.argument("run_id")
 def publish(run_id) -> None:
     """Copy a run's executed notebooks over the project's own, to commit them with their outputs, and its figures."""
+    from helpers.runs import publish as published
 
-    for name in publish.publish(run_id):
+    for name in published.publish(run_id):
         click.echo(name)
 
 

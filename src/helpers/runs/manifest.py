@@ -1,6 +1,6 @@
 """What every notebook's first and last cell call: parameters checked, a run folder, a manifest.
 
-A run is a folder, `runs/<id>/`; each notebook is a step of it, and a step with a manifest (`steps`) is done.
+A run is a folder, `runs/<id>/`; each notebook is a step of it, and a step with a manifest (`results`) is done.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Any
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError, unknown
 from helpers.runs.parameters import check_parameters, file_of, injected, parameters, stamp
-from helpers.runs.steps import Manifest, check_metrics, read_manifest
+from helpers.runs.results import Manifest, check_metrics, read_manifest
 
 #: Packages whose versions a manifest names.
 PACKAGES = ("elle", "axolotl", "torch", "transformers", "datasets", "papermill", "numpy")
@@ -102,7 +102,7 @@ class Run:
         """Write this step's manifest; `metrics` are what later steps and the report read.
 
         Raises:
-            ElleError: they are not those of this step (`steps.METRICS`).
+            ElleError: they are not those of this step (`results.METRICS`).
         """
         check_metrics(self.step, metrics, f"notebooks/{self.step}.ipynb")
         manifest = Manifest(

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table, read_yaml
-from helpers.runs.steps import validated
+from helpers.runs.results import validated
 
 
 class Profile(BaseModel):

@@ -8,7 +8,7 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from helpers.runs import parameters, profile
 from helpers.runs.report import smaller_png
-from helpers.runs.steps import read_manifest
+from helpers.runs.results import read_manifest
 
 #: What the published figures of a run leave out: raw outputs, and the ledger, which is in docs/measured.md.
 UNPUBLISHED = ("worst", "claims")

@@ -18,7 +18,7 @@ from elle.base import storage
 from elle.base.errors import ElleError
 from elle.base.yaml_files import config_table
 from helpers.runs import planning
-from helpers.runs.steps import Manifest, read_manifest
+from helpers.runs.results import Manifest, read_manifest
 
 #: The figures that are printed of every model; of the trained ones all are.
 HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")

@@ -113,7 +113,7 @@ def check_metrics(step: str, metrics: Mapping[str, Any], where: str) -> Any:
     """The metrics of a step by its model (as they are, where it has none); raises what `validated` raises."""
     if step not in METRICS:
         return metrics
-    return validated(METRICS[step], metrics, f"metrics of {step}", where, "see src/helpers/runs/steps.py")
+    return validated(METRICS[step], metrics, f"metrics of {step}", where, "see src/helpers/runs/results.py")
 
 
 def read_manifest(path: Path) -> tuple[Manifest, Any]:
