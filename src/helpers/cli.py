@@ -25,12 +25,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 
 def show(value: Any, as_json: bool, text: str | None = None) -> None:
     """A result: one JSON value for programs; for people a text, by default `name  value` lines."""
-    if as_json:
-        text = json.dumps(value, ensure_ascii=False)
-    elif text is None:
-        width = max(map(len, value), default=0)
-        text = "\n".join(f"{name:<{width}}  {entry}" for name, entry in value.items())
-    click.echo(text)
+    click.echo(json.dumps(value, ensure_ascii=False) if as_json else value_lines(value) if text is None else text)
+
+
+def value_lines(values: dict) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
 
 
 def note(text: str) -> None:
@@ -383,16 +384,16 @@ def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
     from elle.evaluation.scorecard import score
     from helpers.course import browser
 
-    asked = server["endpoint"] is not None
-    if not asked and outputs is None:
+    served = server["endpoint"] is not None
+    if not served and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
-    if not asked and (server["model"] or server["constrained"] or server["price"] is not None or server["port"]):
+    if not served and (server["model"] or server["constrained"] or server["price"] is not None or server["port"]):
         raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
-    if asked and server["model"] is None:
+    if served and server["model"] is None:
         raise click.UsageError("--endpoint needs --model NAME")
     rows = inputs.read_test_rows(data)
     batch, used = None, {}
-    if asked:
+    if served:
         batch, used, outputs = _ask_endpoint(rows, data, outputs, as_json, {"limit": limit, **server})
     left_out = {row["id"] for row in rows[limit:]} if limit else set()
     rows = rows[:limit]
@@ -435,14 +436,14 @@ def _ask_endpoint(rows, data, outputs, as_json, options) -> tuple:
     from elle.serving.answers import usage
     from elle.serving.outputs import OutputsRequest, collect_outputs
 
-    asked = OutputsRequest(**options)
-    outputs = outputs or asked.file(data)
+    request = OutputsRequest(**options)
+    outputs = outputs or request.file(data)
     try:
-        batch = collect_outputs(rows, outputs, asked, counter("briefings", as_json))
+        batch = collect_outputs(rows, outputs, request, counter("briefings", as_json))
     except KeyboardInterrupt:
         note(f"\nwhat was answered is kept in {outputs}; the same command goes on")
         raise
-    return batch, usage(batch, asked.price), outputs
+    return batch, usage(batch, request.price), outputs
 
 
 @cli.command()

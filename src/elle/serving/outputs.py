@@ -31,25 +31,29 @@ class OutputsRequest:
 
 
 def collect_outputs(
-    rows: Sequence[dict], file: Path, asked: OutputsRequest, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[dict], file: Path, request: OutputsRequest, progress: Callable[[int, int], None] | None = None
 ) -> Batch:
     """The answers to the rows, kept in `file`; what it holds already is not asked for again.
 
     Raises:
         ElleError: what `Endpoint`, `Exporter` and `collect` raise.
     """
-    server = answers.Endpoint(asked.endpoint, asked.model)
-    seen = exporter.Exporter(asked.port, server=server.base_url, dollars_per_hour=asked.price) if asked.port else None
+    server = answers.Endpoint(request.endpoint, request.model)
+    seen = (
+        exporter.Exporter(request.port, server=server.base_url, dollars_per_hour=request.price)
+        if request.port
+        else None
+    )
     with seen or contextlib.nullcontext():
         return answers.collect(
             server,
             rows,
             file,
-            schema=answers.schema_of(rows) if asked.constrained else None,
-            max_tokens=asked.max_tokens,
-            concurrency=asked.concurrency,
+            schema=answers.schema_of(rows) if request.constrained else None,
+            max_tokens=request.max_tokens,
+            concurrency=request.concurrency,
             identity="",
-            limit=asked.limit,
+            limit=request.limit,
             progress=progress,
             arrived=seen and seen.arrived,
             judged=seen and seen.judged,

@@ -202,7 +202,7 @@ def metrics_that_move(answer: Collection[str]) -> str:
     names = _names(answer, METRICS, "metric")
     row = dataset.row("basic", 42, 0)
     right = row["conversations"][2]["value"]
-    wrong = re.sub(r"political (\d)", lambda found: f"political {(int(found[1]) + 1) % 10}", right, count=1)
+    wrong = re.sub(r"political (\d)", lambda match: f"political {(int(match[1]) + 1) % 10}", right, count=1)
     before, after = (score([row], {row["id"]: output}).metrics for output in (right, wrong))
     moved = {name for name in METRICS if before[name].value != after[name].value}
     if names == moved:

@@ -94,5 +94,5 @@ def _html(record: Record, most: int = 8) -> str:
         objections.append(f"and {len(record.reasons) - most} more")
     listed = "".join(f"<li>{objection}</li>" for objection in objections)
     verdict = "✘ The evaluator objects:" if objections else "✔ All right: the form, and every number."
-    asked = preformatted(record.prompt)
-    return f'{asked}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'
+    prompt = preformatted(record.prompt)
+    return f'{prompt}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'

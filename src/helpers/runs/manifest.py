@@ -151,7 +151,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     values = check_parameters(step, {name: namespace[name] for name in declared})
     run_id = values["run_id"]
     if not run_id or not all(c.isalnum() or c in "-_." for c in run_id) or run_id.startswith("."):
-        raise ElleError(f"run_id {run_id!r} is no plain name", where="run_id", fix="letters, digits, - and _")
+        raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix="letters, digits, - and _")
     folder = paths.runs() / run_id
     folder.mkdir(parents=True, exist_ok=True)
     # A step that begins again is not done: its old manifest must not vouch for what is about to change.

@@ -51,10 +51,10 @@ def recipes(chosen: Profile) -> list[str]:
         ElleError: there is none.
     """
     named = [value for name, value in chosen.parameters.items() if name.startswith("recipe") and value]
-    found = [path.strip() for value in named for path in str(value).split(",")]
-    if not found:
+    files = [path.strip() for value in named for path in str(value).split(",")]
+    if not files:
         raise ElleError("this profile trains nothing", where=f"profile {chosen.name}", fix="plan a recipe of configs/")
-    return found
+    return files
 
 
 def plan_options(chosen: Profile) -> dict:
@@ -63,6 +63,6 @@ def plan_options(chosen: Profile) -> dict:
     named = {"gpu": "gpu", "gpus": "count", "disk": "disk", "price": "price", "budget": "limit"}
     options = {option: values[name] for name, option in named.items() if values.get(name)}
     if values.get("kind") in config_table("recipes")["data"]:
-        # Of twenty examples eighteen are trained on (briefings.dataset); the recipe is given just these.
+        # Eighteen of twenty examples are trained on (briefings.dataset); the recipe is given just these.
         options |= {"data": values["kind"], "examples": int(values.get("count", 0)) * 18 // 20 or None}
     return options
