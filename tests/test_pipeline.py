@@ -23,8 +23,7 @@ from elle.base import paths
 from elle.base.errors import ElleError
 from elle.evaluation.scorecard import METRICS
 from elle.training.history import read_events
-from helpers.course import show
-from helpers.runs import parameters, pipeline, profile, publish, report
+from helpers.runs import manifest, parameters, pipeline, profile, publish, report
 
 
 def elle(*arguments, **variables):
@@ -155,11 +154,11 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
 def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with pipeline._watched(tmp_path / "status"):
-        Path(os.environ[show.STATUS]).write_text("step 3 of 6")
+        Path(os.environ[manifest.STATUS]).write_text("step 3 of 6")
         time.sleep(1.5)
     assert "step 3 of 6" in capsys.readouterr().err
     assert not (tmp_path / "status").exists()
-    assert show.STATUS not in os.environ
+    assert manifest.STATUS not in os.environ
 
 
 # The command

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from elle.briefings import dataset
+from elle.evaluation.statistics import wilson
 from helpers.runs import parameters
 
 
@@ -110,8 +112,6 @@ def spreads_that_pass(answer: Sequence[float]) -> str:
 @_exercise
 def with_a_nation_above_half(answer: int, rows: Sequence[Mapping[str, Any]]) -> str:
     """03: how many of these examples list at least one nation above 50 %."""
-    from elle.briefings import dataset
-
     wanted = _number(answer, "200")
     drawn = dataset.metrics_of(rows)
     above = sum(bool(figures.above_half) for figures in drawn)
@@ -196,7 +196,6 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 @_exercise
 def metrics_that_move(answer: Collection[str]) -> str:
     """07: the names of the metrics that fall when one digit of a right answer's `political` figure is changed."""
-    from elle.briefings import dataset
     from elle.evaluation.scorecard import METRICS, score
 
     names = _names(answer, METRICS, "metric")
@@ -215,8 +214,6 @@ def metrics_that_move(answer: Collection[str]) -> str:
 @_exercise
 def careful_client(answer: Callable[[str], bool]) -> str:
     """08: a function that says whether a prompt may be sent."""
-    from elle.briefings import dataset
-
     if not callable(answer):
         raise _Hint("A function is asked for: it takes a prompt and returns True if it may be sent.")
     prompts = [dataset.row("basic", 42, index)["conversations"][1]["value"] for index in range(20)]
@@ -250,8 +247,6 @@ def break_even_of_an_idle_machine(answer: float) -> str:
 @_exercise
 def all_right_above_99(answer: int) -> str:
     """10: how many briefings, all right, until the lower end of the 95 % interval passes 99 %."""
-    from elle.evaluation.statistics import wilson
-
     n = int(_number(answer, "100"))
     if n < 1:
         raise _Hint("At least one briefing has to be seen.")

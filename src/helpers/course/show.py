@@ -8,6 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from IPython.display import HTML, display
+
+from elle.briefings import metrics
+from helpers.runs.manifest import STATUS
+
 
 def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
     """Rows as a pandas table, for display."""
@@ -19,8 +24,6 @@ def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
 
 def text(rows: Iterable[Mapping[str, Any]]):
     """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
-    from IPython.display import HTML
-
     return HTML(_table(rows))
 
 
@@ -39,10 +42,6 @@ def _cells(rows: Sequence[Mapping[str, str]], table: str = "", head: str = "") -
 
 def example(row: Mapping[str, Any]):
     """An example of a data set, for display: its prompt, its answer key by key, and what is derived by rule."""
-    from IPython.display import HTML
-
-    from elle.briefings import metrics
-
     _, prompt, answer = (turn["value"] for turn in row["conversations"])
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
@@ -57,8 +56,6 @@ def preformatted(text: str) -> str:
 
 def verdicts(outcomes: Iterable[Any]):
     """Outcomes of `cic.claims`, for display: the claim, what would have to be seen, what was, the verdict."""
-    from IPython.display import HTML
-
     facts = ({name: escape(str(value)) for name, value in outcome.to_json().items()} for outcome in outcomes)
     rows = [
         {
@@ -77,10 +74,6 @@ def confirm(question: str) -> bool:
     return input(f"{question} Type yes: ").strip().lower() == "yes"
 
 
-#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
-STATUS = "ELLE_STATUS"
-
-
 def batch() -> bool:
     """Whether nobody sits before this notebook: `elle run` executes it."""
     return STATUS in os.environ
@@ -90,13 +83,9 @@ class Line:
     """A line of text that is updated in place while something runs; a batch run keeps its last state only."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
         self._handle = display(HTML(""), display_id=True)
 
     def say(self, text: str) -> None:
-        from IPython.display import HTML
-
         self._handle.update(HTML(f"<code>{escape(text)}</code>"))
         if status := os.environ.get(STATUS):
             Path(status).write_text(text, encoding="utf-8")
@@ -125,15 +114,11 @@ class TrainingView(Line):
     """
 
     def __init__(self, hourly: float | None = 0.0) -> None:
-        from IPython.display import HTML, display
-
         self.hourly = hourly
         self._figure = display(HTML("<i>the trainer is starting …</i>"), display_id=True)
         super().__init__()
 
     def __call__(self, history: list[dict]) -> None:
-        from IPython.display import HTML
-
         from elle.training.history import line
         from helpers import plots
 

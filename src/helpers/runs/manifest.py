@@ -17,6 +17,8 @@ from elle.base.errors import ElleError, unknown
 from helpers.runs.parameters import check_parameters, file_of, injected, parameters, stamp
 from helpers.runs.results import Manifest, check_metrics, read_manifest
 
+#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
+STATUS = "ELLE_STATUS"
 #: Packages whose versions a manifest names.
 PACKAGES = ("elle", "axolotl", "torch", "transformers", "datasets", "papermill", "numpy")
 #: Outputs above this size are recorded with their size only: hashing a 72B model would take minutes.

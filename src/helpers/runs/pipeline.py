@@ -16,7 +16,6 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.process import interruptible
 from elle.training.launch import OWNER
-from helpers.course import show
 from helpers.runs import manifest, parameters, profile, report
 
 
@@ -107,7 +106,7 @@ def _watched(status: Path) -> Iterator[None]:
             sys.stderr.write("\r\x1b[K")
 
     status.unlink(missing_ok=True)
-    os.environ[show.STATUS] = str(status)
+    os.environ[manifest.STATUS] = str(status)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -115,7 +114,7 @@ def _watched(status: Path) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-        os.environ.pop(show.STATUS, None)
+        os.environ.pop(manifest.STATUS, None)
         status.unlink(missing_ok=True)
 
 

@@ -17,6 +17,8 @@ import jinja2
 from elle.base import storage
 from elle.base.errors import ElleError
 from elle.base.yaml_files import config_table
+from elle.evaluation import audit as data_audit
+from elle.evaluation import cost, failures
 from helpers.runs import planning
 from helpers.runs.results import Manifest, read_manifest
 
@@ -89,9 +91,7 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
 
 def _audit(folder: Path) -> dict[str, Any] | None:
     """Whether the run's data passed its audit, and its faults; None where it was not audited."""
-    from elle.evaluation import audit
-
-    faults = audit.verdict(folder / "data") if (folder / "data" / "manifest.json").exists() else None
+    faults = data_audit.verdict(folder / "data") if (folder / "data" / "manifest.json").exists() else None
     return None if faults is None else {"passed": not faults, "faults": faults}
 
 
@@ -128,8 +128,6 @@ def _cost(
     it); dollars, each from low to high, null where the price of the machine is unknown, 0 on one's own processor: for
     an hour of the machine, the training, and a briefing at the highest throughput measured, at `concurrency` requests
     at once."""
-    from elle.evaluation import cost
-
     files = {model: folder / "outputs" / f"{model}.jsonl" for model in MODELS if model in cards}
     requests = {
         model: {name: each and asdict(each) for name, each in cost.summary(storage.read_lines(path)).items()}
@@ -315,8 +313,6 @@ def smaller_png(picture: bytes, colours: int = 64) -> bytes:
 
 def write_report(folder: Path | str, total_seconds: float | None = None) -> Path:
     """Write `report.json` and `report.html` (self-contained) into the run's folder; return the page's path."""
-    from elle.evaluation import failures
-
     folder = Path(folder)
     report = report_card(folder, total_seconds)
     storage.write_json(folder / "report.json", report)
