@@ -209,8 +209,7 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     page = text(report.write_report(run))
     card = storage.read_json(run / "report.json")
     assert set(report.missing(card)) == {
-        "adapter", "differences", "calibration", "audit of the data", "health of the training",
-        "the framework's claims",
+        "adapter", "differences", "audit of the data", "health of the training", "the framework's claims",
     }  # fmt: skip
     for name in report.missing(card):
         assert f"{name.replace("'", '&#39;')}: <strong>NOT RUN</strong>" in page

@@ -256,10 +256,6 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
         reasons |= {name: why.get(model, "") for model, name in MODELS.items() if model not in models}
         if report["differences"] is None:
             reasons["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
-    reasons["calibration"] = (
-        "no output comes with the model's own confidence that its briefing is right; the confidence that a CIC "
-        "briefing states is the agreement of its sources, and what became of their forecasts is not in the data"
-    )
     if report["audit"] is None:
         reasons["audit of the data"] = "notebook 03 makes it"
     if report["training"] and report["training"]["red_flags"] is None:
