@@ -431,7 +431,9 @@ def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
         )
 
 
-def _ask_endpoint(rows, data, outputs, as_json, options) -> tuple:
+def _ask_endpoint(
+    rows: list[dict], data: Path, outputs: Path | None, as_json: bool, options: dict
+) -> tuple[Any, dict, Path]:
     """The answers of a server to the rows, what they took, and the file that holds them."""
     from elle.serving.answers import usage
     from elle.serving.outputs import OutputsRequest, collect_outputs
