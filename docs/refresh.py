@@ -150,11 +150,11 @@ def layers() -> list[dict[str, str]]:
         plain, dropped = (of.get((way, dropout), of[way, False])[place] for dropout in (False, True))
         return f"{plain}" if plain == dropped else f"{plain} ({dropped})"
 
-    return [{"trained": said} | {name: cell(way, name) for name in "KkRr"} for way, said in names.items()]
+    return [{"trained": name} | {key: cell(way, key) for key in "KkRr"} for way, name in names.items()]
 
 
 def shares() -> list[dict[str, str]]:
-    """Of a card's dense bf16 peak, by generation."""
+    """Shares of a card's dense bf16 peak, by generation."""
 
     def cell(generation: str, method: str) -> str:
         low, high = speed.SHARES[generation, method]
@@ -205,7 +205,7 @@ def gpu() -> dict[str, str]:
 
 
 def _share(row: dict) -> float:
-    """Of the card's dense bf16 peak, at 6 FLOP per parameter and token whatever is done."""
+    """Share of the card's dense bf16 peak, at 6 FLOP per parameter and token whatever is done."""
     machine, model = hardware.find(row["gpu"], row["gpus"]), models.find(row["model"])
     return 6 * model.parameters * row["row_tokens_per_s"] / (machine.tflops * 1e12 * row["gpus"])
 
@@ -294,13 +294,11 @@ def pages() -> list[Path]:
 
 def picture() -> tuple[Path, str]:
     """The picture of docs/costs.md, and the digest of the figures that it is to show."""
-    told = economics.costs_text(economics.compare_costs())
-    return paths.root() / "docs" / "images" / "costs.png", hashlib.sha256(told.encode()).hexdigest()
+    text = economics.costs_text(economics.compare_costs())
+    return paths.root() / "docs" / "images" / "costs.png", hashlib.sha256(text.encode()).hexdigest()
 
 
 def draw(path: Path, digest: str) -> None:
-    pass
-
     figure = plots.planning.break_even(
         economics.options(), "What a month of briefings costs (1,500 tokens in, 700 out; Qwen2.5-7B)"
     )
@@ -318,14 +316,14 @@ def stale() -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    found = stale()
-    for page in found:
+    outdated = stale()
+    for page in outdated:
         if "--check" in arguments:
             print(f"{paths.shown(page)}: its figures are not those that are computed now; run `make docs`")
         else:
             draw(*picture()) if page.suffix == ".png" else storage.write_text(page, filled(page))
             print(f"{paths.shown(page)}: refreshed")
-    return int(bool(found) and "--check" in arguments)
+    return int(bool(outdated) and "--check" in arguments)
 
 
 if __name__ == "__main__":

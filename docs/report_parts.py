@@ -5,6 +5,7 @@ from typing import Any
 
 from elle.base.tables import markdown
 from elle.serving import answers
+from helpers import cli
 from helpers.runs import report
 
 #: The figures of the README's table; all others are in docs/measured.md.
@@ -14,12 +15,10 @@ NAMES = {"constrained": "trained, held to the schema", "adapter": "with a QLoRA 
 
 def parts(card: Mapping[str, Any]) -> dict[str, str]:
     """Name → markdown, of a run that has trained, evaluated and served: `figures`, `report`, `steps`, `training`,
-    `load`, `machine`, and single ones that stand within a line (`seconds`, `of` all seconds, `served` tokens a second,
-    `learned` at which step, `date`, `minutes` in all)."""
+    `load`, `machine`, and single ones that stand within a line (`seconds`, `of` all seconds, `served` tokens per
+    second, `learned` at which step, `date`, `minutes` in all)."""
     serving, training = card["serving"], card["training"]
     versions = ", ".join(f"{name} {number}" for name, number in card["versions"].items())
-    lines = report.summary(card)
-    width = max(map(len, lines))
     return {
         "machine": f"{card['machine']}; {card['device'].rstrip('.')}. {versions}.",
         "date": card["created"][:10],
@@ -29,7 +28,7 @@ def parts(card: Mapping[str, Any]) -> dict[str, str]:
         "served": f"{card['tokens_per_second']:,.0f}",
         "learned": str(training["learned_at"]),
         "figures": _figures(card),
-        "report": "\n".join(["```text", *(f"{name:<{width}}  {value}" for name, value in lines.items()), "```"]),
+        "report": f"```text\n{cli.value_lines(report.summary(card))}\n```",
         "steps": ", ".join(f"{step} {seconds:,.0f}" for step, seconds in card["step_seconds"].items()),
         "training": markdown([_training(row) for row in training["trainings"]]),
         "load": markdown(answers.load_table(serving["points"])),

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from lab import Lab  # tests/, which the Makefile puts on the path
-from PIL import Image
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
+from helpers.runs.report import smaller_png
 
 IMAGES = paths.root() / "docs" / "images"
 SIZE = (1400, 900)  # pixels
@@ -25,7 +25,7 @@ def kept(name: str) -> Path:
 
 def smaller(path: Path) -> None:
     """Reduce a picture to 256 colours, of which it hardly has more: fewer bytes, and the eye sees no difference."""
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    path.write_bytes(smaller_png(path.read_bytes(), colours=256))
     print(f"{paths.shown(path)}: {path.stat().st_size / 1000:.0f} kB")
 
 

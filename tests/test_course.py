@@ -86,14 +86,13 @@ def literals() -> str:
 
 
 def test_the_symptoms_are_the_programs_own_words():
-    said = literals()
-    quoted = []
-    for row in re.findall(r"^\| (.+?) \| .+ \| .+ \|$", page("troubleshooting"), re.MULTILINE):
-        quoted += [text for _, text in re.findall(r"(`+)(.+?)\1", row)]
+    words = literals()
+    rows = re.findall(r"^\| (.+?) \| .+ \| .+ \|$", page("troubleshooting"), re.MULTILINE)
+    quoted = [text for row in rows for _, text in re.findall(r"(`+)(.+?)\1", row)]
     assert len(quoted) > 60
     for text in quoted:
         for part in text.split("…"):
-            assert part.strip(" ,:;") in said, f"{text!r}: nothing says {part!r}"
+            assert part.strip(" ,:;") in words, f"{text!r}: nothing says {part!r}"
 
 
 def test_every_symptom_has_a_fix():
@@ -124,8 +123,8 @@ def test_the_notebooks_take_no_longer_than_the_teacher_is_told():
     if not paths.published().exists():
         pytest.skip("no run is published yet: `make notebooks`")
     took = storage.read_json(paths.published())["step_seconds"]
-    said = re.findall(r"/(\w+)\.ipynb\) \| (\d+) \|", page("teaching"))
-    assert [step for step, minutes in said if took.get(step, 0) > 60 * int(minutes)] == []
+    promised = re.findall(r"/(\w+)\.ipynb\) \| (\d+) \|", page("teaching"))
+    assert [step for step, minutes in promised if took.get(step, 0) > 60 * int(minutes)] == []
 
 
 # Adding
@@ -140,9 +139,7 @@ def test_the_tests_that_are_promised_exist():
 
 def test_every_notebook_is_run_and_named_everywhere():
     names = [path.stem for path in NOTEBOOKS]
-    assert profile.load_profile("smoke").notebooks == names, "a notebook that smoke leaves out is run by no test"
-    assert profile.load_profile("course").notebooks == names, (
-        "a notebook that course leaves out has no committed outputs"
-    )
+    for left_out in ("smoke", "course"):  # such a notebook is run by no test; it has no committed outputs
+        assert profile.load_profile(left_out).notebooks == names
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| \[\d\d · .+\]\(notebooks/(\w+)\.ipynb\) \|", readme, re.MULTILINE) == names

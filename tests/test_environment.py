@@ -16,8 +16,8 @@ import yaml
 from elle.base import machine
 from elle.base.errors import ElleError
 from elle.base.machine import Gpu, Machine
-from helpers import economics
-from helpers.runs import parameters
+from helpers import cli, economics
+from helpers.runs import parameters, pipeline, profile
 
 ROOT = Path(__file__).resolve().parents[1]
 # The packages that the project was asked for by name.
@@ -28,13 +28,11 @@ ASKED_FOR = """
 
 def names(file: str) -> set[str]:
     """The packages that a requirements file names itself, without extras and versions."""
-    lines = (ROOT / "requirements" / file).read_text().splitlines()
-    return {match[0].lower() for line in lines if (match := re.match(r"[A-Za-z][\w.-]*", line))}
+    return set(map(str.lower, re.findall(r"^[A-Za-z][\w.-]*", (ROOT / "requirements" / file).read_text(), re.M)))
 
 
 def pins(file: str) -> dict[str, str]:
-    lines = (ROOT / "requirements" / file).read_text().splitlines()
-    return dict(match.groups() for line in lines if (match := re.match(r"([a-z0-9][\w.-]*)==([^\s;]+)", line)))
+    return dict(re.findall(r"^([a-z0-9][\w.-]*)==([^\s;]+)", (ROOT / "requirements" / file).read_text(), re.M))
 
 
 # --- the locks and what must agree with them
@@ -47,10 +45,8 @@ def test_environment_yml_is_the_lock_with_every_package_asked_for():
     assert "python=3.12" in conda["dependencies"]
     pip = next(entry for entry in conda["dependencies"] if isinstance(entry, dict))["pip"]
     assert "-c requirements/lock.txt" in pip
-    pinned = dict(line.split("==") for line in pip if "==" in line)
-    assert set(pinned) == set(ASKED_FOR)
     locked = pins("lock.txt")
-    assert pinned == {name: locked[name] for name in ASKED_FOR}
+    assert dict(line.split("==") for line in pip if "==" in line) == {name: locked[name] for name in ASKED_FOR}
 
 
 @pytest.mark.parametrize("file", ["lock.txt", "server.txt"])
@@ -87,12 +83,8 @@ def test_pyproject_and_the_in_files_name_the_same_packages():
 # --- the scripts
 
 
-def test_names_that_must_stay():
-    for name in ("notebooks", "src/helpers", "configs", "deepspeed", "data", "tests"):
-        assert (ROOT / name).is_dir(), name
-    for name in ("environment.yml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", ".pre-commit-config.yaml"):
-        assert (ROOT / name).is_file(), name
-    # With it, `import deepspeed` from the repository's root would find this folder and not the library.
+def test_the_library_deepspeed_is_not_hidden():
+    """With it, `import deepspeed` from the repository's root would find this folder and not the library."""
     assert not (ROOT / "deepspeed" / "__init__.py").exists()
 
 
@@ -138,36 +130,28 @@ def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess
 
 # uv as set-up sees it: new enough, but no Python to be found or fetched; it must never be asked to install packages.
 UV = 'case "$*" in *--help) echo --torch-backend;; *) echo "uv was asked: $*" >&2; exit 1;; esac\n'
+# As pyenv's shim answers for a version that is not selected.
+SHIM = "echo 'pyenv: python3.12: command not found' >&2; exit 127\n"
+PYTHON = 'VERSION={}\n[ "$1" = -c ] && echo "$VERSION /usr/bin/python"\n'
 
 
-def test_set_up_stops_early_and_clearly_without_python(checkout):
-    # As pyenv's shim answers for a version that is not selected.
-    shim = "echo 'pyenv: python3.12: command not found' >&2; exit 127\n"
-    done = set_up(checkout, stubs={"uv": UV, "python3.12": shim})
-    assert done.returncode == 1
-    assert "set-up failed: no Python 3.12 for the laboratory" in done.stderr
-    assert "fix:   install it" in done.stderr
-    assert "uv was asked: python install 3.12" in done.stderr
-    assert "pip install" not in done.stderr
-    assert not (checkout / ".venv").exists()
-
-
-def test_set_up_stops_early_and_clearly_without_uv(checkout):
-    done = set_up(checkout, stubs={})
-    assert done.returncode == 1
-    assert "set-up failed: uv is not installed" in done.stderr
-    assert "fix:" in done.stderr
-    assert not (checkout / ".venv").exists()
-
-
-def test_set_up_stops_early_and_clearly_without_the_cpu_build_of_torch(checkout):
-    python = '[ "$1" = -c ] && echo "$VERSION /usr/bin/python"\n'
-    stubs = {"python3.12": "VERSION=3.12.9\n" + python, "python3.11": "VERSION=3.11.9\n" + python, "uv": UV}
+@pytest.mark.parametrize(
+    ("stubs", "messages"),
+    [
+        ({}, ["uv is not installed"]),
+        ({"uv": UV, "python3.12": SHIM}, ["no Python 3.12 for the laboratory", "uv was asked: python install 3.12"]),
+        (
+            {"uv": UV, "python3.12": PYTHON.format("3.12.9"), "python3.11": PYTHON.format("3.11.9")},
+            ["Python 3.12.9 from PATH", "torch==2.13.0+cpu is neither in a find-links folder nor", "PIP_FIND_LINKS"],
+        ),
+    ],
+)
+def test_set_up_stops_early_and_clearly(checkout, stubs, messages):
     done = set_up(checkout, stubs=stubs)
     assert done.returncode == 1
-    assert "Python 3.12.9 from PATH" in done.stdout
-    assert "set-up failed: torch==2.13.0+cpu is neither in a find-links folder nor" in done.stderr
-    assert "PIP_FIND_LINKS" in done.stderr
+    for message in (*messages, "set-up failed: ", "fix:"):
+        assert message in done.stdout + done.stderr
+    assert "pip install" not in done.stderr
     assert not (checkout / ".venv").exists()
 
 
@@ -299,26 +283,24 @@ def test_findings_about_the_machine(volume, changes, level, said):
 
 
 def test_findings_about_the_volume(volume, monkeypatch):
-    assert "does not exist" in messages(machine.pod_findings(a_pod(), volume / "none"), "error")
+    def found(level, folder=volume, **patches):
+        with monkeypatch.context() as patch:
+            for name, value in patches.items():
+                patch.setattr(machine.os if hasattr(machine.os, name) else machine, name, value)
+            return messages(machine.pod_findings(a_pod(), folder), level)
+
+    assert "does not exist" in found("error", volume / "none")
     (volume / "file").touch()
-    assert "is not a folder" in messages(machine.pod_findings(a_pod(), volume / "file"), "error")
-    with monkeypatch.context() as patch:
-        patch.setattr(machine.os, "access", lambda *_: False)
-        assert "cannot be written to" in messages(machine.pod_findings(a_pod(), volume), "error")
-    with monkeypatch.context() as patch:
-        patch.setattr(machine, "_disk_free_gb", lambda path: 5.0)
-        assert "5 GB free" in messages(machine.pod_findings(a_pod(), volume), "warn")
+    assert "is not a folder" in found("error", volume / "file")
+    assert "cannot be written to" in found("error", access=lambda *_: False)
+    assert "5 GB free" in found("warn", _disk_free_gb=lambda path: 5.0)
     monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) == "/")
-    assert "container's own disk" in messages(machine.pod_findings(a_pod(), volume), "warn")
-
-
-def test_a_volume_mounted_over_workspace_is_warned_about(volume, monkeypatch):
-    # Any folder in it is: what the mount hides is hidden all the same.
+    assert "container's own disk" in found("warn")
+    # A volume mounted over the image's folder: what the mount hides is hidden in any folder of it.
     monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) in ("/", "/workspace"))
-    monkeypatch.setattr(machine.os, "access", lambda *_: True)
     monkeypatch.setattr(machine.Path, "is_dir", lambda self: True)
     for folder in ("/workspace", "/workspace/data"):
-        assert "hides what the image keeps there" in messages(machine.pod_findings(a_pod(), folder), "warn")
+        assert "hides what the image keeps there" in found("warn", folder, access=lambda *_: True)
 
 
 def test_the_command(nvidia_smi, tmp_path, capsys):
@@ -328,6 +310,8 @@ def test_the_command(nvidia_smi, tmp_path, capsys):
     assert machine.main(["--pod", "--volume", str(tmp_path)]) == 1
     assert "error  NVIDIA driver 550.54.15 is too old" in capsys.readouterr().out
 
+
+# --- the pages
 
 PAGES = [
     "README.md",
@@ -384,9 +368,6 @@ def is_placeholder(word: str) -> bool:
 def check_elle(words: list[str], whole: bool) -> None:
     """The verb, its options and what they are given exist, as the command itself reads them; whole: it is a command to
     type, with all that it needs, and not only named."""
-    from helpers import cli
-    from helpers.runs import pipeline, profile
-
     command, left = cli.cli, list(words)
     while hasattr(command, "commands"):
         if not left or is_placeholder(left[0]):
@@ -415,8 +396,8 @@ def check_elle(words: list[str], whole: bool) -> None:
 
 def check_papermill(words: list[str]) -> None:
     """The notebook exists, and declares the parameters."""
-    found = [word for word in words if word.startswith("notebooks/")]
-    books = [ROOT / word for word in found if not is_placeholder(word)] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    named = [word for word in words if word.startswith("notebooks/") and not is_placeholder(word)]
+    books = [ROOT / word for word in named] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     for name in [words[at + 1] for at, word in enumerate(words) if word == "-p"]:
         assert any(name in parameters.parameters(book) for book in books), f"{name} of {words}"
 
@@ -474,9 +455,3 @@ def test_a_command_that_does_not_exist_is_found(line, fault):
         check_python(["-m", "elle.base.machine", "--pods"])
     with pytest.raises(AssertionError, match="recipes"):
         check_papermill(shlex.split("notebooks/05_train.ipynb out.ipynb -p recipes x"))
-
-
-def test_the_readme_names_commands():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"^make demo$", text, re.MULTILINE)
-    assert re.search(r"^elle run nano", text, re.MULTILINE)

@@ -7,11 +7,12 @@ import shutil
 
 import nbformat
 import pytest
+from papermill import inspect_notebook
 
 from elle.base import paths
 from elle.base.errors import ElleError
 from helpers import runs
-from helpers.runs import manifest, parameters, profile
+from helpers.runs import manifest, parameters, pipeline, profile
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 SOLUTIONS = sorted((paths.notebooks() / "solutions").glob("*.ipynb"))
@@ -37,28 +38,16 @@ def test_its_parameters_are_plain_lines_with_help(path):
 
 @by_name
 def test_papermill_reads_the_same_parameters(path):
-    import papermill
-
-    seen = papermill.inspect_notebook(str(path))
-    ours = parameters.parameters(path)
-    assert {name: ast.literal_eval(facts["default"]) for name, facts in seen.items()} == {
-        name: parameter.default for name, parameter in ours.items()
-    }
+    seen = {name: ast.literal_eval(facts["default"]) for name, facts in inspect_notebook(str(path)).items()}
+    assert seen == {name: parameter.default for name, parameter in parameters.parameters(path).items()}
 
 
 @by_name
 def test_it_has_the_shape_of_a_lesson(path):
     book = nbformat.read(path, as_version=4)
     text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
-    for part in (
-        "# ",
-        "**You will learn**",
-        "**You need**",
-        "## A common mistake",
-        "## Exercise",
-        "## Checks",
-        "## Remember",
-    ):
+    learn, need = "**You will learn**", "**You need**"
+    for part in ("# ", learn, need, "## A common mistake", "## Exercise", "## Checks", "## Remember"):
         assert part in text, part
     assert re.search(r"\| time, cost \|", text)
     code = [cell.source for cell in book.cells if cell.cell_type == "code"]
@@ -81,10 +70,8 @@ def test_no_cell_uses_what_an_exercise_overwrites(path):
 
 @by_name
 def test_it_starts_no_process_of_its_own_and_has_one_code_path(path):
-    code = "\n".join(parameters.source(cell) for cell in parameters.code_cells(path))
-    assert not re.search(r"^\s*[!%]", code, re.MULTILINE)
-    assert "subprocess" not in code
-    assert "smoke" not in code
+    code = "\n".join(map(parameters.source, parameters.code_cells(path)))
+    assert not re.search(r"^\s*[!%]|subprocess|smoke", code, re.MULTILINE)
 
 
 @by_name
@@ -130,8 +117,6 @@ def test_the_solution_works(path):
 
 
 def test_every_profile_names_notebooks_and_parameters_that_exist():
-    from helpers.runs import pipeline
-
     assert {"nano", "smoke"} <= set(profile.profile_names())
     for name in profile.profile_names():
         chosen = profile.load_profile(name)
@@ -160,19 +145,18 @@ def test_a_parameter_line_of_another_form_is_refused(tmp_path):
     [
         ("int", "12", 12), ("int", 12, 12), ("float", "1e-3", 1e-3), ("float", 2, 2.0),
         ("bool", "true", True), ("bool", "False", False), ("str", "x", "x"),
+        *((type_, value, None) for type_, value in (
+            ("int", "1.5"), ("int", True), ("int", "x"), ("bool", "yes"), ("bool", 1), ("str", 3), ("float", ""),
+        )),
     ],
 )  # fmt: skip
-def test_a_value_is_read_as_its_parameters_type(type_, value, expected):
-    assert parameters.Parameter("p", type_, None, "").convert(value, "") == expected
-
-
-@pytest.mark.parametrize(
-    ("type_", "value"),
-    [("int", "1.5"), ("int", True), ("int", "x"), ("bool", "yes"), ("bool", 1), ("str", 3), ("float", "")],
-)
-def test_a_value_of_another_type_is_refused(type_, value):
+def test_a_value_is_read_as_its_parameters_type_or_refused(type_, value, expected):
+    parameter = parameters.Parameter("p", type_, None, "")
+    if expected is not None:
+        assert parameter.convert(value, "") == expected
+        return
     with pytest.raises(ElleError, match=f"p is a {type_}"):
-        parameters.Parameter("p", type_, None, "").convert(value, "")
+        parameter.convert(value, "")
 
 
 def test_a_number_for_a_text_is_told_how_papermill_takes_it():
@@ -232,6 +216,18 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
     runs.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
     assert not current()
     assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out
+
+
+def test_a_misspelt_metric_is_refused_with_the_nearest_name():
+    """It made the report say NOT RUN, in silence."""
+    declared = parameters.parameters(parameters.file_of("05_train"))
+    run = runs.start("05_train", {name: parameter.default for name, parameter in declared.items()})
+    with pytest.raises(ElleError, match="unknown metrics of 05_train key 'weigths'") as caught:
+        run.finish(recipe="configs/nano.yaml", steps=6, seconds=1.0, weigths="train/weights")
+    assert (caught.value.where, caught.value.fix) == ("notebooks/05_train.ipynb", "did you mean 'weights'?")
+    with pytest.raises(ElleError, match="steps: Field required"):
+        run.finish(recipe="configs/nano.yaml", seconds=1.0)
+    assert not run.path("manifests", "05_train.json").exists()
 
 
 def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():

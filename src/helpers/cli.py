@@ -1,6 +1,5 @@
 """The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
 
-import contextlib
 import json
 import shlex
 import signal
@@ -11,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,17 +18,25 @@ from elle.base import paths
 from elle.base.errors import ElleError
 from helpers import __version__
 
+FILE = click.Path(path_type=Path)
+PAIRS = {"nargs": 2, "multiple": True, "metavar": "NAME VALUE"}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 
 
-def show(value: dict, as_json: bool) -> None:
-    """A result: one JSON object for programs, `name  value` lines for people."""
-    if as_json:
-        click.echo(json.dumps(value, ensure_ascii=False))
-        return
-    width = max(map(len, value), default=0)
-    for name, entry in value.items():
-        click.echo(f"{name:<{width}}  {entry}")
+def show(value: Any, as_json: bool, text: str | None = None) -> None:
+    """A result: one JSON value for programs; for people a text, by default `name  value` lines."""
+    click.echo(json.dumps(value, ensure_ascii=False) if as_json else value_lines(value) if text is None else text)
+
+
+def value_lines(values: dict) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+
+
+def note(text: str) -> None:
+    """A line for people that is not the result."""
+    click.echo(text, err=True)
 
 
 def counter(label: str, quiet: bool):
@@ -62,7 +70,7 @@ class _Verbs(click.Group):
 
 
 def _missing(verb: str, module: str | None) -> click.Command:
-    """The verb of a package whose own packages are not installed: it says how to install them."""
+    """The verb of a package that is not installed: it says how to install it."""
 
     @click.command(verb, help="Not installed: pip install 'elle[rent]'.", add_help_option=False)
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -83,7 +91,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("profile")
 @click.option("--only", help="The notebooks to run, by number or name: 03,07.")
-@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Override a parameter.")
+@click.option("-p", "parameters", **PAIRS, help="Override a parameter.")
 @click.option("--run-id", help="The run's name (default: the profile's, with the time).")
 @click.option("--resume", is_flag=True, help="Skip what is done and unchanged in the newest run, or in --run-id's.")
 @as_json
@@ -97,7 +105,7 @@ def run(profile, only, parameters, run_id, resume, as_json) -> None:
         given=dict(parameters),
         run_id=run_id,
         resume=resume,
-        say=lambda text: click.echo(text, err=as_json),
+        say=note if as_json else click.echo,
     )
     if as_json:
         show({"run": folder.name, "report": paths.shown(folder / "report.json")}, True)
@@ -119,9 +127,9 @@ def report(run_id, as_json) -> None:
 @click.argument("run_id")
 def publish(run_id) -> None:
     """Copy a run's executed notebooks over the project's own, to commit them with their outputs, and its figures."""
-    from helpers.runs import pipeline
+    from helpers.runs import publish as published
 
-    for name in pipeline.publish(run_id):
+    for name in published.publish(run_id):
         click.echo(name)
 
 
@@ -146,7 +154,7 @@ def _maker(kind: str, summary: str):
     @data.command(kind, help=f"Make the {summary}. Interrupted, it leaves nothing: call it again.")
     @click.option("--count", default=10000 if kind == "cic" else 3000, show_default=True, help="Examples in all.")
     @click.option("--seed", default=42, show_default=True)
-    @click.option("--out", type=click.Path(path_type=Path), help=f"Folder (default: data/generated/{kind}-COUNT-SEED).")
+    @click.option("--out", type=FILE, help=f"Folder (default: data/generated/{kind}-COUNT-SEED).")
     @click.option("--workers", default=1, show_default=True, help="Processes; the bytes do not depend on it.")
     @as_format
     @as_json
@@ -154,9 +162,13 @@ def _maker(kind: str, summary: str):
         from elle.briefings import dataset
 
         out = out or paths.root() / "data" / "generated" / f"{kind}-{count}-{seed}"
-        told = counter("examples", as_json)
-        manifest = dataset.build(kind, count, seed, out, workers=workers, format=format, progress=told)
-        show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
+        update = counter("examples", as_json)
+        manifest = dataset.build(kind, count, seed, out, workers=workers, format=format, progress=update)
+        _show_set(out, manifest, as_json)
+
+
+def _show_set(folder: Path, manifest: dict, as_json: bool) -> None:
+    show({"folder": paths.shown(folder)} | {name: split["rows"] for name, split in manifest["splits"].items()}, as_json)
 
 
 _maker("basic", "basic set (8 keys): train, validation and test files with a manifest")
@@ -164,8 +176,8 @@ _maker("cic", "CIC set (12 keys)")
 
 
 @data.command()
-@click.argument("records", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new set.")
+@click.argument("records", type=FILE)
+@click.option("--out", required=True, type=FILE, help="Folder of the new set.")
 @as_format
 @as_json
 def convert(records, out, format, as_json) -> None:
@@ -173,11 +185,11 @@ def convert(records, out, format, as_json) -> None:
     from elle.briefings.convert import convert as converted
 
     manifest = converted(records, out, format=format)
-    show({"folder": paths.shown(out)} | {k: v["rows"] for k, v in manifest["splits"].items()}, as_json)
+    _show_set(out, manifest, as_json)
 
 
 @data.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FILE)
 @as_json
 def audit(folder, as_json) -> None:
     """Check a data set, its targets and its figures; exit code 1 if it fails. Writes audit.json and a data card."""
@@ -185,17 +197,15 @@ def audit(folder, as_json) -> None:
     from elle.training.nano import pieces
 
     unit = "pieces of Qwen2's pre-tokenisation"
-    found = audits.audit(folder, tokens=pieces, unit=unit, progress=counter("rows", as_json))
-    if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
-    else:
-        click.echo((folder / audits.CARD).read_text(encoding="utf-8").partition("# ")[2], nl=False)
-    if not found["passed"]:
-        raise ElleError(f"this set fails its audit: {found['faults'][0]}", where=str(folder), fix=f"see {audits.AUDIT}")
+    result = audits.audit(folder, tokens=pieces, unit=unit, progress=counter("rows", as_json))
+    show(result, as_json, (folder / audits.CARD).read_text(encoding="utf-8").partition("# ")[2].rstrip("\n"))
+    if not result["passed"]:
+        what = f"this set fails its audit: {result['faults'][0]}"
+        raise ElleError(what, where=str(folder), fix=f"see {audits.AUDIT}")
 
 
 @data.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FILE)
 @click.option("--repo", metavar="NAME", help="USER/NAME, or NAME (default: HF_DATASET_REPO, under HF_USERNAME).")
 @click.option("--public", is_flag=True, help="A repository that all can read.")
 @click.option("--dry-run", is_flag=True, help="Only list what would go: no token, no network.")
@@ -209,10 +219,9 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
     what = {"verdict": verdict(folder), "private": not public, "force": force}
     if dry_run:
         planned = hub.upload_plan(folder, repo, **what)
-        click.echo(json.dumps(planned.to_json()) if as_json else f"would go to a {planned.text()}")
+        show(planned.to_json(), as_json, f"would go to a {planned.text()}")
         return
-    told = counter("bytes", as_json)
-    pushed = hub.push(folder, repo, **what, progress=told, say=lambda text: click.echo(text, err=True))
+    pushed = hub.push(folder, repo, **what, progress=counter("bytes", as_json), say=note)
     show(pushed.to_json(), as_json)
 
 
@@ -223,12 +232,12 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
 @click.option("--disk", type=float, metavar="GB", help="Disk of the machine.")
 @click.option("--price", type=float, metavar="DOLLARS", help="A GPU-hour; default: ELLE_GPU_PRICE, else list price.")
 @click.option("--data", metavar="FILE_OR_SET", help="A JSONL file, a data set's folder, or a set of recipes.yaml.")
-@click.option("--budget", type=float, metavar="DOLLARS", help="What it may cost.")
-@click.option("--fix", "out", type=click.Path(path_type=Path), help="Write the nearest recipe that passes.")
+@click.option("--budget", "limit", type=float, metavar="DOLLARS", help="What it may cost.")
+@click.option("--fix", "out", type=FILE, help="Write the nearest recipe that passes.")
 @click.option("--full", is_flag=True, help="Ask Axolotl's and DeepSpeed's own validators too (seconds).")
 @click.option("--short", is_flag=True, help="Only the main figures, and the errors.")
 @as_json
-def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_json) -> None:
+def plan(target, out, full, short, as_json, **options) -> None:
     """Know before you pay: whether it fits, how long it takes, what it costs, what is wrong with it.
 
     Exit code 0: it fits; 1: it does not, breaks the budget, or would be rejected; 2: not covered: its
@@ -237,7 +246,6 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
     from elle.plan import fix, preflight
     from helpers.runs import planning
 
-    options = {"gpu": gpu, "count": count, "disk": disk, "price": price, "data": data, "limit": budget}
     try:
         plans, answer = planning.plans_of(target, full=full, **options)
         if out:
@@ -247,28 +255,18 @@ def plan(target, gpu, count, disk, price, data, budget, out, full, short, as_jso
             plans = preflight.ask_trainer(plans) if full else plans
             answer = plans[0].to_json() | {"written": str(out), "changes": [str(change) for change in changes]}
     except preflight.NotCovered as error:
-        click.echo(f"error: {error}", err=True)
+        note(f"error: {error}")
         sys.exit(2)
-    if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        click.echo("\n".join(each.short() for each in plans) if short else "\n\n".join(each.text() for each in plans))
-        if "plans" in answer:
-            click.echo(("" if short else "\n") + preflight.total_text(answer, plans))
-        if out:
-            click.echo("\n".join([f"\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]))
+    parts = [each.short() if short else each.text() for each in plans]
+    parts += [preflight.total_text(answer, plans)] if "plans" in answer else []
+    text = ("\n" if short else "\n\n").join(parts)
+    text += "\n".join([f"\n\nwritten to {out}:", *(f"  {line}" for line in answer["changes"])]) if out else ""
+    show(answer, as_json, text)
     sys.exit(0 if answer["ok"] else 2 if answer["verdict"] == "not covered" else 1)
 
 
 @cli.command()
-@click.option(
-    "-p",
-    "changes",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="Change an assumption, any that is named at the end.",
-)
+@click.option("-p", "changes", **PAIRS, help="Change an assumption, any that is named at the end.")
 @click.option("--run", "run_id", metavar="RUN", help="A briefing's tokens as a run's own outputs have them.")
 @click.option("--trained-by", "target", metavar="RECIPE_OR_PROFILE", help="Pay off a training: its planned dollars.")
 @as_json
@@ -278,21 +276,21 @@ def costs(changes, run_id, target, as_json) -> None:
 
     given = dict(changes)
     if run_id:
-        found = comparison.measured_tokens(run_id)
-        given = {name: found[name] for name in ("tokens_in", "tokens_out")} | given
+        measured = comparison.measured_tokens(run_id)
+        given = {name: measured[name] for name in ("tokens_in", "tokens_out")} | given
     if target:
         from helpers.runs import planning
 
         given["training"] = planning.plans_of(target)[1]["dollars"]["high"] or 0.0
-    found = comparison.compare_costs(comparison.Assumptions.given(given))
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else comparison.costs_text(found))
+    compared = comparison.compare_costs(comparison.Assumptions.given(given))
+    show(compared, as_json, comparison.costs_text(compared))
 
 
 @cli.command()
 @click.argument("recipe")
-@click.option("--data", "folder", type=click.Path(path_type=Path), help="A data set's folder (elle data).")
+@click.option("--data", "folder", type=FILE, help="A data set's folder (elle data).")
 @click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of training runs (default: runs/lab/train).")
+@click.option("--out", type=FILE, help="Folder of training runs (default: runs/lab/train).")
 @click.option("--force", is_flag=True, help="Train although the preflight or the audit refuses; the manifest says so.")
 @click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data: before a GPU is rented.")
 @click.option("--merge", is_flag=True, help="Merge a trained adapter into its base.")
@@ -318,19 +316,16 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
     )
     if folder and audits.verdict(folder) is None:
         prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")
-    click.echo("\n".join(prepared.said(data_only=preprocess_only, exact=True)), err=True)
+    note("\n".join(prepared.said(data_only=preprocess_only, exact=True)))
     if preprocess_only:
-        found = launch.preprocess(prepared)
-        click.echo(launch.counted(found), err=True)
-        show(
-            {split: f"{one['kept']} of {one['rows']}" for split, one in found.items()} if not as_json else found,
-            as_json,
-        )
+        splits = launch.preprocess(prepared)
+        note(launch.counted(splits))
+        show(splits if as_json else {name: f"{one['kept']} of {one['rows']}" for name, one in splits.items()}, as_json)
         return
 
     def progress(rows: list[dict]) -> None:
         if rows:
-            click.echo(history.line(rows, prepared.hourly), err=True)
+            note(history.line(rows, prepared.hourly))
 
     trained = launch.follow(prepared, launch.start_training(prepared), progress)
     answer = {"weights": paths.shown(trained.weights), "steps": trained.steps, "seconds": trained.seconds}
@@ -340,11 +335,9 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
 
 
 @cli.command()
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="A set's folder (its test split), JSONL or Parquet."
-)
-@click.option("--outputs", type=click.Path(path_type=Path), help="JSONL of {id, output}; with --endpoint: to write.")
-@click.option("--against", type=click.Path(path_type=Path), help="Another model's outputs: compare the two, paired.")
+@click.option("--data", required=True, type=FILE, help="A set's folder (its test split), JSONL or Parquet.")
+@click.option("--outputs", type=FILE, help="JSONL of {id, output}; with --endpoint: to write.")
+@click.option("--against", type=FILE, help="Another model's outputs: compare the two, paired.")
 @click.option("--endpoint", metavar="URL", help="Ask this OpenAI-compatible server first (key: ELLE_API_KEY).")
 @click.option("--model", help="The model's name there.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first rows.")
@@ -352,12 +345,10 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
 @click.option("--max-tokens", default=700, show_default=True, help="The longest answer.")
 @click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
 @click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the failures as a page.")
+@click.option("--html", "page", type=FILE, help="Write the failures as a page.")
 @click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus there (monitoring/).")
 @as_json
-def evaluate(
-    data, outputs, against, endpoint, model, limit, concurrency, max_tokens, constrained, price, page, port, as_json
-) -> None:
+def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
     """Score a model's outputs: JSON and schema compliance, and every number.
 
     With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
@@ -367,41 +358,38 @@ def evaluate(
     from elle.evaluation.scorecard import figures_text, score
     from helpers.course import browser
 
-    if endpoint is None and outputs is None:
+    served = server["endpoint"] is not None
+    if not served and outputs is None:
         raise click.UsageError("give --outputs FILE, or --endpoint URL and --model NAME")
-    if endpoint is None and (model or constrained or price is not None or port):
+    if not served and (server["model"] or server["constrained"] or server["price"] is not None or server["port"]):
         raise click.UsageError("--model, --constrained, --price and --metrics-port go with --endpoint")
-    if endpoint is not None and model is None:
+    if served and server["model"] is None:
         raise click.UsageError("--endpoint needs --model NAME")
     rows = inputs.read_test_rows(data)
-    batch, used = None, None
-    if endpoint is not None:
-        batch, used, outputs = _ask_endpoint(
-            rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
-        )
+    batch, used = None, {}
+    if served:
+        batch, used, outputs = _ask_endpoint(rows, data, outputs, as_json, {"limit": limit, **server})
     left_out = {row["id"] for row in rows[limit:]} if limit else set()
     rows = rows[:limit]
 
     def scored(path):
-        found = inputs.read_outputs(path)
-        return score(rows, {name: text for name, text in found.items() if name not in left_out})
+        texts = inputs.read_outputs(path)
+        return score(rows, {name: text for name, text in texts.items() if name not in left_out})
 
     card = scored(outputs)
-    other = scored(against) if against else None
-    found = compare.compare(other, card) if other else None
+    compared = compare.compare(scored(against), card) if against else None
     took = cost.request_means(line for line in storage.read_lines(outputs) if line["id"] not in left_out)
     if page:
         storage.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
     if as_json:
         result = card.to_json() | {"requests": {name: each and asdict(each) for name, each in took.items()}}
         result |= {"answers": str(outputs), "usage": used} if used else {}
-        if found:
-            result["against"] = {"a": str(against), "b": str(outputs)} | found.to_json()
-        click.echo(json.dumps(result, ensure_ascii=False))
+        result |= {"against": {"a": str(against), "b": str(outputs)} | compared.to_json()} if compared else {}
+        show(result, True)
     else:
-        click.echo(compare.differences_text(found, "against", "outputs") if found else figures_text(card))
+        click.echo(compare.differences_text(compared, "against", "outputs") if compared else figures_text(card))
         if worst := [record for record in card.worst(3) if record.reasons]:
-            click.echo(f"\nthe worst{' of the outputs' if found else ''}:\n{failures.faults_text(worst)}")
+            click.echo(f"\nthe worst{' of the outputs' if compared else ''}:\n{failures.faults_text(worst)}")
         if table := cost.requests_text(took):
             click.echo(f"\n{table}")
         if used:
@@ -418,56 +406,40 @@ def evaluate(
 
 
 def _ask_endpoint(
-    rows, data, outputs, endpoint, model, limit, concurrency, max_tokens, constrained, price, port, as_json
-) -> tuple:
+    rows: list[dict], data: Path, outputs: Path | None, as_json: bool, options: dict
+) -> tuple[Any, dict, Path]:
     """The answers of a server to the rows, what they took, and the file that holds them."""
-    from elle.serving import answers, exporter
+    from elle.serving.answers import usage
+    from elle.serving.outputs import OutputsRequest, collect_outputs
 
-    server = answers.Endpoint(endpoint, model)
-    seen = exporter.Exporter(port, server=server.base_url, dollars_per_hour=price) if port else None
-    if outputs is None:
-        name = "-".join([model, data.stem if data.stem not in ("test", "train") else data.parent.name])
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
-        outputs = paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
+    request = OutputsRequest(**options)
+    outputs = outputs or request.file(data)
     try:
-        with seen or contextlib.nullcontext():
-            batch = answers.collect(
-                server,
-                rows,
-                outputs,
-                schema=answers.schema_of(rows) if constrained else None,
-                max_tokens=max_tokens,
-                concurrency=concurrency,
-                identity="",
-                limit=limit,
-                progress=counter("briefings", as_json),
-                arrived=seen and seen.arrived,
-                judged=seen and seen.judged,
-            )
+        batch = collect_outputs(rows, outputs, request, counter("briefings", as_json))
     except KeyboardInterrupt:
-        click.echo(f"\nwhat was answered is kept in {outputs}; the same command goes on", err=True)
+        note(f"\nwhat was answered is kept in {outputs}; the same command goes on")
         raise
-    return batch, answers.usage(batch, price), outputs
+    return batch, usage(batch, request.price), outputs
 
 
 @cli.command()
 @click.argument("model", metavar="[MODEL_OR_RUN]", required=False)
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=PATH", help="A LoRA adapter, served beside it.")
-@click.option("--config", type=click.Path(path_type=Path), help="A deployment (configs/vllm_deploy.json).")
+@click.option("--config", type=FILE, help="A deployment (configs/vllm_deploy.json).")
 @click.option("--check", is_flag=True, help="Only check it, and print what would run here and on RunPod.")
 @click.option("--port", type=int, help="Default: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A public one needs ELLE_API_KEY.")
-@click.option("--name", help="The model's name in requests (default: elle).")
+@click.option("--name", "served_name", help="The model's name in requests (default: elle).")
 @click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
 @as_json
-def serve(model, adapters, config, check, port, host, name, max_model_len, as_json) -> None:
+def serve(model, adapters, config, check, port, host, as_json, **given) -> None:
     """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model of the Hub."""
     from elle.serving import deployments
     from elle.serving import server as servers
 
     if not model and not config:
         raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
-    given = {"model_id": model, "served_name": name, "max_model_len": max_model_len}
+    given["model_id"] = model
     deployment = deployments.load_deployment(config, given) if config else deployments.made(given, "elle serve")
     deployment = deployments.with_adapters(deployment, adapters)
     if check:
@@ -482,9 +454,7 @@ def serve(model, adapters, config, check, port, host, name, max_model_len, as_js
             show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
         return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
-    with servers.serve(
-        deployment, folder, port=port, host=host, progress=lambda text: click.echo(text, err=True)
-    ) as server:
+    with servers.serve(deployment, folder, port=port, host=host, progress=note) as server:
         names = ", ".join(map(repr, server.names))
         click.echo(f"serving {names} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -506,7 +476,7 @@ def claims(names, fast, as_json) -> None:
     except ValueError as error:
         raise ElleError(str(error), where="elle claims") from error
     if as_json:
-        click.echo(json.dumps([outcome.to_json() for outcome in outcomes], ensure_ascii=False))
+        show([outcome.to_json() for outcome in outcomes], True)
         return
     for outcome in outcomes:
         claim, finding = outcome.claim, outcome.finding
@@ -523,13 +493,13 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except ElleError as error:
-        click.echo(f"error: {error}", err=True)
+        note(f"error: {error}")
         sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        note("interrupted")
         sys.exit(130)
 
 

@@ -1,7 +1,5 @@
-"""The exercises' checks: whether a learner's answer is right and, if not, a hint that does not give it away.
-
-A check never ends a notebook: an answer that is missing, of the wrong kind, or that fails by itself is answered by a
-hint as well. Each function asks what its notebook's exercise asks, about the run or the objects it is given.
+"""The exercises' checks, one for each notebook: whether a learner's answer is right and, if not, a hint that does not
+give it away. A check never ends a notebook: an answer of the wrong kind, or one that fails, gets a hint as well.
 """
 
 import functools
@@ -10,6 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from elle.briefings import dataset
+from elle.briefings.schema import Example
+from elle.evaluation.statistics import wilson
 from helpers.runs import parameters
 
 
@@ -83,12 +84,12 @@ def cheapest_cut(answer: float) -> str:
     if not 0 < c < 1:
         raise _Hint("A correlation between 0 and 1 is asked for.")
     # The closed form for n units: −½ ln[(1 − c)(1 + (n − 1)·c) / (1 + (n − 2)·c)].
-    cost = {n: float(-0.5 * np.log((1 - c) * (1 + (n - 1) * c) / (1 + (n - 2) * c))) for n in (2, 4, 8)}
-    if abs(cost[4] - 0.1) < 0.001:
+    cost = {n: float(-0.5 * np.log((1 - c) * (1 + (n - 1) * c) / (1 + (n - 2) * c))) for n in (4, 2, 8)}
+    reached = next((n for n in cost if abs(cost[n] - 0.1) < 0.001), None)
+    if reached == 4:
         return "Two units need more, eight less: the more units there are, the more they tell of the one cut off."
-    for n in (2, 8):
-        if abs(cost[n] - 0.1) < 0.001:
-            raise _Hint(f"That is where the cut of {n} units costs 0.1 nats; four are asked for.")
+    if reached:
+        raise _Hint(f"That is where the cut of {reached} units costs 0.1 nats; four are asked for.")
     raise _Hint(f"At c = {c:g} the cheapest cut of four units costs {cost[4]:.4f} nats.")
 
 
@@ -103,17 +104,15 @@ def spreads_that_pass(answer: Sequence[float]) -> str:
     if not all(0 < spread < 1 for spread in spreads):
         raise _Hint("A spread is a share of the truth, above 0 and below 1.")
     cut = votes.pooled_reduction(spreads)
-    said = f"With near-misses of {spreads[0]:.1%} and {spreads[1]:.1%} the pooled error falls by {cut:.1%}"
+    fall = f"With near-misses of {spreads[0]:.1%} and {spreads[1]:.1%} the pooled error falls by {cut:.1%}"
     if cut < votes.CLAIM:
-        raise _Hint(f"{said}, not by 92.1 %. Which way does it move when you change one of them?")
-    return f"{said}. The claim holds where all near-misses are narrow: a property of the answers, not of the method."
+        raise _Hint(f"{fall}, not by 92.1 %. Which way does it move when you change one of them?")
+    return f"{fall}. The claim holds where all near-misses are narrow: a property of the answers, not of the method."
 
 
 @_exercise
 def with_a_nation_above_half(answer: int, rows: Sequence[Mapping[str, Any]]) -> str:
     """03: how many of these examples list at least one nation above 50 %."""
-    from elle.briefings import dataset
-
     wanted = _number(answer, "200")
     drawn = dataset.metrics_of(rows)
     above = sum(bool(figures.above_half) for figures in drawn)
@@ -176,40 +175,35 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 
     epochs = _number(answer, "5")
     first, second = (read_yaml(paths.located(experiment.recipes[name]), name) for name in ("sums", "high"))
-    examples = {
-        kind: [Example.of(row) for _, row in islice(curriculum.rows(kind, 1), 200)] for kind in ("sums", "worked")
-    }
-    length = {
-        kind: sum(pieces(text) for example in made for text in example[1:]) / len(made)
-        for kind, made in examples.items()
-    }
-    batch = first["micro_batch_size"] * first["gradient_accumulation_steps"]
-    before = first["max_steps"] * batch * length["sums"]
-    an_epoch = experiment.assessments * length["worked"]
-    fair = second["num_epochs"] + before / an_epoch
+
+    def length(kind: str) -> float:
+        examples = [Example.of(row) for _, row in islice(curriculum.rows(kind, 1), 200)]
+        return sum(pieces(text) for example in examples for text in example[1:]) / len(examples)
+
+    seen = first["max_steps"] * first["micro_batch_size"] * first["gradient_accumulation_steps"]
+    before = seen * length("sums") / (experiment.assessments * length("worked"))  # in epochs of stage 2
+    fair = second["num_epochs"] + before
     if abs(epochs - fair) <= 0.1 * fair:
         return f"{fair:.1f}: a fairer control than the notebook's, and longer. Would its verdicts change?"
-    if abs(epochs - before / an_epoch) <= 0.1 * before / an_epoch:
+    if abs(epochs - before) <= 0.1 * before:
         raise _Hint("Those are stage 1's tokens alone; `high` has its own epochs as well.")
-    if abs(epochs - (second["num_epochs"] + first["max_steps"] * batch / experiment.assessments)) <= 0.5:
+    if abs(epochs - (second["num_epochs"] + seen / experiment.assessments)) <= 0.5:
         raise _Hint("That counts rows. A sum and an assessment differ in length: count tokens.")
     raise _Hint(
-        f"Stage 1 saw {first['max_steps'] * batch:,} rows of some {length['sums']:.0f} tokens, an epoch of stage 2 has "
-        f"{experiment.assessments:,} of some {length['worked']:.0f}."
+        f"Stage 1 saw {seen:,} rows of some {length('sums'):.0f} tokens, an epoch of stage 2 has "
+        f"{experiment.assessments:,} of some {length('worked'):.0f}."
     )
 
 
 @_exercise
 def metrics_that_move(answer: Collection[str]) -> str:
     """07: the names of the metrics that fall when one digit of a right answer's `political` figure is changed."""
-    from elle.briefings import dataset
-    from elle.briefings.schema import Example
     from elle.evaluation.scorecard import METRICS, score
 
     names = _names(answer, METRICS, "metric")
     row = dataset.row("basic", 42, 0)
     right = Example.of(row).answer
-    wrong = re.sub(r"political (\d)", lambda found: f"political {(int(found[1]) + 1) % 10}", right, count=1)
+    wrong = re.sub(r"political (\d)", lambda match: f"political {(int(match[1]) + 1) % 10}", right, count=1)
     before, after = (score([row], {row["id"]: output}).metrics for output in (right, wrong))
     moved = {name for name in METRICS if before[name].value != after[name].value}
     if names == moved:
@@ -222,20 +216,14 @@ def metrics_that_move(answer: Collection[str]) -> str:
 @_exercise
 def careful_client(answer: Callable[[str], bool]) -> str:
     """08: a function that says whether a prompt may be sent."""
-    from elle.briefings import dataset
-    from elle.briefings.schema import Example
-
     if not callable(answer):
         raise _Hint("A function is asked for: it takes a prompt and returns True if it may be sent.")
     prompts = [Example.of(dataset.row("basic", 42, index)).prompt for index in range(20)]
     for prompt in prompts:
         if not answer(prompt):
             raise _Hint(f"This prompt is in order, and your client refuses it:\n\n{prompt}")
-    for pattern, bad in (
-        (r"political \d+", "political 250"),
-        (r"political \d+", "political minus three"),
-        (r"\d+%", "130%"),
-    ):
+    political = r"political \d+"
+    for pattern, bad in ((political, "political 250"), (political, "political minus three"), (r"\d+%", "130%")):
         prompt = next(changed for text in prompts if (changed := re.sub(pattern, bad, text, count=1)) != text)
         if answer(prompt):
             raise _Hint(f"A prompt with `{bad}` in it would be sent. What reads a prompt back, and says what is wrong?")
@@ -261,8 +249,6 @@ def break_even_of_an_idle_machine(answer: float) -> str:
 @_exercise
 def all_right_above_99(answer: int) -> str:
     """10: how many briefings, all right, until the lower end of the 95 % interval passes 99 %."""
-    from elle.evaluation.statistics import wilson
-
     n = int(_number(answer, "100"))
     if n < 1:
         raise _Hint("At least one briefing has to be seen.")

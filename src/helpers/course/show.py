@@ -3,10 +3,16 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from IPython.display import HTML, display
+
+from elle.briefings import metrics
+from elle.briefings.schema import Example
+from helpers.runs.manifest import STATUS
 
 
 def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
@@ -19,29 +25,24 @@ def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
 
 def text(rows: Iterable[Mapping[str, Any]]):
     """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
-    from IPython.display import HTML
-
     return HTML(_table(rows))
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    head = "".join(f'<th style="text-align: left">{escape(str(name))}</th>' for name in (rows[0] if rows else ()))
-    lines = (
-        "".join(f'<td style="text-align: left; vertical-align: top">{escape(str(v))}</td>' for v in row.values())
-        for row in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<table class="tex2jax_ignore mathjax_ignore"><tr>{head}</tr>{body}</table>' if rows else "none"
+    rows = [{escape(str(name)): escape(str(value)) for name, value in row.items()} for row in rows]
+    return _cells(rows, ' class="tex2jax_ignore mathjax_ignore"', ' style="text-align: left"') if rows else "none"
+
+
+def _cells(rows: Sequence[Mapping[str, str]], table: str = "", head: str = "") -> str:
+    """Rows of HTML as a table; table, head: attributes of the table and of its headings."""
+    names = "".join(f"<th{head}>{name}</th>" for name in rows[0])
+    cell = '<td style="text-align: left; vertical-align: top">{}</td>'
+    lines = (f"<tr>{''.join(map(cell.format, row.values()))}</tr>" for row in rows)
+    return f"<table{table}><tr>{names}</tr>{''.join(lines)}</table>"
 
 
 def example(row: Mapping[str, Any]):
     """An example of a data set, for display: its prompt, its answer key by key, and what is derived by rule."""
-    from IPython.display import HTML
-
-    from elle.briefings import metrics
-    from elle.briefings.schema import Example
-
     _, _, prompt, answer = Example.of(row)
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
@@ -56,32 +57,22 @@ def preformatted(text: str) -> str:
 
 def verdicts(outcomes: Iterable[Any]):
     """Outcomes of `cic.claims`, for display: the claim, what would have to be seen, what was, the verdict."""
-    from IPython.display import HTML
-
-    rows = (outcome.to_json() for outcome in outcomes)
-    cells = "".join(
-        f"<tr>{''.join(f'<td style="text-align: left; vertical-align: top">{cell}</td>' for cell in row)}</tr>"
-        for row in (
-            (
-                f"{escape(r['statement'])}<br><small>{escape(r['source'])}</small>",
-                escape(r["prediction"]),
-                escape(r["measured"]),
-                f"<b>{escape(r['status'])}</b>",
-            )
-            for r in rows
-        )
-    )
-    head = "".join(f"<th>{name}</th>" for name in ("claim", "it holds if", "measured", "verdict"))
-    return HTML(f"<table><tr>{head}</tr>{cells}</table>")
+    facts = ({name: escape(str(value)) for name, value in outcome.to_json().items()} for outcome in outcomes)
+    rows = [
+        {
+            "claim": f"{fact['statement']}<br><small>{fact['source']}</small>",
+            "it holds if": fact["prediction"],
+            "measured": fact["measured"],
+            "verdict": f"<b>{fact['status']}</b>",
+        }
+        for fact in facts
+    ]
+    return HTML(_cells(rows))
 
 
 def confirm(question: str) -> bool:
     """Ask the person at the keyboard before money is spent; anything but "yes" is no."""
     return input(f"{question} Type yes: ").strip().lower() == "yes"
-
-
-#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
-STATUS = "ELLE_STATUS"
 
 
 def batch() -> bool:
@@ -93,13 +84,9 @@ class Line:
     """A line of text that is updated in place while something runs; a batch run keeps its last state only."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
         self._handle = display(HTML(""), display_id=True)
 
     def say(self, text: str) -> None:
-        from IPython.display import HTML
-
         self._handle.update(HTML(f"<code>{escape(text)}</code>"))
         if status := os.environ.get(STATUS):
             Path(status).write_text(text, encoding="utf-8")
@@ -110,12 +97,12 @@ class Counter(Line):
 
     def __init__(self, what: str) -> None:
         super().__init__()
-        self.what, self.began, self.said = what, time.monotonic(), 0
+        self.what, self.began, self.shown = what, time.monotonic(), 0
 
     def __call__(self, done: int, total: int) -> None:
-        if done - self.said < total / 50 and done != total:
+        if done - self.shown < total / 50 and done != total:
             return
-        self.said = done
+        self.shown = done
         spent = time.monotonic() - self.began
         left = spent / done * (total - done)
         self.say(f"{self.what}: {done}/{total}, {done / max(spent, 1e-9):.1f} a second, {left:.0f} s left")
@@ -128,15 +115,11 @@ class TrainingView(Line):
     """
 
     def __init__(self, hourly: float | None = 0.0) -> None:
-        from IPython.display import HTML, display
-
         self.hourly = hourly
         self._figure = display(HTML("<i>the trainer is starting …</i>"), display_id=True)
         super().__init__()
 
     def __call__(self, history: list[dict]) -> None:
-        from IPython.display import HTML
-
         from elle.training.history import line
         from helpers import plots
 

@@ -22,8 +22,8 @@ BANDS = dict(zip((bound for bound, _ in RISK_WORDS), colormaps[SEQUENTIAL]((0.1,
 
 @styled
 def histories(worlds: world.Histories, measured: world.Measures, chosen: Mapping[str, int]) -> Figure:
-    """The risks of some worlds (title → place) by month: a line a nation, the mean in black, the windows of the figures
-    shaded, a change of branch marked."""
+    """The risks of some worlds (title → place) by month: a line per nation, the mean in black, the windows
+    of the figures shaded, a change of branch marked."""
     figure, columns = new_axes(len(chosen), height=3.2, sharey=True)
     months = np.arange(-world.MONTHS + 1, 1)
     windows = {  # end → look
@@ -99,16 +99,16 @@ def risk_map(metrics: Sequence[Metrics], limit: int = 24) -> Figure:
 
 
 @styled
-def audit_overview(found: Mapping[str, Any]) -> Figure:
+def audit_overview(audit: Mapping[str, Any]) -> Figure:
     """What an audit (`evaluation.audit`) counted: the length of examples, and how often each risk word is used."""
     figure, (left, right) = new_axes(2, height=4.2)
-    if tokens := found["tokens"]:
+    if tokens := audit["tokens"]:
         edges, counts = tokens["histogram"]["edges"], tokens["histogram"]["counts"]
         left.stairs(counts, edges, fill=True, color=BLUE)
         left.axvline(tokens["mean"], color="black", linestyle="--", label=f"mean {tokens['mean']:.0f}")
         left.set(title="Length of an example", xlabel=tokens["unit"], ylabel="examples")
         left.legend()
-    words = found["risk_words"]
+    words = audit["risk_words"]
     total = max(sum(words.values()), 1)
     bands = {word: bound for bound, group in RISK_WORDS for word in group}
     for row, (word, count) in enumerate(words.items()):

@@ -56,11 +56,11 @@ def _points(history: Sequence[Mapping[str, float]], key: str) -> tuple[list, lis
 
 def _mark(axes: Axes, history: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
     """Vertical lines at the moments that matter."""
-    found = moments(list(history))
+    steps = moments(list(history))
     for name in names:
-        if name in found:
+        if name in steps:
             colour, line = MOMENTS[name]
-            axes.axvline(found[name], color=colour, linestyle=line, label=f"{name} ({found[name]})")
+            axes.axvline(steps[name], color=colour, linestyle=line, label=f"{name} ({steps[name]})")
     for number, step in enumerate(resumed(list(history))):
         axes.axvline(step, color=GREY, linestyle="-.", label=None if number else "went on after a break")
 

@@ -1,7 +1,6 @@
 """What every notebook's first and last cell call: parameters checked, a run folder, a manifest.
 
-A run is a folder, `runs/<id>/`. Each notebook (a step of the run) reads the manifests of the steps before it and
-writes its own, `manifests/<step>.json`, last: a step with a manifest is done.
+A run is a folder, `runs/<id>/`; each notebook is a step of it, and a step with a manifest (`results`) is done.
 """
 
 import sys
@@ -16,7 +15,10 @@ from typing import Any
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError, unknown
 from helpers.runs.parameters import check_parameters, file_of, injected, parameters, stamp
+from helpers.runs.results import Manifest, check_metrics, read_manifest
 
+#: Environment variable: a file that holds the newest line of progress, for whoever watches from outside (`elle run`).
+STATUS = "ELLE_STATUS"
 #: Packages whose versions a manifest names.
 PACKAGES = ("elle", "axolotl", "torch", "transformers", "datasets", "papermill", "numpy")
 #: Outputs above this size are recorded with their size only: hashing a 72B model would take minutes.
@@ -42,14 +44,14 @@ class Run:
 
     def relative(self, path: Path | str | None) -> str:
         """A path as manifests hold it: relative to the run's folder where it lies in it (`path` reads it back)."""
-        inside = path is not None and Path(path).resolve().is_relative_to(self.folder.resolve())
+        inside = path and Path(path).resolve().is_relative_to(self.folder.resolve())
         return str(Path(path).resolve().relative_to(self.folder.resolve())) if inside else str(path or "")
 
     def need(self, step: str) -> dict:
         """The metrics of an earlier step of this run.
 
         Raises:
-            ElleError: it has not run, naming the notebook to run.
+            ElleError: it has not run, or its manifest is of another version; names the notebook to run.
         """
         path = self.path("manifests", f"{step}.json")
         if not path.exists():
@@ -59,15 +61,15 @@ class Run:
                 fix=f"run notebooks/{step}.ipynb first (with the same run_id)",
             )
         self.inputs[step] = storage.sha256(path)
-        return storage.read_json(path)["metrics"]
+        return read_manifest(path)[0].metrics
 
     def sums_up(self) -> None:
-        """Note the manifests of all other steps: when one changes or is added, this step has to run again."""
+        """Note all other steps: when one changes or is added, this one has to run again."""
         self.whole_run = True
         self.inputs |= {path.stem: storage.sha256(path) for path in _other_manifests(self.folder, self.step)}
 
     def uses(self, path: Path | str) -> Path:
-        """Note a file of the repository that this step reads: when it changes, the step has to run again."""
+        """Note a file of the repository that this step reads: when it changes, it has to run again."""
         path = paths.located(path)
         if path.is_file():
             self.inputs[paths.shown(path)] = storage.sha256(path)
@@ -99,32 +101,34 @@ class Run:
         print(f"ok: {what}")
 
     def finish(self, **metrics: Any) -> None:
-        """Write this step's manifest; `metrics` are what later steps and the report read."""
-        seconds = round(time.monotonic() - self.began, 1)
-        outputs = {}
-        for path in self._outputs:
-            size = path.stat().st_size
-            outputs[str(path.relative_to(self.folder))] = {
-                "bytes": size,
-                "sha256": storage.sha256(path) if size <= HASHED_BYTES else None,
-            }
-        manifest = {
-            "step": self.step,
-            "run": self.folder.name,
-            "started": self.started,
-            "seconds": seconds,
-            "parameters": self.parameters,
-            "code": stamp(file_of(self.step)),
-            "inputs": self.inputs,
-            "whole_run": self.whole_run,
-            "outputs": outputs,
-            "metrics": metrics,
-            "machine": self.machine.described,
-            "device": self.machine.device_reason,
-            "versions": package_versions(),
-        }
-        storage.write_json(self.path("manifests", f"{self.step}.json"), manifest)
-        print(f"{self.step} done in {seconds:.0f} s; manifest: {paths.shown(self.path('manifests'))}/{self.step}.json")
+        """Write this step's manifest; `metrics` are what later steps and the report read.
+
+        Raises:
+            ElleError: they are not those of this step (`results.METRICS`).
+        """
+        check_metrics(self.step, metrics, f"notebooks/{self.step}.ipynb")
+        manifest = Manifest(
+            step=self.step,
+            run=self.folder.name,
+            started=self.started,
+            seconds=round(time.monotonic() - self.began, 1),
+            parameters=self.parameters,
+            code=stamp(file_of(self.step)),
+            inputs=self.inputs,
+            whole_run=self.whole_run,
+            outputs={str(path.relative_to(self.folder)): _facts(path) for path in self._outputs},
+            metrics=metrics,
+            machine=self.machine.described,
+            device=self.machine.device_reason,
+            versions=package_versions(),
+        )
+        path = storage.write_json(self.path("manifests", f"{self.step}.json"), manifest.model_dump())
+        print(f"{self.step} done in {manifest.seconds:.0f} s; manifest: {paths.shown(path)}")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": storage.sha256(path) if size <= HASHED_BYTES else None}
 
 
 def package_versions() -> dict[str, str]:
@@ -140,7 +144,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
         namespace: its `globals()`, right after the parameters cell.
 
     Raises:
-        ElleError: a parameter that it does not declare or of the wrong type; a run_id that is no plain name.
+        ElleError: a parameter that it does not declare or of the wrong type; an invalid run_id.
     """
     declared = parameters(file_of(step))
     for name in injected(namespace):
@@ -149,7 +153,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     values = check_parameters(step, {name: namespace[name] for name in declared})
     run_id = values["run_id"]
     if not run_id or not all(c.isalnum() or c in "-_." for c in run_id) or run_id.startswith("."):
-        raise ElleError(f"run_id {run_id!r} is no plain name", where="run_id", fix="letters, digits, - and _")
+        raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix="letters, digits, - and _")
     folder = paths.runs() / run_id
     folder.mkdir(parents=True, exist_ok=True)
     # A step that begins again is not done: its old manifest must not vouch for what is about to change.
@@ -166,29 +170,23 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
 def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
     """Whether a step is done and unchanged: same code, same parameters, same inputs, outputs still there."""
     path = folder / "manifests" / f"{step}.json"
-    if not path.exists():
+    try:
+        manifest, _ = read_manifest(path)
+    except ElleError:  # none, or of another version
         return False
-    manifest = storage.read_json(path)
     declared = parameters(file_of(step))
     wanted = {name: parameter.default for name, parameter in declared.items()} | check_parameters(step, given)
-    if manifest["code"] != stamp(file_of(step)) or manifest["parameters"] != wanted:
+    if manifest.code != stamp(file_of(step)) or manifest.parameters != wanted:
         return False
-    others = {path.stem for path in _other_manifests(folder, step)}
-    if manifest.get("whole_run") and not others <= set(manifest["inputs"]):
+    if manifest.whole_run and not {path.stem for path in _other_manifests(folder, step)} <= set(manifest.inputs):
         return False
-    for name, digest in manifest["inputs"].items():
+    for name, digest in manifest.inputs.items():
         earlier = folder / "manifests" / f"{name}.json"
         source_file = earlier if earlier.exists() else paths.root() / name
         if not source_file.is_file() or storage.sha256(source_file) != digest:
             return False
-    return all(_unchanged(folder / name, facts) for name, facts in manifest["outputs"].items())
+    return all((folder / name).is_file() and _facts(folder / name) == was for name, was in manifest.outputs.items())
 
 
 def _other_manifests(folder: Path, step: str) -> list[Path]:
     return [path for path in sorted((folder / "manifests").glob("*.json")) if path.stem != step]
-
-
-def _unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != facts["bytes"]:
-        return False
-    return facts["sha256"] is None or storage.sha256(path) == facts["sha256"]

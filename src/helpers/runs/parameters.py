@@ -2,7 +2,8 @@
 
 import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,36 +11,35 @@ from typing import Any
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+#: Type → how text, as a command line has it, is read as one.
+TYPES: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+}
 
 
 @dataclass(frozen=True)
 class Parameter:
     name: str
-    type: str  # str, int, float or bool
+    type: str  # one of TYPES
     default: Any
     help: str
 
     def convert(self, value: Any, where: str) -> Any:
-        """`value` as this parameter's type; text, as a command line has it, is read.
+        """`value` as this parameter's type; text is read.
 
         Raises:
             ElleError: it is not of this type.
         """
-        wanted = _TYPES[self.type]
-        if isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool)):
-            return value
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):
-            if wanted is bool and value.lower() in ("true", "false"):
-                return value.lower() == "true"
-            if wanted in (int, float):
-                try:
-                    return wanted(value)
-                except ValueError:
-                    pass
-        raw = f"; papermill keeps a number as text with -r {self.name} {value}" if wanted is str else ""
+        given = type(value).__name__
+        if given == self.type or (given, self.type) == ("int", "float"):
+            return float(value) if self.type == "float" else value
+        if given == "str":
+            with suppress(ValueError, KeyError):
+                return TYPES[self.type](value)
+        raw = f"; papermill keeps a number as text with -r {self.name} {value}" if self.type == "str" else ""
         raise ElleError(
             f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}{raw}"
         )
@@ -74,23 +74,18 @@ def parameters(path: Path) -> dict[str, Parameter]:
     if len(tagged) != 1:
         raise ElleError(f"{len(tagged)} cells are tagged `parameters`", where=str(path), fix="tag exactly one")
     text = source(tagged[0])
-    lines = text.splitlines()
     declared = {}
     for node in ast.parse(text).body:
-        line = lines[node.lineno - 1]
+        line = text.splitlines()[node.lineno - 1]
         try:
-            assert isinstance(node, ast.AnnAssign)
-            assert isinstance(node.target, ast.Name)
-            assert isinstance(node.annotation, ast.Name)
-            assert node.annotation.id in _TYPES
-            default = ast.literal_eval(node.value)
-        except (AssertionError, ValueError) as error:
-            raise ElleError(
-                f"not a parameter: {line!r}", where=str(path), fix="write `name: type = literal  # help`"
-            ) from error
-        declared[node.target.id] = Parameter(
-            node.target.id, node.annotation.id, default, line.partition("#")[2].strip()
-        )
+            match node:
+                case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind), value=value) if kind in TYPES:
+                    declared[name] = Parameter(name, kind, ast.literal_eval(value), line.partition("#")[2].strip())
+                case _:
+                    raise ValueError(line)
+        except ValueError as error:
+            fix = "write `name: type = literal  # help`"
+            raise ElleError(f"not a parameter: {line!r}", where=str(path), fix=fix) from error
     return declared
 
 
@@ -110,13 +105,6 @@ def check_parameters(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def injected(namespace: Mapping[str, Any]) -> set[str]:
     """The names that papermill set: those assigned in the cell that it starts with `# Parameters`."""
-    for cell in namespace.get("In", []):
-        if cell.startswith("# Parameters\n"):
-            return {
-                target.id
-                for node in ast.parse(cell).body
-                if isinstance(node, ast.Assign)
-                for target in node.targets
-                if isinstance(target, ast.Name)
-            }
-    return set()
+    cell = next((cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")), "")
+    assigned = [node for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}

@@ -1,7 +1,5 @@
-"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`; and `elle publish`."""
+"""`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
 
-import base64
-import io
 import os
 import re
 import sys
@@ -18,7 +16,6 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.process import interruptible
 from elle.training.launch import OWNER
-from helpers.course import show
 from helpers.runs import manifest, parameters, profile, report
 
 
@@ -46,10 +43,10 @@ def step_parameters(chosen: profile.Profile, steps: list[str], given: Mapping[st
     """
     values = chosen.parameters | given
     declared = {step: parameters.parameters(parameters.file_of(step)) for step in chosen.notebooks}
-    everything = {name for names in declared.values() for name in names} - {"run_id"}
+    known = {name for names in declared.values() for name in names} - {"run_id"}
     for name in values:
-        if name not in everything:
-            raise unknown("parameter", name, everything, where=f"profile {chosen.name}")
+        if name not in known:
+            raise unknown("parameter", name, known, where=f"profile {chosen.name}")
     return {
         step: parameters.check_parameters(step, {n: v for n, v in values.items() if n in declared[step]})
         for step in steps
@@ -62,12 +59,13 @@ def latest(name: str) -> str:
     Raises:
         ElleError: there is none.
     """
-    found = [path.parent for path in paths.runs().glob("*/run.json") if storage.read_json(path)["profile"] == name]
-    if not found:
+    runs = {path.parent.name: storage.read_json(path) for path in paths.runs().glob("*/run.json")}
+    created = {run_id: facts["created"] for run_id, facts in runs.items() if facts["profile"] == name}
+    if not created:
         raise ElleError(
             f"there is no run of profile {name!r} to resume", where=paths.shown(paths.runs()), fix=f"elle run {name}"
         )
-    return max(found, key=lambda folder: storage.read_json(folder / "run.json")["created"]).name
+    return max(created, key=created.__getitem__)
 
 
 @contextmanager
@@ -81,7 +79,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ElleError(
             "another `elle run` is at work on this run", where=paths.shown(folder), fix="wait for it, or stop it"
         ) from error
-
     try:
         with interruptible():
             yield
@@ -109,7 +106,7 @@ def _watched(status: Path) -> Iterator[None]:
             sys.stderr.write("\r\x1b[K")
 
     status.unlink(missing_ok=True)
-    os.environ[show.STATUS] = str(status)
+    os.environ[manifest.STATUS] = str(status)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -117,7 +114,7 @@ def _watched(status: Path) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-        os.environ.pop(show.STATUS, None)
+        os.environ.pop(manifest.STATUS, None)
         status.unlink(missing_ok=True)
 
 
@@ -168,18 +165,15 @@ def run_profile(
             with _watched(folder / ".status"):
                 _execute(step, folder, values[step] | {"run_id": run_id}, name)
             say(f"{title}: {time.monotonic() - start:.0f} s")
-        # Of a run in several pieces the whole is the sum of its steps, not the time of the last piece.
+        # The time of a run in several pieces is the sum of its steps, not that of the last piece.
         made = report.write_report(folder, total_seconds=None if resume or only else time.monotonic() - began)
         say(f"report   {paths.shown(made)}")
     return folder
 
 
 def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name: str) -> None:
-    """One notebook by papermill; the executed copy is `notebooks/<step>.ipynb` in the run's folder, and beside it
-    `<step>.html`, to read in any browser.
-
-    While it runs, and where it fails, the copy is `<step>.partial.ipynb`: a finished name means a finished notebook.
-    """
+    """One notebook by papermill: `notebooks/<step>.ipynb` in the run's folder, and `<step>.html` for any browser. While
+    it runs, and where it fails, both are called `<step>.partial`: a finished name means a finished notebook."""
     import papermill
     from traitlets.config import Config
 
@@ -194,8 +188,8 @@ def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name
             cwd=paths.root(),
             kernel_name="python3",
             progress_bar=False,
-            # Local sockets: a kernel on TCP ports of this machine could be reached, and read, by its other users.
-            # And no word from a kernel that is being shut down: what a notebook says is in the notebook.
+            # Local sockets: a kernel on TCP ports could be reached, and read, by other users of this machine. And
+            # silence from a kernel that is being shut down: what a notebook says is in the notebook.
             config=Config(
                 KernelManager={"transport": "ipc"},
                 NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=50"]},
@@ -219,74 +213,9 @@ def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name
 
 
 def _write_page(executed: Path) -> Path:
-    """The executed notebook as one HTML file beside it, pictures in it: nobody sat before it, somebody will read it."""
+    """The executed notebook as one HTML file beside it, pictures included."""
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
     storage.write_text(executed.with_suffix(".html"), page)
     return executed.with_suffix(".html")
-
-
-def _reduced(picture: bytes) -> bytes:
-    """A picture (PNG) in 64 colours: a third of the size, and plots look the same."""
-    from PIL import Image
-
-    small = io.BytesIO()
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    # Pillow's default (median cut) loses the colour of a thin line.
-    image.quantize(64, method=Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
-    return small.getvalue()
-
-
-#: What the published figures of a run leave out: raw outputs, and the ledger, which is in docs/measured.md.
-UNPUBLISHED = ("worst", "claims")
-
-
-def publish(run_id: str) -> list[str]:
-    """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs; and its
-    figures, where it went the whole way, into docs/: the pages have theirs from there (`make docs`).
-
-    What papermill added (the injected cell, times, paths) is left out, and pictures are reduced to 64 colours. A stamp
-    of the code and the profile's name are put in, so that a test can tell when the outputs are no longer those of the
-    code.
-
-    Returns:
-        The names of the notebooks.
-
-    Raises:
-        ElleError: no such run, a notebook that it has not executed, or one that has changed since.
-    """
-    import nbformat
-
-    folder = paths.runs() / run_id
-    if not (folder / "run.json").exists():
-        raise unknown("run", run_id, [path.parent.name for path in paths.runs().glob("*/run.json")])
-    chosen = profile.load_profile(storage.read_json(folder / "run.json")["profile"])
-    for step in chosen.notebooks:
-        executed, own = folder / "notebooks" / f"{step}.ipynb", parameters.file_of(step)
-        made_by = executed.exists() and storage.read_json(folder / "manifests" / f"{step}.json")["code"]
-        if made_by != parameters.stamp(own):
-            raise ElleError(
-                f"notebook {step} has not been executed in this run as it now stands",
-                where=paths.shown(folder),
-                fix=f"elle run {chosen.name} --resume --run-id {run_id}",
-            )
-        book = nbformat.read(executed, as_version=4)
-        book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-        for cell in book.cells:
-            cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
-            for output in cell.get("outputs", []):
-                if picture := output.get("data", {}).get("image/png"):
-                    output["data"]["image/png"] = base64.b64encode(_reduced(base64.b64decode(picture))).decode()
-        book.metadata = {
-            "kernelspec": book.metadata["kernelspec"],
-            "language_info": {"name": "python"},
-            "elle": {"profile": chosen.name, "stamp": parameters.stamp(own)},
-        }
-        storage.write_text(own, nbformat.writes(book) + "\n")
-    card = storage.read_json(folder / "report.json")
-    if not card["not_run"]:
-        with storage.atomic(paths.published().parent / "images" / "loss.png", "wb") as file:
-            file.write(_reduced((folder / "figures" / "loss.png").read_bytes()))
-        storage.write_json(paths.published(), {name: value for name, value in card.items() if name not in UNPUBLISHED})
-    return chosen.notebooks

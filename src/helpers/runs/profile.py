@@ -1,12 +1,11 @@
 """Profiles: a run as data. `configs/profiles/NAME.yaml` says which notebooks run, with which values."""
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
 from elle.base.yaml_files import config_table, read_yaml
+from helpers.runs.results import validated
 
 
 class Profile(BaseModel):
@@ -38,18 +37,11 @@ def load_profile(name: str) -> Profile:
     Raises:
         ElleError: no such profile (with the nearest name), or a file that is not a profile (with the keys at fault).
     """
-    path: Path = paths.profiles() / f"{name}.yaml"
+    path = paths.profiles() / f"{name}.yaml"
     if name not in profile_names():
         raise unknown("profile", name, profile_names(), where=paths.shown(paths.profiles()))
-    content = read_yaml(path, "profile")
-    for key in content:
-        if key not in Profile.model_fields:
-            raise unknown("profile key", key, Profile.model_fields, where=str(path))
-    try:
-        return Profile(name=name, **content)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ElleError(f"not a profile: {faults}", where=str(path), fix="see configs/profiles/nano.yaml") from error
+    content = read_yaml(path, "profile") | {"name": name}
+    return validated(Profile, content, "profile", str(path), "see configs/profiles/nano.yaml")
 
 
 def recipes(chosen: Profile) -> list[str]:
@@ -59,18 +51,18 @@ def recipes(chosen: Profile) -> list[str]:
         ElleError: there is none.
     """
     named = [value for name, value in chosen.parameters.items() if name.startswith("recipe") and value]
-    found = [path.strip() for value in named for path in str(value).split(",")]
-    if not found:
+    files = [path.strip() for value in named for path in str(value).split(",")]
+    if not files:
         raise ElleError("this profile trains nothing", where=f"profile {chosen.name}", fix="plan a recipe of configs/")
-    return found
+    return files
 
 
 def plan_options(chosen: Profile) -> dict:
-    """What a profile says of hardware, price, budget and data, as `preflight.plan` takes it."""
+    """Hardware, price, budget and data of a profile, as `preflight.plan` takes them."""
     values = chosen.parameters
     named = {"gpu": "gpu", "gpus": "count", "disk": "disk", "price": "price", "budget": "limit"}
     options = {option: values[name] for name, option in named.items() if values.get(name)}
     if values.get("kind") in config_table("recipes")["data"]:
-        # Of twenty examples eighteen are trained on (briefings.dataset); the recipe is given just these.
+        # Eighteen of twenty examples are trained on (briefings.dataset); the recipe is given just these.
         options |= {"data": values["kind"], "examples": int(values.get("count", 0)) * 18 // 20 or None}
     return options

@@ -16,41 +16,21 @@ import jinja2
 
 from elle.base import storage
 from elle.base.errors import ElleError
+from elle.base.yaml_files import config_table
+from elle.evaluation import audit as data_audit
+from elle.evaluation import cost, failures
 from helpers.runs import planning
+from helpers.runs.results import Manifest, read_manifest
 
 #: The figures that are printed of every model; of the trained ones all are.
 HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")
 #: Scorecard of notebook 07 → its name in the report, in the report's order.
 MODELS = {"tuned": "trained", "adapter": "adapter", "constrained": "constrained", "base": "base"}
-#: Why a model is missing where notebook 07 has run.
-WITHOUT = {"adapter": "notebook 05 trains one if its recipe_adapter names a recipe"}
-#: What these metrics are of is the reading itself: strict and lenient are metrics of their own.
+#: Metrics of the reading itself: for them strict and lenient are metrics of their own.
 READING = ("json", "schema")
-#: Picture in the run's `figures/` → its caption. The first ones stand on the page, all others open on a click.
-FIGURES = {
-    "compliance": "What comes out, model by model.",
-    "errors": "Where the errors of the trained model gather.",
-    "loss": "Learning: the loss, and the step at which the copying of figures is learned.",
-    "load": "Serving: throughput and latency by the number of requests at once.",
-    "audit": "What goes in: the audit of the data.",
-}
-FURTHER = {
-    "differences": "By how much another model surpasses the trained one.",
-    "training": "Learning: rate, gradient norm, speed.",
-    "histories": "What goes in: simulated histories.",
-    "phases": "What goes in: the phase plane.",
-    "risk_map": "What goes in: country risk by scenario.",
-    "cic_integration": "The framework: integration, measured.",
-    "cic_phase_map": "The framework: which phase where.",
-    "stacking": "Stacking on mathematics: what was kept, and what was gained.",
-    "stacking_figures": "Stacking on mathematics: each computed figure.",
-    "stacking_stage1": "Stacking on mathematics: the first stage learns sums.",
-    "costs": "What a month of briefings costs: by an API, always on, serverless.",
-    "steps": "Where the time went.",
-}
-#: What the training of an older run does not say.
-_LATER = ("precision", "red_flags", "trainings")
-_MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
+#: Pictures that stand on the page; all others open on a click.
+FIRST = ("compliance", "errors", "loss", "load", "audit")
+MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
 
 
 def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[str, Any]:
@@ -60,147 +40,138 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
     the run's wall-clock time; by default the sum of its steps'.
 
     Raises:
-        ElleError: no step of the run has finished.
+        ElleError: no step of the run has finished, or another version of the project wrote a manifest.
     """
     folder = Path(folder)
-    manifests = {path.stem: storage.read_json(path) for path in sorted((folder / "manifests").glob("*.json"))}
-    if not manifests:
+    read = {path.stem: read_manifest(path) for path in sorted((folder / "manifests").glob("*.json"))}
+    if not read:
         raise ElleError("no step of this run has finished", where=str(folder), fix="run its notebooks first")
-    metrics = {step: manifest["metrics"] for step, manifest in manifests.items()}
-    data, training, evaluation, serving = (metrics.get(step) for step in _MAIN)
-    cards = evaluation["scorecards"] if evaluation else {}
-    seconds = {step: manifest["seconds"] for step, manifest in manifests.items()}
-    last = max(manifests.values(), key=lambda manifest: manifest["started"])
-    # The data's seed, where it was made; notebooks that simulate something else have seeds of their own.
-    by_importance = [manifests[s] for s in ("03_generate_data", *manifests) if s in manifests]
-    seeds = [manifest["parameters"]["seed"] for manifest in by_importance if "seed" in manifest["parameters"]]
-    tuned = cards.get("tuned")
-    plan = planning.with_measured(metrics.get("04_plan_the_run", {}).get("plan"), training)
+    manifests = {step: manifest for step, (manifest, _) in read.items()}
+    measured = {step: metrics for step, (_, metrics) in read.items()}
+    data, training, evaluation, serving = (measured.get(step) for step in MAIN)
+    ledger, planned = measured.get("02_cic_on_trial"), measured.get("04_plan_the_run")
+    trained = training and training.model_dump()
+    plan = planning.with_measured(planned and planned.plan, trained)
+    cards = evaluation.scorecards if evaluation else {}
+    tuned = cards.get("tuned", {})
     audit = _audit(folder)
+    seconds = {step: manifest.seconds for step, manifest in manifests.items()}
+    # The data's seed, where it was made; notebooks that simulate something else have seeds of their own.
+    seeds = [manifests[step].parameters.get("seed") for step in (MAIN[0], *manifests) if step in manifests]
+    last = max(manifests.values(), key=lambda manifest: manifest.started)
     return {
         **dict.fromkeys((*HEADLINE, "all_right")),
-        **(tuned["metrics"] if tuned else {}),
+        **tuned.get("metrics", {}),
         "run": folder.name,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         **{model: cards[model]["metrics"] if model in cards else None for model in MODELS if model != "tuned"},
         "strict": {model: card["strict"] for model, card in cards.items() if "strict" in card},
-        "differences": evaluation.get("differences") if evaluation else None,
-        "definitions": tuned["definitions"] if tuned else None,
-        "coverage": tuned["coverage"] if tuned else None,
-        "worst": tuned["worst"] if tuned else None,
-        "warnings": _warnings(folder, manifests, cards, audit),
-        "data": data,
+        "differences": evaluation and evaluation.differences,
+        **{name: tuned.get(name) for name in ("definitions", "coverage", "worst")},
+        "warnings": _warnings(folder, manifests, training, cards, audit),
+        "data": data and data.model_dump(),
         "audit": audit,
-        "train_seconds": training["seconds"] if training else None,
-        "training": training and dict.fromkeys(_LATER) | training,
+        "train_seconds": training and training.seconds,
+        "training": trained,
         "plan": plan,
-        "claims": metrics.get("02_cic_on_trial", {}).get("ledger"),
-        "stacking": metrics.get("06_stack_on_math"),
-        "tokens_per_second": serving["tokens_per_second"] if serving else None,
-        "serving": serving,
-        "cost": _cost(folder, manifests, cards, plan),
+        "claims": ledger and ledger.ledger,
+        "stacking": measured.get("06_stack_on_math"),
+        "tokens_per_second": serving and serving.tokens_per_second,
+        "serving": serving and serving.model_dump(),
+        "cost": _cost(folder, manifests, cards, plan, training, serving),
         "total_seconds": round(sum(seconds.values()) if total_seconds is None else total_seconds, 1),
         "step_seconds": seconds,
-        "seed": seeds[0] if seeds else None,
-        "machine": last.get("machine", ""),
-        "device": last["device"],
-        "versions": last["versions"],
-        "not_run": [step for step in _MAIN if step not in manifests],
+        "seed": next((seed for seed in seeds if seed is not None), None),
+        "machine": last.machine,
+        "device": last.device,
+        "versions": last.versions,
+        "not_run": [step for step in MAIN if step not in manifests],
     }
 
 
 def _audit(folder: Path) -> dict[str, Any] | None:
     """Whether the run's data passed its audit, and its faults; None where it was not audited."""
-    from elle.evaluation import audit
-
-    if not (folder / "data" / "manifest.json").exists():
-        return None
-    faults = audit.verdict(folder / "data")
+    faults = data_audit.verdict(folder / "data") if (folder / "data" / "manifest.json").exists() else None
     return None if faults is None else {"passed": not faults, "faults": faults}
 
 
-def _warnings(folder: Path, manifests: Mapping, cards: Mapping, audit: Mapping | None) -> list[str]:
+def _warnings(folder: Path, manifests: Mapping[str, Manifest], training: Any, cards: Mapping, audit: Any) -> list[str]:
     """What a reader must know before the figures."""
-    found = []
+    warnings = []
     if audit and not audit["passed"]:
         faults = audit["faults"]
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        found.append(f"the data fails its audit: {faults[0]}{more}")
-    training = manifests["05_train"]["metrics"] if "05_train" in manifests else {}
-    found += [f"the training was forced: {reason}" for reason in training.get("forced") or []]
-    if flags := training.get("red_flags"):
-        found.append(f"the training shows a red flag: {', '.join(flags)}")
+        warnings.append(f"the data fails its audit: {faults[0]}{more}")
+    warnings += [f"the training was forced: {reason}" for reason in (training.forced if training else ())]
+    if training and training.red_flags:
+        warnings.append(f"the training shows a red flag: {', '.join(training.red_flags)}")
     for model, card in cards.items():
         rows, outputs = card["coverage"]["rows"], card["coverage"]["outputs"]
         if outputs < rows:
-            found.append(
-                f"{MODELS.get(model, model)}: {rows - outputs:,} of {rows:,} briefings have no answer, a failure"
-            )
-    for step, manifest in manifests.items():
-        read = {} if manifest.get("whole_run") else manifest["inputs"]  # a step that sums up is made anew
-        found += [
-            f"{step} is of another {name} than this run now holds: run it again"
-            for name, digest in read.items()
-            if name in manifests and digest != storage.sha256(folder / "manifests" / f"{name}.json")
-        ]
-    return found
+            label = MODELS.get(model, model)
+            warnings.append(f"{label}: {rows - outputs:,} of {rows:,} briefings have no answer, a failure")
+    warnings += [
+        f"{step} is of another {name} than this run now holds: run it again"
+        for step, manifest in manifests.items()
+        for name, digest in manifest.inputs.items()
+        if name in manifests
+        and not manifest.whole_run  # a step that sums up is made anew
+        and digest != storage.sha256(folder / "manifests" / f"{name}.json")
+    ]
+    return warnings
 
 
-def _cost(folder: Path, manifests: Mapping, cards: Mapping, plan: Mapping | None) -> dict[str, Any]:
-    """What briefings and training took. requests: model → tokens and seconds a request (null where no output says it);
-    dollars, each from low to high, null where the price of the machine is unknown, 0 on one's own processor: an hour of
-    the machine, the training, and a briefing at the highest throughput measured, at `concurrency` requests at once."""
-    from elle.evaluation import cost
-
+def _cost(
+    folder: Path, manifests: Mapping[str, Manifest], cards: Mapping, plan: Mapping | None, training: Any, serving: Any
+) -> dict[str, Any]:
+    """What briefings and training took. requests: model → tokens and seconds per request (null where no output says
+    it); dollars, each from low to high, null where the price of the machine is unknown, 0 on one's own processor: for
+    an hour of the machine, the training, and a briefing at the highest throughput measured, at `concurrency` requests
+    at once."""
     files = {model: folder / "outputs" / f"{model}.jsonl" for model in MODELS if model in cards}
     requests = {
         model: {name: each and asdict(each) for name, each in cost.request_means(storage.read_lines(path)).items()}
         for model, path in files.items()
         if path.exists()
     }
-    plans = (plan or {}).get("plans") or [{}]
-    first = next((each for each in plans if each.get("measured_hours") is not None), plans[0])
-    planned = [
-        first[unit][end] if first.get(unit) else None for unit in ("hours", "dollars") for end in ("low", "high")
-    ]
 
-    def hourly(step: str) -> list[float] | None:
-        """Dollars an hour, low and high, of the machine that a step ran on: as notebook 04 planned it."""
-        if step not in manifests:
+    def spent(step: str, seconds: float, briefings: int = 1) -> dict[str, float] | None:
+        hourly = _hourly(manifests.get(step), plan)
+        if hourly is None or not briefings:
             return None
-        if manifests[step]["device"].startswith("cpu"):
-            return [0.0, 0.0]
-        low, high, cheap, dear = planned
-        return [cheap / low, dear / high] if all(planned) and low and high else None
+        return {end: cost.per_hour(dollars, seconds, briefings) for end, dollars in hourly.items()}
 
-    def spent(rate: list[float] | None, seconds: float, briefings: int) -> dict[str, float] | None:
-        if rate is None or not briefings:
-            return None
-        return dict(zip(("low", "high"), (cost.per_hour(each, seconds, briefings) for each in rate), strict=True))
-
-    training, serving = (manifests.get(step, {}).get("metrics", {}) for step in ("05_train", "08_serve_vllm"))
-    free = [point for point in serving.get("points", []) if not point["constrained"]]
+    free = [point for point in serving.points if not point["constrained"]] if serving else []
     best = max(free, key=lambda point: point["tokens_per_second"], default=None)
     return {
         "requests": requests,
-        "an_hour": spent(hourly("08_serve_vllm"), 3600, 1),
-        "training": spent(hourly("05_train"), training.get("seconds", 0), 1),
-        "a_briefing": best and spent(hourly("08_serve_vllm"), best["seconds"], best["requests"] - best["failed"]),
+        "an_hour": spent("08_serve_vllm", 3600),
+        "training": spent("05_train", training.seconds if training else 0),
+        "a_briefing": best and spent("08_serve_vllm", best["seconds"], best["requests"] - best["failed"]),
         "concurrency": best and best["concurrency"],
     }
+
+
+def _hourly(manifest: Manifest | None, plan: Mapping | None) -> dict[str, float] | None:
+    """Dollars per hour, low and high, of the machine that a step ran on: as notebook 04 planned it."""
+    if manifest and manifest.device.startswith("cpu"):
+        return {"low": 0.0, "high": 0.0}
+    plans = plan["plans"] if manifest and plan else []
+    planned = next((each for each in plans if each["measured_hours"] is not None), plans[0] if plans else None)
+    if not planned or not all((*planned["hours"].values(), *planned["dollars"].values())):
+        return None
+    return {end: planned["dollars"][end] / planned["hours"][end] for end in ("low", "high")}
 
 
 def overall_verdict(report: Mapping[str, Any]) -> str:
     """The report's first sentence."""
     if report["json_strict"] is None:
         return f"Nothing was evaluated in this run: {', '.join(report['not_run'])} NOT RUN."
-    rows = report["coverage"]["rows"]
-    strict, right = report["json_strict"]["value"], report["all_right"]["value"]
-    precision = report["numeric_precision"]["value"]
+    strict, right, precision = (report[name]["value"] for name in ("json_strict", "all_right", "numeric_precision"))
     numbers = "it wrote no numbers" if precision is None else f"{percent(precision)} of its numbers are right"
     return (
-        f"Of {rows} unseen briefings, {percent(strict)} came out as valid JSON and {percent(right)} are right in all "
-        f"that is checked; {numbers}."
+        f"Of {report['coverage']['rows']} unseen briefings, {percent(strict)} came out as valid JSON and "
+        f"{percent(right)} are right in all that is checked; {numbers}."
     )
 
 
@@ -219,19 +190,18 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
     return f"{percent(estimate['value'])} [{percent(estimate['low'])}, {percent(estimate['high'])}]"
 
 
-def difference(found: Mapping[str, Any] | None) -> str:
+def difference(compared: Mapping[str, Any] | None) -> str:
     """One metric's difference from the trained model, in percentage points, and Holm's p; empty where there is none."""
-    if found is None or found["difference"] is None:
+    if compared is None or compared["difference"] is None:
         return ""
-    value, low, high = (
-        f"{100 * found[key]:+.1f}".replace("-", "−") if found[key] else "0.0" for key in ("difference", "low", "high")
-    )
-    p = found["p_holm"]
+    points = [100 * compared[key] for key in ("difference", "low", "high")]
+    value, low, high = (f"{each:+.1f}".replace("-", "−") if each else "0.0" for each in points)
+    p = compared["p_holm"]
     return f"{value} [{low}, {high}], p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
 
 
 def range_text(dollars: Mapping[str, float] | None) -> str:
-    """Dollars from low to high; none on one's own processor, NOT RUN where the price is unknown."""
+    """Dollars from low to high; free on one's own processor, NOT RUN where the price is unknown."""
     if dollars is None:
         return "NOT RUN"
     low, high = (
@@ -243,19 +213,19 @@ def range_text(dollars: Mapping[str, float] | None) -> str:
 
 def evaluated_models(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Model → its figures, for those that were evaluated, in the report's order."""
-    found = {"tuned": report if report["definitions"] else None} | {m: report[m] for m in MODELS if m != "tuned"}
-    return {model: found[model] for model in MODELS if found[model]}
+    figures = {model: report if model == "tuned" else report[model] for model in MODELS}
+    return {model: each for model, each in figures.items() if each and (model != "tuned" or report["definitions"])}
 
 
 def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The table of figures, a row a metric: metric, version, definition, coverage (the trained model's n, and the rows
-    that have anything it counts, where that is known), defined (for any of the models), and cells: the name of a model
-    → value, strict (where it differs) and difference (from the trained model), as text."""
+    """The table of figures, a row per metric: metric, version, definition, coverage (the trained model's n, and the
+    rows that have anything it counts, where that is known), defined (for any of the models), and cells: the name of a
+    model → value, strict (where it differs) and difference (from the trained model), as text."""
     judged = (report["coverage"] or {}).get("judged", {})
-    there = evaluated_models(report)
+    models = evaluated_models(report)
 
     def cell(model: str, name: str) -> dict[str, Any]:
-        lenient, strict = there[model].get(name), report["strict"].get(model, {}).get(name)
+        lenient, strict = models[model].get(name), report["strict"].get(model, {}).get(name)
         differs = lenient and strict and not name.startswith(READING) and strict["value"] != lenient["value"]
         compared = ((report["differences"] or {}).get(model) or {}).get("metrics", {}).get(name)
         return {
@@ -266,91 +236,91 @@ def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
 
     return [
-        {"metric": name}
-        | {key: meaning.get(key, "") for key in ("version", "definition", "unseen")}
-        | {"coverage": f"{report[name]['n']:,}" + (f" in {judged[name]:,} rows" if name in judged else "")}
-        | {"defined": any(figures[name]["value"] is not None for figures in there.values() if name in figures)}
-        | {"cells": {MODELS[model]: cell(model, name) for model in there}}
+        {
+            "metric": name,
+            **{key: meaning.get(key, "") for key in ("version", "definition", "unseen")},
+            "coverage": f"{report[name]['n']:,}" + (f" in {judged[name]:,} rows" if name in judged else ""),
+            "defined": any(figures[name]["value"] is not None for figures in models.values() if name in figures),
+            "cells": {MODELS[model]: cell(model, name) for model in models},
+        }
         for name, meaning in (report["definitions"] or {}).items()
     ]
 
 
 def missing(report: Mapping[str, Any]) -> dict[str, str]:
     """What was not run → why, or which notebook does it."""
-    found = dict.fromkeys(report["not_run"], "its notebook has not run")
+    reasons = dict.fromkeys(report["not_run"], "its notebook has not run")
     if report["definitions"]:
-        there = evaluated_models(report)
-        found |= {name: WITHOUT.get(model, "") for model, name in MODELS.items() if model not in there}
+        why = {"adapter": "notebook 05 trains one if its recipe_adapter names a recipe"}
+        models = evaluated_models(report)
+        reasons |= {name: why.get(model, "") for model, name in MODELS.items() if model not in models}
         if report["differences"] is None:
-            found["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
+            reasons["differences"] = "the evaluation is of an earlier version: run notebook 07 again"
     if report["audit"] is None:
-        found["audit of the data"] = "notebook 03 makes it"
+        reasons["audit of the data"] = "notebook 03 makes it"
     if report["training"] and report["training"]["red_flags"] is None:
-        found["health of the training"] = "the training is of an earlier version: run notebook 05 again"
+        reasons["health of the training"] = "the training is of an earlier version: run notebook 05 again"
     if report["serving"] and report["cost"]["a_briefing"] is None:
-        found["dollars"] = "the price of the machine is unknown: notebook 04 plans with one"
+        reasons["dollars"] = "the price of the machine is unknown: notebook 04 plans with one"
     if report["claims"] is None:
-        found["the framework's claims"] = "notebook 02, or elle claims, puts them on trial"
-    return found
+        reasons["the framework's claims"] = "notebook 02, or elle claims, puts them on trial"
+    return reasons
 
 
 def summary(report: Mapping[str, Any]) -> dict[str, str]:
     """The report's main figures as text, by name: what `elle report` prints and the documentation quotes."""
 
-    def seconds(value: float | None) -> str:
-        return "NOT RUN" if value is None else f"{value:.0f} s"
-
-    lines = {"verdict": overall_verdict(report)} | (
-        {"warning": "; ".join(report["warnings"])} if report["warnings"] else {}
-    )
-    there = evaluated_models(report)
+    lines = {"verdict": overall_verdict(report)}
+    if report["warnings"]:
+        lines["warning"] = "; ".join(report["warnings"])
+    models = evaluated_models(report)
     for model, label in MODELS.items():
-        if model == "adapter" and model not in there:
+        if model == "adapter" and model not in models:
             lines[label] = "NOT RUN"
             continue
-        whole = model in ("tuned", "adapter")
-        names = list(report["definitions"] or (*HEADLINE, "all_right")) if whole else HEADLINE
-        lines |= {f"{label} {name}": interval(there[model].get(name) if model in there else None) for name in names}
+        whole = list(report["definitions"] or (*HEADLINE, "all_right"))
+        names = whole if model in ("tuned", "adapter") else HEADLINE
+        lines |= {f"{label} {name}": interval(models.get(model, {}).get(name)) for name in names}
     for model, compared in (report["differences"] or {}).items():
-        found = difference(compared["metrics"]["all_right"])
-        lines[f"{MODELS.get(model, model)} Δ all_right"] = f"{found}, percentage points" if found else "undefined"
+        text = difference(compared["metrics"]["all_right"])
+        lines[f"{MODELS.get(model, model)} Δ all_right"] = f"{text}, percentage points" if text else "undefined"
     for name, model in ((report["stacking"] or {}).get("models") or {}).items():
-        shares = (f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "gain"))
-        lines[f"stacked {name}"] = "; ".join(shares)
-    speed, cost = report["tokens_per_second"], report["cost"]
+        lines[f"stacked {name}"] = "; ".join(f"{kind} {interval(model['pooled'][kind])}" for kind in ("sums", "gain"))
+    took, speed = report["train_seconds"], report["tokens_per_second"]
     return lines | {
-        "training": seconds(report["train_seconds"]),
-        "whole run": seconds(report["total_seconds"]),
+        "training": "NOT RUN" if took is None else f"{took:.0f} s",
+        "whole run": f"{report['total_seconds']:.0f} s",
         "served": "NOT RUN" if speed is None else f"{speed:,.0f} tokens a second",
-        "dollars a briefing": range_text(cost["a_briefing"]),
+        "dollars a briefing": range_text(report["cost"]["a_briefing"]),
         "seed": str(report["seed"]),
     }
 
 
-def picture(path: Path) -> str:
-    """A PNG with a palette of 128 colours, a third of the size (figures have few), in base64."""
+def smaller_png(picture: bytes, colours: int = 64) -> bytes:
+    """A picture with so many colours: a third of the size, and figures, which have few, look the same."""
     from PIL import Image
 
-    with Image.open(path) as image, io.BytesIO() as file:
-        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-        return base64.b64encode(file.getvalue()).decode()
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    # Pillow's default (median cut) loses the colour of a thin line.
+    image.quantize(colours, method=Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def write_report(folder: Path | str, total_seconds: float | None = None) -> Path:
     """Write `report.json` and `report.html` (self-contained) into the run's folder; return the page's path."""
-    from elle.evaluation import failures
-
     folder = Path(folder)
     report = report_card(folder, total_seconds)
     storage.write_json(folder / "report.json", report)
-    made = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
-    first, further = (
-        [(captions.get(name, name.replace("_", " ")), picture(made[name])) for name in names]
-        for captions, names in (
-            (FIGURES, [name for name in FIGURES if name in made]),
-            (FURTHER, [name for name in made if name not in FIGURES]),
-        )
-    )
+    files = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
+    drawn = [row.get("pictures", {}) for row in config_table("course").values()]
+    captions = {name: caption for pictures in drawn for name, caption in pictures.items()}
+    pictures = [
+        (captions.get(name, name.replace("_", " ")), base64.b64encode(smaller_png(files[name].read_bytes())).decode())
+        for name in dict.fromkeys([*FIRST, *captions, *files])
+        if name in files
+    ]
+    first = sum(name in files for name in FIRST)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -361,8 +331,8 @@ def write_report(folder: Path | str, total_seconds: float | None = None) -> Path
         models=evaluated_models(report),
         names=MODELS,
         missing=missing(report),
-        pictures=first,
-        further=further,
+        pictures=pictures[:first],
+        further=pictures[first:],
         percent=percent,
         interval=interval,
         span=range_text,
