@@ -13,7 +13,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
 from elle.evaluation.compare import compare, differences_text
-from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by, table
+from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by, error_table
 from elle.evaluation.scorecard import METRICS, figures_text, score
 from elle.evaluation.statistics import wilson
 from helpers import plots
@@ -102,7 +102,7 @@ def test_nothing_to_sort():
 
 
 def test_the_table_is_strict_json():
-    rows = table(errors_by(records("cic", {})))
+    rows = error_table(errors_by(records("cic", {})))
     assert {row["by"] for row in rows} == {"phase", "nations"}  # no answer, no numbers and no length
     assert all(row["low"] <= row["share wrong"] == 1 == row["high"] for row in rows)
     json.dumps(rows, allow_nan=False)

@@ -87,7 +87,7 @@ def _binned(lengths: Sequence[int], bins: int) -> list[str]:
     return [f"{members[place].min():,}–{members[place].max():,}" for place in places]
 
 
-def table(gathered: Mapping[str, Gathering]) -> list[dict[str, str | int | float]]:
+def error_table(gathered: Mapping[str, Gathering]) -> list[dict[str, str | int | float]]:
     """One row per group, for display and for JSON: by, group, counted, n, share wrong, low, high."""
     return [
         {"by": name, "group": label, "counted": gathering.counted, "n": share.n, "share wrong": share.value or 0.0}
