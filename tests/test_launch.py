@@ -33,10 +33,10 @@ def a_pod(count, name="NVIDIA H200", gb=150.8):
 def prepare_on(monkeypatch, tmp_path, small_data):
     """`launch.prepare` of the 7B recipe on another machine: prepare_on(machine, **options)."""
 
-    def make(computer, prepare=launch.prepare, **options):
+    def make(computer, **options):
         monkeypatch.setattr(machine, "inspect", lambda *_: computer)
         files = {split: small_data / f"{split}.jsonl" for split in ("train", "validation")}
-        return prepare("configs/config.yaml", tmp_path, **files, **options)
+        return launch.prepare("configs/config.yaml", tmp_path, **files, **options)
 
     return make
 
@@ -159,7 +159,7 @@ def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, ch
 def test_data_for_a_large_model_can_be_prepared_on_a_small_machine(prepare_on):
     with pytest.raises(ElleError, match="refused"):
         prepare_on(LAPTOP)
-    prepared = prepare_on(LAPTOP, launch.prepare_to_preprocess)
+    prepared = prepare_on(LAPTOP, data_only=True)
     assert prepared.preprocess[:2] == ["axolotl", "preprocess"]
     assert prepared.said(data_only=True)[0].startswith("command    axolotl preprocess ")
 
