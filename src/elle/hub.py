@@ -198,7 +198,7 @@ def _commit(api: Any, planned: UploadPlan, heads: list[str], progress: Progress 
         # With its parent named, a commit that the Hub takes up after its time-out cannot follow the next try's.
         options = {"commit_message": planned.message, "repo_type": kind, "parent_commit": info.sha}
         commit = api.create_commit(repo, operations, **options).oid
-    if name := missing(_listed(api, repo, kind), planned.files):
+    if name := not_held(_listed(api, repo, kind), planned.files):
         raise ElleError("the Hub does not hold this file as it was sent", where=f"{url}: {name}", fix="push again")
     return Pushed(repo, url, commit, commit != heads[0], planned.private, len(planned.files), planned.size)
 
@@ -210,7 +210,7 @@ def ensure_uploaded(repo: str, kind: str, *, say: Say | None = None) -> None:
     )
 
 
-def missing(held: Files, files: Files) -> str | None:
+def not_held(held: Files, files: Files) -> str | None:
     """The first of `files` that a `listing` does not hold as it is."""
     for name, (size, sha256) in files.items():
         found, digest = held.get(name, (None, ""))

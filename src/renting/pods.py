@@ -190,7 +190,7 @@ def read_report(record: Rental) -> tuple[str, str] | None:
     if state != "succeeded":
         return ("expired" if state == "expired" else "failed"), reason
     for repository, files in weights:
-        if name := hub.missing(hub.listing(repository, "model"), files):
+        if name := hub.not_held(hub.listing(repository, "model"), files):
             return "failed", f"the Hub does not hold {repository}: {name} as it was pushed"
     if not any(name.endswith(".safetensors") for _, files in weights for name in files):
         return "failed", "it reports success without weights"
