@@ -14,6 +14,7 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
     <!-- gpu versions -->                      what they were measured with
     <!-- gpu layers -->                        what a layer keeps and takes, by how it is trained
     <!-- gpu shares -->                        the shares of the peak that arithmetic reaches
+    <!-- causes -->                            what a failed training's log is searched for, and what to do
     <!-- tuned: config_3b_qlora on a100 -->    how many times as fast a tuned recipe is planned to be on one such GPU
                                                (by default an H200)
     <!-- course: figures -->                   a part of the report of the run that the notebooks show (`elle publish`;
@@ -37,6 +38,7 @@ from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError, unknown
 from elle.base.tables import markdown
 from elle.plan import hardware, memory, models, preflight, speed
+from elle.training import diagnosis
 from helpers import cli, economics, plots
 from helpers.runs import planning, profile
 
@@ -269,6 +271,9 @@ def filled(page: Path) -> str:
         what = match["what"]
         if what == "plans":
             text = f"\n{table(page.parent)}\n"
+        elif what == "causes":
+            rows = [{"cause that is named": case.means, "fix": case.fix} for case in diagnosis.cases()]
+            text = f"\n{markdown(rows)}\n"
         elif what.startswith("gpu ") and what in gpu():
             text = gpu()[what]
             text = f"\n{text}\n" if text.startswith("|") else text

@@ -200,7 +200,7 @@ kernel() { # OPTION...
 }
 
 check_machine() { # PYTHON: on a pod only, before a gigabyte is downloaded for a driver that cannot run it
-  [[ -z $volume ]] || PYTHONPATH=src "$1" -m elle.base.machine --pod --volume "$volume" ||
+  [[ -z $volume ]] || PYTHONPATH=src "$1" requirements/check_pod.py --volume "$volume" ||
     fail "this machine is not ready (see above)" "put the errors right, then run 'make pod' again"
 }
 

@@ -1,4 +1,4 @@
-"""Set-up: the locks, what must agree with them, the scripts, and what `elle.base.machine` makes of a machine."""
+"""Set-up: the locks and what must agree with them, the scripts, what `machine` makes of a machine, a pod's check."""
 
 import os
 import re
@@ -9,6 +9,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import check_pod
 import click
 import pytest
 import yaml
@@ -247,20 +248,20 @@ def a_pod(count: int = 8, driver: str = "580.95.05", **changes) -> Machine:
     return Machine(**(facts | {"gpus": [Gpu("NVIDIA H200", 150.755, driver)] * count} | changes))
 
 
-def messages(findings: list[machine.MachineFault], level: str) -> str:
+def messages(findings: list[check_pod.MachineFault], level: str) -> str:
     return "\n".join(finding.message for finding in findings if finding.level == level)
 
 
 @pytest.fixture
 def volume(tmp_path, monkeypatch) -> Path:
     """A folder that passes for a mounted volume with room."""
-    monkeypatch.setattr(machine.os.path, "ismount", lambda path: Path(path) == tmp_path)
-    monkeypatch.setattr(machine, "_disk_free_gb", lambda path: 900.0)
+    monkeypatch.setattr(check_pod.os.path, "ismount", lambda path: Path(path) == tmp_path)
+    monkeypatch.setattr(machine, "disk_free_gb", lambda path: 900.0)
     return tmp_path
 
 
 def test_a_good_pod_has_nothing_to_put_right(volume):
-    findings = machine.pod_findings(a_pod(), volume)
+    findings = check_pod.pod_findings(a_pod(), volume)
     assert {finding.level for finding in findings} == {"ok"}
     assert "8 x NVIDIA H200" in findings[0].message
 
@@ -277,7 +278,7 @@ def test_a_good_pod_has_nothing_to_put_right(volume):
     ],
 )
 def test_findings_about_the_machine(volume, changes, level, said):
-    findings = machine.pod_findings(a_pod(**changes), volume)
+    findings = check_pod.pod_findings(a_pod(**changes), volume)
     assert said in messages(findings, level)
     assert all(finding.fix for finding in findings if finding.level != "ok")
 
@@ -286,29 +287,29 @@ def test_findings_about_the_volume(volume, monkeypatch):
     def found(level, folder=volume, **patches):
         with monkeypatch.context() as patch:
             for name, value in patches.items():
-                patch.setattr(machine.os if hasattr(machine.os, name) else machine, name, value)
-            return messages(machine.pod_findings(a_pod(), folder), level)
+                patch.setattr(os if hasattr(os, name) else machine, name, value)
+            return messages(check_pod.pod_findings(a_pod(), folder), level)
 
     assert "does not exist" in found("error", volume / "none")
     (volume / "file").touch()
     assert "is not a folder" in found("error", volume / "file")
     assert "cannot be written to" in found("error", access=lambda *_: False)
-    assert "5 GB free" in found("warn", _disk_free_gb=lambda path: 5.0)
-    monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) == "/")
+    assert "5 GB free" in found("warn", disk_free_gb=lambda path: 5.0)
+    monkeypatch.setattr(check_pod.os.path, "ismount", lambda path: str(path) == "/")
     assert "container's own disk" in found("warn")
     # A volume mounted over the image's folder: what the mount hides is hidden in any folder of it.
-    monkeypatch.setattr(machine.os.path, "ismount", lambda path: str(path) in ("/", "/workspace"))
-    monkeypatch.setattr(machine.Path, "is_dir", lambda self: True)
+    monkeypatch.setattr(check_pod.os.path, "ismount", lambda path: str(path) in ("/", "/workspace"))
+    monkeypatch.setattr(check_pod.Path, "is_dir", lambda self: True)
     for folder in ("/workspace", "/workspace/data"):
         assert "hides what the image keeps there" in found("warn", folder, access=lambda *_: True)
 
 
 def test_the_command(nvidia_smi, tmp_path, capsys):
     nvidia_smi("NVIDIA H200, 143771, 550.54.15\n")
-    assert machine.main([]) == 0
-    assert "cuda, because 1 x NVIDIA H200" in capsys.readouterr().out
-    assert machine.main(["--pod", "--volume", str(tmp_path)]) == 1
-    assert "error  NVIDIA driver 550.54.15 is too old" in capsys.readouterr().out
+    assert check_pod.main(["--volume", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "cuda, because 1 x NVIDIA H200" in printed
+    assert "error  NVIDIA driver 550.54.15 is too old" in printed
 
 
 # --- the pages
@@ -406,7 +407,7 @@ def check_python(words: list[str]) -> None:
     """The script or module of this project exists, and knows the options."""
     name = words[1] if words[0] == "-m" else words[0]
     script = ROOT / "src" / f"{name.replace('.', '/')}.py" if words[0] == "-m" else ROOT / name
-    if name.startswith(("cic", "elle", "helpers", "renting", "experiments", "benchmarks", "docs")):
+    if name.startswith(("cic", "elle", "helpers", "renting", "experiments", "benchmarks", "docs", "requirements")):
         text = script.read_text(encoding="utf-8")
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{option} of {words}"
@@ -452,6 +453,6 @@ def test_a_command_that_does_not_exist_is_found(line, fault):
         check_elle(words, whole=True)
     assert not called("elle", "tmux new -s elle")
     with pytest.raises(AssertionError, match="--pods"):
-        check_python(["-m", "elle.base.machine", "--pods"])
+        check_python(["requirements/check_pod.py", "--pods"])
     with pytest.raises(AssertionError, match="recipes"):
         check_papermill(shlex.split("notebooks/05_train.ipynb out.ipynb -p recipes x"))

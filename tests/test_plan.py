@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gpu_prices
 import pytest
 import qwen_tokens
 import yaml
@@ -24,7 +25,6 @@ from elle.plan.memory import Setup
 from elle.plan.recipe import Zero
 from helpers import cli
 from helpers.runs import profile
-from renting import prices
 
 DOCUMENTED = Path(__file__).parent / "fixtures" / "documented"
 RECIPES = yaml_files.config_table("recipes")["recipes"]
@@ -327,7 +327,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
         {"id": "NVIDIA H100 80GB HBM3", "secure": True, "community": False, "price": {"secure": 2, "community": 0.1}},
         {"id": "another", "secure": True, "price": {"secure": 1}},
     ]
-    assert prices.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
+    assert gpu_prices.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
     found = hardware.find("h200", 8)
     assert hardware.hourly(found) == (25.6, 32.8)
     assert found.priced.startswith("a test, 20")
@@ -335,7 +335,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
     assert hardware.find("a100").price == (1.39, 1.79)
     for answer in ({}, {"gpus": []}, [], {"gpus": "x"}):
         with pytest.raises(ElleError, match="no price"):
-            prices.reprice(answer, "a test")
+            gpu_prices.reprice(answer, "a test")
 
 
 # What it finds, by itself, in the documents' originals

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import serverless_request
 import soak_pod as soak
 import tenacity.nap
 from click.testing import CliRunner
@@ -30,7 +31,6 @@ from elle.evaluation.audit import audit
 from elle.plan import axolotl
 from helpers import cli
 from renting import on_pod, orders, pods, record, runpod, uploads
-from renting.request import LONGEST, render_job, worker_arguments
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -467,12 +467,14 @@ def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, m
 
 
 def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it():
-    body = render_job("configs/config_qlora.yaml", "elle-7b-lora")
+    body = serverless_request.render_job("configs/config_qlora.yaml", "elle-7b-lora")
     assert storage.read_json(paths.configs() / "runpod_request.json") == body, "render it anew: docs/runpod.md"
     args, policy = body["input"]["args"], body["policy"]
     assert not set(args) - set(axolotl.known_keys(args))
-    assert 600_000 < policy["executionTimeout"] < policy["ttl"] <= LONGEST  # ten minutes are RunPod's default
-    full = worker_arguments(yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml"), "x")
+    assert (
+        600_000 < policy["executionTimeout"] < policy["ttl"] <= serverless_request.LONGEST
+    )  # ten minutes are RunPod's default
+    full = serverless_request.worker_arguments(yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml"), "x")
     assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours
 
 

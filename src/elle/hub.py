@@ -25,44 +25,38 @@ AUDITED = ("audit.json", "README.md")
 #: Seconds before the first new try, which double from try to try, give or take a half; and the longest wait.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
 
+Files = dict[str, tuple[int, str]]
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class File:
-    name: str
-    size: int  # bytes
-    sha256: str
-
-
-@dataclass(frozen=True)
 class UploadPlan:
-    """What would be sent: files of `folder`, to a repository (without a user in its name: the token's own) of a kind,
-    `dataset` or `model`; `message` is the commit's."""
+    """What would be sent: `files` (name → bytes, sha256) of `folder`, to a repository (without a user in its name: the
+    token's own) of a kind, `dataset` or `model`; `message` is the commit's."""
 
     folder: Path
     repository: str
     private: bool
-    files: tuple[File, ...]
+    files: Files
     kind: str = "dataset"
     message: str = ""
 
     @property
     def size(self) -> int:
         """Bytes in all."""
-        return sum(file.size for file in self.files)
+        return sum(size for size, _ in self.files.values())
 
     def to_json(self) -> dict[str, Any]:
-        files = [asdict(file) for file in self.files]
+        files = [{"name": name, "size": size, "sha256": sha256} for name, (size, sha256) in self.files.items()]
         return {"repository": self.repository, "private": self.private, "bytes": self.size, "files": files}
 
     def text(self) -> str:
         own = "" if "/" in self.repository else " of the token's account"
         access = "private" if self.private else "PUBLIC"
-        width = max(len(file.name) for file in self.files)
+        width = max(map(len, self.files))
         lines = [f"{access} {self.kind} repository {self.repository}{own}"]
-        lines += [f"  {file.name:<{width}}  {file.size:>13,} bytes  sha256 {file.sha256}" for file in self.files]
+        lines += [f"  {name:<{width}}  {size:>13,} bytes  sha256 {sha}" for name, (size, sha) in self.files.items()]
         return "\n".join([*lines, f"  {'in all':<{width}}  {self.size:>13,} bytes"])
 
 
@@ -120,9 +114,9 @@ def upload_plan(
         if not (folder / name).is_file():
             raise ElleError(f"the set's file {name!r} is not in its folder", where=str(folder), fix="make the set anew")
     files = _files(folder, names)
-    for file in files:
-        if hashes.get(file.name, file.sha256) != file.sha256:
-            where = str(folder / file.name)
+    for name, (_, sha256) in files.items():
+        if hashes.get(name, sha256) != sha256:
+            where = str(folder / name)
             raise ElleError("this is not the file that the manifest describes", where=where, fix="make it anew")
     return UploadPlan(folder, named, private, files, message=f"Elle's briefings: {folder.resolve().name}")
 
@@ -133,24 +127,16 @@ def of_files(folder: Path, names: Iterable[str], repo: str | None, *, kind: str,
     return UploadPlan(Path(folder), repository(repo), True, _files(Path(folder), names), kind, message)
 
 
-def _files(folder: Path, names: Iterable[str]) -> tuple[File, ...]:
+def _files(folder: Path, names: Iterable[str]) -> Files:
     hashed = [(name, storage.sha256(folder / name)) for name in names]
-    return tuple(File(name, (folder / name).stat().st_size, sha256) for name, sha256 in hashed)
+    return {name: ((folder / name).stat().st_size, sha256) for name, sha256 in hashed}
 
 
 def push(
-    folder: Path | str,
-    repo: str | None = None,
-    *,
-    verdict: Sequence[str] | None,
-    private: bool = True,
-    force: bool = False,
-    progress: Progress | None = None,
-    say: Say | None = None,
+    folder: Path | str, repo: str | None = None, *, progress: Progress | None = None, say: Say | None = None, **options
 ) -> Pushed:
-    """Send a set to its dataset repository, made where there is none: `upload_plan`, then `send`."""
-    planned = upload_plan(folder, repo, verdict=verdict, private=private, force=force)
-    return send(planned, progress=progress, say=say)
+    """Send a set to its dataset repository, made where there is none: `upload_plan` with its `options`, then `send`."""
+    return send(upload_plan(folder, repo, **options), progress=progress, say=say)
 
 
 def send(
@@ -189,35 +175,31 @@ def _commit(api: Any, planned: UploadPlan, heads: list[str], progress: Progress 
     url = _url(api.endpoint, repo, kind)
     info = _ensured(api, repo, kind, planned.private)
     heads.append(info.sha)
-    names, done, operations = {file.name for file in planned.files}, 0, []
-    if dataset.MANIFEST in names:  # files of another set would be read beside this one's
+    done, operations = 0, []
+    if dataset.MANIFEST in planned.files:  # files of another set would be read beside this one's
         ours = {f"{split}.{format}" for split in dataset.SPLITS for format in dataset.FORMATS} | {*AUDITED}
         there = {sibling.rfilename for sibling in info.siblings or ()}
-        operations = [CommitOperationDelete(name) for name in sorted((there & ours) - names)]
+        operations = [CommitOperationDelete(name) for name in sorted((there & ours) - planned.files.keys())]
     with contextlib.ExitStack() as stack:
-        for file in planned.files:
-            path = planned.folder / file.name
+        for name, (size, sha256) in planned.files.items():
+            path = planned.folder / name
             try:  # opened here: the library sends a path by Xet, which not every Hub has
-                addition = CommitOperationAdd(file.name, stack.enter_context(path.open("rb")))
+                addition = CommitOperationAdd(name, stack.enter_context(path.open("rb")))
             except OSError as error:
                 raise ElleError(f"cannot read: {error.strerror}", where=str(path)) from error
-            if addition.upload_info.sha256.hex() != file.sha256:
+            if addition.upload_info.sha256.hex() != sha256:
                 raise ElleError("this file was changed while it was being sent", where=str(path), fix="push again")
             # One by one: what is sent stays on the Hub, whatever becomes of the next.
             api.preupload_lfs_files(repo, [addition], repo_type=kind, free_memory=False)
             operations.append(addition)
-            done += file.size
+            done += size
             if progress:
                 progress(done, planned.size)
         # With its parent named, a commit that the Hub takes up after its time-out cannot follow the next try's.
         options = {"commit_message": planned.message, "repo_type": kind, "parent_commit": info.sha}
         commit = api.create_commit(repo, operations, **options).oid
-    held = _listed(api, repo, kind)
-    for file in planned.files:
-        size, digest = held.get(file.name, (None, ""))
-        if size != file.size or (len(digest) == 64 and digest != file.sha256):
-            where = f"{url}: {file.name}"
-            raise ElleError("the Hub does not hold this file as it was sent", where=where, fix="push again")
+    if name := not_held(_listed(api, repo, kind), planned.files):
+        raise ElleError("the Hub does not hold this file as it was sent", where=f"{url}: {name}", fix="push again")
     return Pushed(repo, url, commit, commit != heads[0], planned.private, len(planned.files), planned.size)
 
 
@@ -228,12 +210,21 @@ def ensure_uploaded(repo: str, kind: str, *, say: Say | None = None) -> None:
     )
 
 
-def listing(repo: str, kind: str) -> dict[str, tuple[int, str]]:
+def not_held(held: Files, files: Files) -> str | None:
+    """The first of `files` that a `listing` does not hold as it is."""
+    for name, (size, sha256) in files.items():
+        found, digest = held.get(name, (None, ""))
+        if found != size or (len(digest) == 64 and digest != sha256):  # git's own digest of others is shorter
+            return name
+    return None
+
+
+def listing(repo: str, kind: str) -> Files:
     """The files of a repository: name → (bytes, sha256 of an LFS file, git's SHA-1 of others); {}: no repository."""
     return _patiently(lambda api: _listed(api, repo, kind), "the Hub did not list its files", (repo, kind))
 
 
-def _listed(api: Any, repo: str, kind: str) -> dict[str, tuple[int, str]]:
+def _listed(api: Any, repo: str, kind: str) -> Files:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:

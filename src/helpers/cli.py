@@ -304,8 +304,7 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
-    prepare = launch.prepare_to_preprocess if preprocess_only else launch.prepare
-    prepared = prepare(
+    prepared = launch.prepare(
         recipe,
         out,
         base_model=base_model,
@@ -313,6 +312,7 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
         validation=files.get("validation"),
         refusals=audits.refusals(folder) if folder else [],
         force=force,
+        data_only=preprocess_only,
     )
     if folder and audits.verdict(folder) is None:
         prepared.remarks.append(f"the data is not audited: `elle data audit {folder}`")
@@ -409,17 +409,17 @@ def _ask_endpoint(
     rows: list[dict], data: Path, outputs: Path | None, as_json: bool, options: dict
 ) -> tuple[Any, dict, Path]:
     """The answers of a server to the rows, what they took, and the file that holds them."""
-    from elle.serving.answers import usage
-    from elle.serving.outputs import OutputsRequest, collect_outputs
+    from elle.serving.answers import Endpoint, collect_outputs, outputs_file, usage
 
-    request = OutputsRequest(**options)
-    outputs = outputs or request.file(data)
+    model, price = options.pop("model"), options["price"]
+    endpoint = Endpoint(options.pop("endpoint"), model)
+    outputs = outputs or outputs_file(data, model, options["constrained"])
     try:
-        batch = collect_outputs(rows, outputs, request, counter("briefings", as_json))
+        batch = collect_outputs(endpoint, rows, outputs, progress=counter("briefings", as_json), **options)
     except KeyboardInterrupt:
         note(f"\nwhat was answered is kept in {outputs}; the same command goes on")
         raise
-    return batch, usage(batch, request.price), outputs
+    return batch, usage(batch, price), outputs
 
 
 @cli.command()

@@ -16,15 +16,13 @@ __all__ = [
     "EndpointOrder", "Order", "Rental", "deploy", "down", "endpoint", "environment", "logs", "order", "status", "up",
 ]  # fmt: skip
 
-#: How each kind is looked at.
-LOOKS = {"pod": pods.look, "endpoint": endpoints.look}
-
 
 def status(run_id: str | None = None) -> Rental:
     """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process."""
     rental = record.load_rental(run_id)
+    look = pods.look if rental.kind == "pod" else endpoints.look
     try:
-        return LOOKS[rental.kind](rental, runpod.Client(retries=2))
+        return look(rental, runpod.Client(retries=2))
     except ElleError as error:
         return rental.seen("unreachable", error.what)
 

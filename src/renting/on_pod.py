@@ -41,16 +41,11 @@ def load(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    adapter = (folder / "adapter_config.json").exists()
     where = {"device_map": "auto"} if torch.cuda.is_available() else {}
     try:
-        base = storage.read_json(folder / "adapter_config.json")["base_model_name_or_path"] if adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", **where)
-        if adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(folder))
+        # Of an adapter's folder, it loads the base that the adapter names, and the adapter upon it.
+        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **where)
         with torch.no_grad():
             inputs = tokenizer("PIPELINE METRICS", return_tensors="pt", return_token_type_ids=False).to(model.device)
             logits = model(**inputs).logits[0, -1].float()
@@ -92,8 +87,7 @@ def work() -> dict[str, Any]:
         planned = hub.of_files(folder, names, recipe["repository"], kind="model", message=message)
         pushed = hub.send(planned, timeout=600.0, retries=8, say=print)
         print(f"pushed to {pushed.url}", flush=True)
-        files = {file.name: [file.size, file.sha256] for file in planned.files}
-        results.append({"repository": pushed.repository, "commit": pushed.commit, "files": files})
+        results.append({"repository": pushed.repository, "commit": pushed.commit, "files": planned.files})
     return {"state": "succeeded", "reason": "", "weights": results}
 
 

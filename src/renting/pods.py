@@ -190,11 +190,8 @@ def read_report(record: Rental) -> tuple[str, str] | None:
     if state != "succeeded":
         return ("expired" if state == "expired" else "failed"), reason
     for repository, files in weights:
-        there = hub.listing(repository, "model")
-        for name, (size, sha256) in files.items():
-            found_size, digest = there.get(name, (None, ""))
-            if found_size != size or (len(digest) == 64 and digest != sha256):  # git's own digest of others is shorter
-                return "failed", f"the Hub does not hold {repository}: {name} as it was pushed"
+        if name := hub.not_held(hub.listing(repository, "model"), files):
+            return "failed", f"the Hub does not hold {repository}: {name} as it was pushed"
     if not any(name.endswith(".safetensors") for _, files in weights for name in files):
         return "failed", "it reports success without weights"
     record.save(models=[repository for repository, _ in weights])

@@ -13,6 +13,7 @@ from typing import Any
 from elle import hub
 from elle.base import paths, storage
 from elle.base.errors import ElleError
+from elle.base.yaml_files import config_table
 
 FILE = "rented.json"
 Say = Callable[[str], None]
@@ -27,28 +28,9 @@ VARIABLES = {
     "HF_MODEL_REPO": ("the private repository that weights go to", "pod up"),
 }
 
-#: Every state that a rental can be seen in: whether it costs money then, and the sentence that explains it.
-STATES = {
-    "dry-run": (False, "Nothing was sent, and nothing is rented."),
-    "preparing": (False, "Nothing is rented: it ended before anything was asked for. Give the same command again."),
-    "asked": (True, "RunPod was asked and its answer is not known. Ask again, or end it: `elle pod down {run}`."),
-    "provisioning": (True, "RunPod is looking for a machine; it may already be charged for."),
-    "starting": (True, "The machine is there and loads its image."),
-    "running": (True, "The pod is at work. It ends by itself, at the latest {latest}."),
-    "exited": (True, "The pod's container has stopped and its disk still costs: `elle pod down {run}`."),
-    "error": (True, "The pod's container cannot run: `elle pod down {run}`."),
-    "unreachable": (True, "RunPod cannot be asked now ({remark}). What runs there ends by itself, latest {latest}."),
-    "succeeded": (False, "The weights are in {weights}, file by file as they were checked. {nothing}"),
-    "failed": (False, "It failed: {remark}. {nothing}"),
-    "expired": (False, "It reached its limit of time and ended itself: {remark}. {nothing}"),
-    "stopped": (False, "You ended it. {nothing}"),
-    "never-started": (False, "It did not start in time and was ended. {nothing}"),
-    "refused": (False, "Nothing is rented: {remark}."),
-    "lost": (False, "It is gone and left no result. What it had uploaded is kept. {nothing}"),
-    "deployed": (True, "The endpoint answers at {remark}. Its workers cost while they run: `elle pod down {run}`."),
-}
-#: States that do not change any more.
-FINAL = tuple(state for state, (costs, _) in STATES.items() if not costs and state not in ("dry-run", "preparing"))
+#: Every state that a rental can be seen in: `costs`, `sentence` and, where it does not change any more, `final`.
+STATES = config_table("rental_states")
+FINAL = tuple(name for name, state in STATES.items() if state.get("final"))
 
 
 @dataclass
@@ -85,12 +67,12 @@ class Rental:
     @property
     def costs(self) -> bool:
         """Whether it costs money, or may."""
-        return STATES[self.state][0]
+        return STATES[self.state]["costs"]
 
     @property
     def sentence(self) -> str:
         """What its state means."""
-        return STATES[self.state][1].format(
+        return STATES[self.state]["sentence"].format(
             run=self.run_id,
             latest="now" if self.rented is None else time.strftime("%H:%M", time.localtime(self.rented + self.limit)),
             remark=self.remark or "see its log",

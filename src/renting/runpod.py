@@ -17,14 +17,7 @@ from functools import cached_property
 from typing import Any
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-    wait_fixed,
-)  # fmt: skip
+import tenacity
 
 from elle.base import secrets
 from elle.base.errors import ElleError
@@ -168,20 +161,20 @@ class Client:
     def send(self, request: Request, *, allowed: tuple[int, ...] = ()) -> Any:
         """The answer's JSON; None where it has no body, or is a refusal that is `allowed`."""
 
-        def pause(state: RetryCallState) -> float:
-            backoff = wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
+        def pause(state: tenacity.RetryCallState) -> float:
+            backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
             return max(state.outcome.exception().wait, backoff(state))
 
-        def spent(state: RetryCallState) -> bool:
+        def spent(state: tenacity.RetryCallState) -> bool:
             return state.attempt_number > self.retries or state.outcome.exception().wait > LONGEST_WAIT
 
-        def tell(state: RetryCallState) -> None:
+        def tell(state: tenacity.RetryCallState) -> None:
             if self.say:
                 which = f"{state.attempt_number} of {self.retries}"
                 self.say(f"RunPod: {state.outcome.exception()}; again in {state.upcoming_sleep:.1f} s ({which})")
 
-        retry = retry_if_exception_type(_Passing)
-        retrying = Retrying(retry=retry, wait=pause, stop=spent, before_sleep=tell, reraise=True)
+        retry = tenacity.retry_if_exception_type(_Passing)
+        retrying = tenacity.Retrying(retry=retry, wait=pause, stop=spent, before_sleep=tell, reraise=True)
         try:
             return retrying(self._exchange, request)
         except Refused as refused:
@@ -233,8 +226,8 @@ class Client:
             found = self.rented(kind, body["name"])
             return found[0] if found else self.send(create_rented(kind, body))
 
-        retry, stop = retry_if_exception_type(Unknown), stop_after_attempt(self.retries + 1)
-        retrying = Retrying(retry=retry, stop=stop, wait=wait_fixed(FIRST_WAIT), reraise=True)
+        retry, stop = tenacity.retry_if_exception_type(Unknown), tenacity.stop_after_attempt(self.retries + 1)
+        retrying = tenacity.Retrying(retry=retry, stop=stop, wait=tenacity.wait_fixed(FIRST_WAIT), reraise=True)
         made = retrying(attempt)
         if retrying.statistics["attempt_number"] > 1:  # an earlier try may have been taken up after it was given up
             for other in self.rented(kind, body["name"]):

@@ -135,20 +135,21 @@ def decayed(confidence: Decimal, months: int) -> Decimal:
     return (confidence * _factor(months)).quantize(_HUNDREDTH, ROUND_HALF_EVEN)
 
 
+def bad_line(why: str, line: str) -> ElleError:
+    """The error for a line that is not in a prompt's format."""
+    return ElleError(
+        f"this prompt is not in the project's format: {why}",
+        where=f"prompt line {line[:80]!r}",
+        fix="compare with the prompts that data/README.md shows",
+    )
+
+
 def parse_lines(lines: list[str]) -> CicFigures:
     """Read three lines back: `parse_lines(figures.lines()) == figures`.
 
     Raises:
         ElleError: naming the line that is not of this format, or the figure that is missing or out of range.
     """
-
-    def bad(why: str, line: str) -> ElleError:
-        return ElleError(
-            f"this prompt is not in the project's format: {why}",
-            where=f"prompt line {line[:80]!r}",
-            fix="compare with the prompts that data/README.md shows",
-        )
-
     values: dict[str, Decimal] = {}
     phase = analogue = None
     for line, (section, names) in zip(lines, CIC_SECTIONS.items(), strict=True):
@@ -159,26 +160,26 @@ def parse_lines(lines: list[str]) -> CicFigures:
                 continue
             if section == "OUTLOOK" and text.startswith("analogue "):
                 if text[9:] not in ANALOGUES or analogue:
-                    raise bad(f"{text[:60]!r} is none of the known analogues, or the second one", line)
+                    raise bad_line(f"{text[:60]!r} is none of the known analogues, or the second one", line)
                 analogue = text[9:]
                 continue
             name, value = _figure(text)
             if name not in names or value is None:
-                raise bad(f"{text[:40]!r} is no figure of this line", line)
+                raise bad_line(f"{text[:40]!r} is no figure of this line", line)
             if name in values:
-                raise bad(f"{name!r} appears twice", line)
+                raise bad_line(f"{name!r} appears twice", line)
             if not _LOWEST.get(name, 0) <= value <= _HIGHEST.get(name, 1):
-                raise bad(f"{text!r} is out of range", line)
+                raise bad_line(f"{text!r} is out of range", line)
             values[name] = value
     for name in ("agreement", "horizon", "distance"):
         if name not in values:
-            raise bad(f"it needs {name}", lines[2])
+            raise bad_line(f"it needs {name}", lines[2])
     if analogue is None:
-        raise bad("it needs an analogue", lines[2])
+        raise bad_line("it needs an analogue", lines[2])
     if "Φ" in values and not {"H", "C"} <= values.keys():
-        raise bad("Φ needs H and C beside it", lines[0])
+        raise bad_line("Φ needs H and C beside it", lines[0])
     if (phase is not None) != all(name in values for name in _PHASE_NEEDS):
-        raise bad(f"a phase needs {', '.join(_PHASE_NEEDS)}, and they a phase", lines[1])
+        raise bad_line(f"a phase needs {', '.join(_PHASE_NEEDS)}, and they a phase", lines[1])
     return CicFigures(values, phase, analogue)
 
 

@@ -8,15 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from elle.base import storage
-from elle.briefings.cic_figures import (
-    UNCITED,
-    CicFigures,
-    match_word,
-    months,
-    net_words,
-    state_words,
-    warning_words,
-)
+from elle.briefings.cic_figures import UNCITED, CicFigures, match_word, months, net_words, state_words, warning_words
 from elle.briefings.metrics import Metrics
 from elle.briefings.writer import Pick, basic_texts
 

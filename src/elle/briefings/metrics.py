@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, cached_property, lru_cache
 
-from elle.base.errors import ElleError
-from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, parse_lines
+from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, bad_line, parse_lines
 from elle.briefings.schema import CATEGORIES
 
 #: A trend arrow and the word that an answer uses for it.
@@ -117,20 +116,11 @@ def parse(prompt: str) -> Metrics:
     Raises:
         ElleError: naming the line that is not of this format, or the figure that is missing or out of range.
     """
-
-    def bad(why: str, line: str = prompt) -> ElleError:
-        return ElleError(
-            f"this prompt is not in the project's format: {why}",
-            where=f"prompt line {line[:80]!r}",
-            fix="compare with the prompts that notebook 03 shows",
-        )
-
     lines = prompt.strip().split("\n")
     named = [line.partition(":")[0] for line in lines]
     if named not in (list(SECTIONS), [*SECTIONS, *CIC_SECTIONS]):
-        raise bad(
-            f"it needs the lines {', '.join(SECTIONS)}, in this order, and all or none of {', '.join(CIC_SECTIONS)}"
-        )
+        cic = ", ".join(CIC_SECTIONS)
+        raise bad_line(f"it needs the lines {', '.join(SECTIONS)}, in this order, and all or none of {cic}", prompt)
     sections: list[dict[str, tuple[str, ...]]] = []
     for line, pattern in zip(lines[:3], (_NATION, _SIGNAL, _CATEGORY), strict=True):
         figures: dict[str, tuple[str, ...]] = {}
@@ -138,17 +128,17 @@ def parse(prompt: str) -> Metrics:
         for figure in [] if body == "none" else body.split(", "):
             name, values = _figure(pattern, figure)
             if not name:
-                raise bad(f"{figure[:40]!r} is no figure of this line", line)
+                raise bad_line(f"{figure[:40]!r} is no figure of this line", line)
             if name in figures:
-                raise bad(f"{name!r} appears twice", line)
+                raise bad_line(f"{name!r} appears twice", line)
             if pattern is not _SIGNAL and int(values[0]) > 100:
-                raise bad(f"{figure!r}: a risk is at most 100", line)
+                raise bad_line(f"{figure!r}: a risk is at most 100", line)
             figures[name] = values
         sections.append(figures)
     nations, signals, categories = sections
     mean = nations.pop("mean", None)
     if tuple(categories) != CATEGORIES:
-        raise bad(f"it needs {', '.join(CATEGORIES)}, in this order", lines[2])
+        raise bad_line(f"it needs {', '.join(CATEGORIES)}, in this order", lines[2])
     metrics = Metrics(
         tuple((code, int(risk)) for code, (risk,) in nations.items()),
         int(signals["articles"][0]) if "articles" in signals else None,
@@ -158,7 +148,7 @@ def parse(prompt: str) -> Metrics:
         parse_lines(lines[3:]) if lines[3:] else None,
     )
     if (int(mean[0]) if mean else None) != metrics.mean:
-        raise bad(f"the mean of these nations is {metrics.mean}", lines[0])
+        raise bad_line(f"the mean of these nations is {metrics.mean}", lines[0])
     return metrics
 
 

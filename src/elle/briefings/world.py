@@ -33,8 +33,7 @@ anything is computed from them; "prior" is the window that ended a year before:
 One example in twenty is an edge case: no nations, one nation, all zero or all 100 (a history that never moved: Φ, H, C
 and temperature 0, neither order nor phase), missing signals.
 
-Examples are drawn in blocks of 256, always whole, each with a counter-based generator (Philox, Salmon et al. 2011)
-keyed by seed and block: an example is the same whatever is drawn beside it.
+Examples are drawn in whole blocks, as those of `scenario` are.
 """
 
 from decimal import Decimal

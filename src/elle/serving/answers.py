@@ -1,5 +1,6 @@
 """Asks a server for the briefings of a data set's rows, and keeps the raw outputs."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from elle.base import storage
+from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings.dataset import messages
 from elle.briefings.metrics import parse
@@ -144,6 +145,38 @@ def collect(
     found = kept | {answer.id: answer for answer in batch.answers}
     file.write(found[name] for name in requests if name in found)
     return Batch([found[name] for name in references], batch.seconds, kept=frozenset(kept.keys() & references.keys()))
+
+
+def outputs_file(data: Path, model: str, constrained: bool) -> Path:
+    """Where outputs are kept by default: a name for the model and the data."""
+    name = f"{model}-{data.parent.name if data.stem in ('test', 'train') else data.stem}"
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return paths.runs() / "evaluate" / f"{name}{'-constrained' if constrained else ''}.jsonl"
+
+
+def collect_outputs(
+    endpoint: Endpoint,
+    rows: Sequence[dict],
+    file: Path,
+    *,
+    constrained: bool = False,
+    price: float | None = None,
+    port: int | None = None,
+    **options: Any,
+) -> Batch:
+    """`collect`, with its `options`; what `file` holds already is not asked for again.
+
+    constrained: held to the JSON schema of the rows' briefings; price: dollars per hour of the server; port: where
+    Prometheus may count.
+    """
+    from elle.serving.exporter import Exporter
+
+    options |= {"schema": schema_of(rows)} if constrained else {}
+    with contextlib.ExitStack() as stack:
+        if port:
+            seen = stack.enter_context(Exporter(port, server=endpoint.base_url, dollars_per_hour=price))
+            options |= {"arrived": seen.arrived, "judged": seen.judged}
+        return collect(endpoint, rows, file, identity="", **options)
 
 
 def usage(batch: Batch, dollars_per_hour: float | None = None) -> dict[str, Any]:
@@ -287,17 +320,13 @@ def measure_load(
             concurrency=concurrency,
             stream=SAMPLED,
         )
-        batches[concurrency, held is not None] = batch
+        batches[concurrency, held is not None], took = batch, usage(batch)
         points.append(
             {
                 "concurrency": concurrency,
                 "constrained": held is not None,
                 "requests": len(batch.answers),
-                "failed": len(batch.failed),
-                "seconds": round(batch.seconds, 3),
-                "tokens_per_second": round(batch.tokens_per_second, 1),
-                "p50": round(batch.latency(50), 3),
-                "p95": round(batch.latency(95), 3),
+                **{name: took[name] for name in ("failed", "seconds", "tokens_per_second", "p50", "p95")},
                 "first_token": _rounded(batch.latency(50, "first_token"), 4),
                 "inter_token": _rounded(batch.latency(50, "inter_token"), 4),
                 "tokens": round(batch.completion_tokens / max(1, verdicts.answers), 1),

@@ -1,7 +1,4 @@
-"""Why a training failed: what its log is searched for (`configs/diagnosis.yaml`), what that means, and what to do.
-
-`python -m elle.training.diagnosis` prints the table's rows for docs/troubleshooting.md.
-"""
+"""Why a training failed: what its log is searched for (`configs/diagnosis.yaml`), what that means, and what to do."""
 
 import re
 
@@ -21,10 +18,6 @@ class Case(BaseModel, frozen=True, extra="forbid"):
     fix: str
     killed: bool = False
 
-    @property
-    def row(self) -> str:
-        return f"| {self.means} | {self.fix} |"
-
 
 def cases() -> list[Case]:
     """All cases; causes stand before what they bring about."""
@@ -42,7 +35,3 @@ def diagnose(log: str, returncode: int | None = None) -> Case | None:
             if any(pattern.search(text) for pattern in case.patterns):
                 return case
     return next((case for case in known if case.killed and returncode == -9), None)
-
-
-if __name__ == "__main__":
-    print("\n".join(case.row for case in cases()))

@@ -37,14 +37,14 @@ def check_health(history: list[dict], examples: Mapping[str, Mapping[str, int]] 
         examples: rows and kept examples by split (`launch.counts`).
     """
     measured = {
-        "loss": _loss(history),
+        "loss": _loss(_values(history, "loss")),
         "spikes": _spikes(history),
-        "validation": _validation(history),
-        "gradient norm": _gradient(history),
+        "validation": _validation(_values(history, "eval_loss")),
+        "gradient norm": _gradient(_values(history, "grad_norm")),
         "warm-up": _warm_up(history),
-        "decay": _decay(history),
+        "decay": _decay(_values(history, "learning_rate")),
         "tokens/s": _speed(history),
-        "figures copied": _copied(history),
+        "figures copied": _copied(_values(history, "digit_accuracy")),
         "examples kept": _kept(examples or {}),
     }
     verdicts: dict[bool | None, Verdict] = {True: "healthy", False: "red flag", None: "not measured"}
@@ -61,8 +61,7 @@ def _values(history: list[dict], key: str) -> list[float]:
     return [row[key] for row in history if row.get(key) is not None]
 
 
-def _loss(history: list[dict]) -> Measured:
-    losses = _values(history, "loss")
+def _loss(losses: list[float]) -> Measured:
     if not losses:
         return UNKNOWN
     value = f"{losses[0]:.3g} → {losses[-1]:.3g}"
@@ -83,16 +82,14 @@ def _spikes(history: list[dict]) -> Measured:
     return f"at step {', '.join(map(str, jumps[:5]))}" if jumps else "none", not jumps
 
 
-def _validation(history: list[dict]) -> Measured:
-    losses = _values(history, "eval_loss")
+def _validation(losses: list[float]) -> Measured:
     if len(losses) < 2:
         return UNKNOWN
     lowest = min(losses)
     return f"{losses[-1]:.3g}, lowest {lowest:.3g}", losses[-1] <= lowest + max(0.05 * lowest, 0.02)
 
 
-def _gradient(history: list[dict]) -> Measured:
-    norms = _values(history, "grad_norm")
+def _gradient(norms: list[float]) -> Measured:
     if len(norms) < ENOUGH:
         return UNKNOWN
     last = norms[-max(1, len(norms) // 4) :]
@@ -110,8 +107,7 @@ def _warm_up(history: list[dict]) -> Measured:
     return f"{share:.0%} of the steps", share <= 0.15
 
 
-def _decay(history: list[dict]) -> Measured:
-    rates = _values(history, "learning_rate")
+def _decay(rates: list[float]) -> Measured:
     if len(rates) < ENOUGH:
         return UNKNOWN
     left = rates[-1] / max(rates) if max(rates) else 0.0
@@ -127,8 +123,7 @@ def _speed(history: list[dict]) -> Measured:
     return f"{first:,.0f} → {last:,.0f}", last > 0.7 * first
 
 
-def _copied(history: list[dict]) -> Measured:
-    shares = _values(history, "digit_accuracy")
+def _copied(shares: list[float]) -> Measured:
     return (f"{shares[-1]:.0%}", shares[-1] >= 0.9) if shares else UNKNOWN
 
 

@@ -55,10 +55,10 @@ def ending(path: Path | str) -> dict:
     return next((event for event in reversed(read_events(path)) if event["event"] == "end"), {})
 
 
-def copying_learned(history: list[dict], threshold: float = 0.9) -> int | None:
-    """The first evaluated step at which at least `threshold` of the digits are predicted right (`digit_accuracy`:
+def copying_learned(history: list[dict]) -> int | None:
+    """The first evaluated step at which at least nine tenths of the digits are predicted right (`digit_accuracy`:
     teacher-forced, on validation examples), or None. The text of a briefing is learned at once, its figures later."""
-    return next((log["step"] for log in history if log.get("digit_accuracy", 0) >= threshold), None)
+    return next((log["step"] for log in history if log.get("digit_accuracy", 0) >= 0.9), None)
 
 
 def resumed(history: list[dict]) -> list[int]:

@@ -12,10 +12,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from elle.base import machine, paths, storage, yaml_files
 from elle.base.errors import ElleError
@@ -127,39 +128,28 @@ def prepare(
     recipe_file: Path | str,
     parent: Path | str,
     *,
-    base_model: Path | str | None = None,
-    train: Path | str | None = None,
-    validation: Path | str | None = None,
-    seed: int | None = None,
     refusals: Sequence[str] = (),
     force: bool = False,
+    data_only: bool = False,
+    **inputs: Any,
 ) -> Prepared:
     """Resolve a recipe for this machine and these inputs; write the exact configuration that will run.
 
     Args:
-        recipe_file: a YAML file; `base_model`, `train`, `validation` and `seed`, where given, replace what it says.
+        recipe_file: a YAML file.
         parent: the folder that holds training runs.
         refusals: further reasons not to train (a data set that fails its audit, say).
         force: train all the same; the manifest names what was overridden.
+        data_only: for `preprocess` alone: this machine need not hold the model.
+        inputs: `base_model`, `train`, `validation` and `seed`, which replace what the recipe says (`resolve_recipe`).
 
     Raises:
         ElleError: no such recipe; a data file that is missing or empty; a local base without weights; what the
             preflight refuses on this machine, or one of `refusals`.
     """
-    return _prepared(resolve_recipe(recipe_file, parent, base_model, train, validation, seed), parent, refusals, force)
-
-
-def prepare_to_preprocess(
-    recipe_file: Path | str, parent: Path | str, *, refusals: Sequence[str] = (), force: bool = False, **inputs
-) -> Prepared:
-    """`prepare` for `preprocess` alone: this machine need not hold the model."""
-    return _prepared(resolve_recipe(recipe_file, parent, **inputs), parent, refusals, force, excused=ABOUT_THE_MACHINE)
-
-
-def _prepared(
-    resolved: Resolved, parent: Path | str, refusals: Sequence[str], force: bool, excused: Collection[str] = ()
-) -> Prepared:
+    resolved = resolve_recipe(recipe_file, parent, **inputs)
     plan, config = resolved.assess(), resolved.config
+    excused = ABOUT_THE_MACHINE if data_only else ()
     against = [_sentence(f) for f in plan.findings if f.severity == "error" and f.code not in excused]
     against += refusals
     if against and not force:
@@ -181,7 +171,11 @@ def _prepared(
     }
     storage.write_text(folder / "axolotl.yaml", yaml_files.dump(config))
     resolved.variables |= {PROGRESS: str(folder / "progress.jsonl"), FORCE: str(int(force))}
-    command = ["axolotl", "train", str(folder / "axolotl.yaml"), *_launcher(len(resolved.computer.gpus))]
+    launcher = ["--launcher", "python"]  # one process: no launcher is needed
+    if (gpus := len(resolved.computer.gpus)) > 1:
+        options = ["--multi_gpu", "--num_machines", "1", "--num_processes", str(gpus)]
+        launcher = ["--launcher", "accelerate", "--", *options, "--main_process_port", "0"]  # 0: any port that is free
+    command = ["axolotl", "train", str(folder / "axolotl.yaml"), *launcher]
     return Prepared(**vars(resolved), folder=folder, command=command, plan=plan, forced=against)
 
 
@@ -192,14 +186,6 @@ def _sentence(finding: Finding) -> str:
 
 def _shown(word: str) -> str:
     return paths.shown(word) if Path(word).is_absolute() else word
-
-
-def _launcher(gpus: int) -> list[str]:
-    """Which of Axolotl's launchers, and its options."""
-    if gpus <= 1:
-        return ["--launcher", "python"]  # one process: no launcher is needed
-    options = ["--multi_gpu", "--num_machines", "1", "--num_processes", str(gpus)]
-    return ["--launcher", "accelerate", "--", *options, "--main_process_port", "0"]  # 0: any port that is free
 
 
 def start_training(prepared: Prepared) -> Job | None:
@@ -216,10 +202,9 @@ def start_training(prepared: Prepared) -> Job | None:
     if prepared.config["auto_resume_from_checkpoints"]:
         for remark in checkpoints.set_aside(prepared.weights):
             print(remark, file=sys.stderr)
-    commands = prepared.commands
-    if len(commands) == 1:
-        return _run(prepared, folder, commands[0])
-    return _run(prepared, folder, ["sh", "-c", " && exec ".join(map(shlex.join, commands))])
+    first, *then = prepared.commands
+    command = ["sh", "-c", " && exec ".join(map(shlex.join, [first, *then]))] if then else first
+    return _run(prepared, folder, command)
 
 
 def _attempts(folder: Path) -> list[float]:

@@ -3,7 +3,7 @@
 `configs/runpod_request.json` is this request for one recipe: rendered and checked, not sent from here. The worker says
 COMPLETED whatever became of the training, takes the credentials in the request's body alone, and its jobs cannot be
 found by name when an answer is lost; `elle pod up` has none of these faults. To render it anew:
-`python -m renting.request configs/config_qlora.yaml elle-7b-lora`.
+`python docs/serverless_request.py configs/config_qlora.yaml elle-7b-lora`.
 """
 
 import json

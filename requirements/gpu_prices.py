@@ -1,4 +1,7 @@
-"""The GPU prices of configs/gpus.yaml, read anew from RunPod's catalogue: `python -m renting.prices`."""
+"""The GPU prices of configs/gpus.yaml, read anew from RunPod's catalogue (RUNPOD_API_KEY).
+
+.venv/bin/python requirements/gpu_prices.py
+"""
 
 import sys
 from datetime import UTC, datetime
