@@ -9,6 +9,7 @@ from elle.base import paths
 from elle.base.errors import ElleError
 from elle.briefings import dataset, metrics
 from elle.plan import preflight
+from experiments.stacking import Experiment
 from helpers.course import exercises, overview
 from helpers.runs import parameters
 
@@ -17,7 +18,9 @@ HISTORY = [{"step": 90, "loss": 0.6}] + [
 ]
 PARAMETERS = list(parameters.parameters(parameters.file_of("05_train")))
 EXPERIMENT = SimpleNamespace(
-    recipes={"sums": "configs/nano_math.yaml", "high": "configs/nano_stack.yaml"}, assessments=1000
+    recipes={"sums": "configs/nano_math.yaml", "high": "configs/nano_stack.yaml"},
+    assessments=1000,
+    length=Experiment.length,
 )
 
 

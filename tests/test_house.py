@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Package → the packages of ours that it may import, and its most lines.
 PACKAGES = {
     "cic": ({"cic"}, 2_500),
-    "elle": ({"cic", "elle"}, 8_500),
-    "helpers": ({"cic", "elle", "experiments", "helpers"}, 3_500),
-    "renting": ({"cic", "elle", "helpers", "renting"}, 1_200),
+    "elle": ({"cic", "elle"}, 10_300),
+    "helpers": ({"cic", "elle", "helpers"}, 4_000),
+    "renting": ({"cic", "elle", "helpers", "renting"}, 1_850),
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 15_000, 11_000
+ALL_OF_SRC, ALL_OF_TESTS = 18_400, 14_000
 LONGEST, MOST_PARAMETERS = 60, 8
 
 

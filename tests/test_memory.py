@@ -8,7 +8,7 @@ import gpu_rows
 import pytest
 
 from elle.base import paths, storage
-from elle.plan import memory, models, speed
+from elle.plan import hardware, memory, models, preflight, speed
 from elle.plan.memory import KEPT, LAYER, Setup
 from elle.plan.recipe import Zero
 
@@ -147,3 +147,10 @@ def test_the_loss_takes_twelve_bytes_a_token_and_word():
     m = models.find("Qwen/Qwen2.5-3B-Instruct")
     less, more = (counted(m, MANY, "full", vocab=words)[1] for words in (32_000, 64_000))
     assert (more - less) / (MANY * 32_000) == pytest.approx(memory.LOGITS, rel=0.01)
+
+
+def test_a_generation_without_a_measured_share_is_named():
+    """A new row of configs/gpus.yaml ended in a KeyError."""
+    plan = preflight.plan("configs/config_qlora.yaml", gpu="h200", count=1)
+    with pytest.raises(hardware.NotCovered, match="'blackwell'"):
+        preflight.assess(plan.file, plan.config, replace(plan.hardware, generation="blackwell"), plan.data)

@@ -57,7 +57,7 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     listed, name = config_table("gpus"), name.lower()
     if name not in listed["gpus"]:
         failure = unknown("GPU", name, listed["gpus"], where=str(paths.configs() / "gpus.yaml"))
-        raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=failure.fix)
+        raise NotCovered(f"not covered: {failure.what}", where=failure.where, fix=f"{failure.fix} Or add a row there.")
     if not 1 <= count <= 1024:
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
     row = listed["gpus"][name]

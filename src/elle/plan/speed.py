@@ -4,7 +4,7 @@ Each is an interval, slow end over fast end at most 1.6, that holds what was mea
 Units: seconds, FLOP, tokens of one GPU.
 """
 
-from elle.plan.hardware import Hardware
+from elle.plan.hardware import Hardware, NotCovered
 from elle.plan.memory import Setup
 
 #: The share of the dense bf16 peak that arithmetic reaches (lowest, highest), by the GPU's generation: of the matrix
@@ -48,7 +48,13 @@ def micro_step(s: Setup, hardware: Hardware, tokens: float, *, forward: bool = F
 
 
 def _shares(s: Setup, hardware: Hardware) -> tuple[float, float]:
-    return SHARES[hardware.generation, "full" if s.method == "full" else "lora"]
+    kind = hardware.generation, "full" if s.method == "full" else "lora"
+    if kind not in SHARES:
+        what = f"nothing says which share of its peak a GPU of the generation {hardware.generation!r} reaches"
+        raise NotCovered(
+            what, where="configs/gpus.yaml", fix="a known one, or add its share to SHARES of src/elle/plan/speed.py"
+        )
+    return SHARES[kind]
 
 
 def _host(s: Setup, end: int) -> float:

@@ -165,21 +165,13 @@ def loss_before_copying(answer: float, history: Sequence[Mapping[str, Any]], lea
 @_exercise
 def fair_epochs(answer: float, experiment: Any) -> str:
     """06: how many epochs of stage 2 alone see as many tokens as stage 1 and stage 2 of `high` together."""
-    from itertools import islice
-
     from elle.base import paths
     from elle.base.yaml_files import read_yaml
-    from elle.briefings.schema import Example
-    from elle.training.nano import pieces
-    from experiments.stacking import curriculum
 
     epochs = _number(answer, "5")
     first, second = (read_yaml(paths.located(experiment.recipes[name]), name) for name in ("sums", "high"))
 
-    def length(kind: str) -> float:
-        examples = [Example.of(row) for _, row in islice(curriculum.rows(kind, 1), 200)]
-        return sum(pieces(text) for example in examples for text in example[1:]) / len(examples)
-
+    length = experiment.length
     seen = first["max_steps"] * first["micro_batch_size"] * first["gradient_accumulation_steps"]
     before = seen * length("sums") / (experiment.assessments * length("worked"))  # in epochs of stage 2
     fair = second["num_epochs"] + before
