@@ -234,7 +234,7 @@ def test_a_file_that_cannot_work_is_refused_before_anything_starts(tmp_path):
     bad.write_text(json.dumps({"zero_optimization": {"stage": 7}}))
     done = run(bad)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "7 is no ZeRO stage" in done.stderr
+    assert "7 is not a ZeRO stage" in done.stderr
     assert "fix:" in done.stderr
     assert "file not found" in run(tmp_path / "none.json").stderr
     assert "cannot share a batch" in run("--ranks", "3").stderr

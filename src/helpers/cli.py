@@ -177,7 +177,7 @@ _maker("cic", "CIC set (12 keys)")
 
 @data.command()
 @click.argument("records", type=FILE)
-@click.option("--out", required=True, type=FILE, help="Folder of the new set.")
+@click.option("--out", required=True, type=FILE, help="Folder for the new set.")
 @as_format
 @as_json
 def convert(records, out, format, as_json) -> None:
@@ -207,9 +207,9 @@ def audit(folder, as_json) -> None:
 @data.command()
 @click.argument("folder", type=FILE)
 @click.option("--repo", metavar="NAME", help="USER/NAME, or NAME (default: HF_DATASET_REPO, under HF_USERNAME).")
-@click.option("--public", is_flag=True, help="A repository that all can read.")
-@click.option("--dry-run", is_flag=True, help="Only list what would go: no token, no network.")
-@click.option("--force", is_flag=True, help="Even if the set was not audited, or failed its audit.")
+@click.option("--public", is_flag=True, help="Make it a repository that everybody can read.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be sent: no token, no network.")
+@click.option("--force", is_flag=True, help="Publish even if the set was not audited, or failed its audit.")
 @as_json
 def push(folder, repo, public, dry_run, force, as_json) -> None:
     """Publish a data set on the Hugging Face Hub, private by default. The token is read from HF_TOKEN."""
@@ -230,7 +230,7 @@ def push(folder, repo, public, dry_run, force, as_json) -> None:
 @click.option("--gpu", help="Such as h200 (configs/gpus.yaml); default: what the recipe is meant for.")
 @click.option("--count", type=int, help="How many GPUs.")
 @click.option("--disk", type=float, metavar="GB", help="Disk of the machine.")
-@click.option("--price", type=float, metavar="DOLLARS", help="A GPU-hour; default: ELLE_GPU_PRICE, else list price.")
+@click.option("--price", type=float, metavar="DOLLARS", help="Per GPU-hour; default: ELLE_GPU_PRICE, else list price.")
 @click.option("--data", metavar="FILE_OR_SET", help="A JSONL file, a data set's folder, or a set of recipes.yaml.")
 @click.option("--budget", "limit", type=float, metavar="DOLLARS", help="What it may cost.")
 @click.option("--fix", "out", type=FILE, help="Write the nearest recipe that passes.")
@@ -266,12 +266,12 @@ def plan(target, out, full, short, as_json, **options) -> None:
 
 
 @cli.command()
-@click.option("-p", "changes", **PAIRS, help="Change an assumption, any that is named at the end.")
-@click.option("--run", "run_id", metavar="RUN", help="A briefing's tokens as a run's own outputs have them.")
-@click.option("--trained-by", "target", metavar="RECIPE_OR_PROFILE", help="Pay off a training: its planned dollars.")
+@click.option("-p", "changes", **PAIRS, help="Change an assumption; the last line of the output names them.")
+@click.option("--run", "run_id", metavar="RUN", help="Take a briefing's tokens from a run's own outputs.")
+@click.option("--trained-by", "target", metavar="RECIPE_OR_PROFILE", help="Pay off a training's planned dollars.")
 @as_json
 def costs(changes, run_id, target, as_json) -> None:
-    """What a briefing costs by an API, always on and serverless, and from which volume on one of them pays."""
+    """Compare what a briefing costs by an API, always on and serverless, and from which volume on each pays."""
     from helpers import economics as comparison
 
     given = dict(changes)
@@ -289,10 +289,10 @@ def costs(changes, run_id, target, as_json) -> None:
 @cli.command()
 @click.argument("recipe")
 @click.option("--data", "folder", type=FILE, help="A data set's folder (elle data).")
-@click.option("--base", help="YAML of a nano base's sizes, a local model folder, or empty: the recipe's own.")
-@click.option("--out", type=FILE, help="Folder of training runs (default: runs/lab/train).")
+@click.option("--base", help="A nano base's sizes (YAML) or a local model's folder; empty: the recipe's own.")
+@click.option("--out", type=FILE, help="Folder for training runs (default: runs/lab/train).")
 @click.option("--force", is_flag=True, help="Train although the preflight or the audit refuses; the manifest says so.")
-@click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data: before a GPU is rented.")
+@click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data, before a GPU is rented.")
 @click.option("--merge", is_flag=True, help="Merge a trained adapter into its base.")
 @as_json
 def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> None:
@@ -336,17 +336,17 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
 
 @cli.command()
 @click.option("--data", required=True, type=FILE, help="A set's folder (its test split), JSONL or Parquet.")
-@click.option("--outputs", type=FILE, help="JSONL of {id, output}; with --endpoint: to write.")
+@click.option("--outputs", type=FILE, help="JSONL of {id, output}; with --endpoint: the file to write.")
 @click.option("--against", type=FILE, help="Another model's outputs: compare the two, paired.")
-@click.option("--endpoint", metavar="URL", help="Ask this OpenAI-compatible server first (key: ELLE_API_KEY).")
+@click.option("--endpoint", metavar="URL", help="First ask this OpenAI-compatible server (key: ELLE_API_KEY).")
 @click.option("--model", help="The model's name there.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first rows.")
+@click.option("--limit", type=click.IntRange(1), help="Only this many rows, the first ones.")
 @click.option("--concurrency", default=16, show_default=True, help="Requests at once.")
-@click.option("--max-tokens", default=700, show_default=True, help="The longest answer.")
-@click.option("--constrained", is_flag=True, help="Have the server hold the output to the briefing's JSON schema.")
-@click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="An hour of the server.")
-@click.option("--html", "page", type=FILE, help="Write the failures as a page.")
-@click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus there (monitoring/).")
+@click.option("--max-tokens", default=700, show_default=True, help="The longest answer, in tokens.")
+@click.option("--constrained", is_flag=True, help="Let the server hold the output to the briefing's JSON schema.")
+@click.option("--price", type=click.FloatRange(0), metavar="DOLLARS", help="Price of the server per hour.")
+@click.option("--html", "page", type=FILE, help="Write the failures as an HTML page.")
+@click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus on it (monitoring/).")
 @as_json
 def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
     """Score a model's outputs: JSON and schema compliance, and every number.
@@ -428,12 +428,12 @@ def _ask_endpoint(
 @click.option("--config", type=FILE, help="A deployment (configs/vllm_deploy.json).")
 @click.option("--check", is_flag=True, help="Only check it, and print what would run here and on RunPod.")
 @click.option("--port", type=int, help="Default: a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="A public one needs ELLE_API_KEY.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Its address; a public one needs ELLE_API_KEY.")
 @click.option("--name", "served_name", help="The model's name in requests (default: elle).")
 @click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
 @as_json
 def serve(model, adapters, config, check, port, host, as_json, **given) -> None:
-    """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model of the Hub."""
+    """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model from the Hub."""
     from elle.serving import deployments
     from elle.serving import server as servers
 

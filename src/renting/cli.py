@@ -27,7 +27,7 @@ def _say(text: str) -> None:
 
 
 def _confirm(accepted: bool) -> Callable[[str], bool]:
-    """Show what is to be confirmed, and ask, or take it as accepted. Where nobody can answer, the answer is no."""
+    """Show what is to be confirmed, and ask (or take it as accepted). Where nobody can answer, nothing is confirmed."""
 
     def confirm(text: str) -> bool:
         order, _, question = text.rpartition("\n")
@@ -46,7 +46,7 @@ def _show(rental: "Rental", as_json: bool) -> None:
 
 
 def _dry(order: "Order | EndpointOrder", as_json: bool) -> None:
-    """What would be sent, all of it."""
+    """Every request that would be sent."""
     uploads, requests = order.uploads(), order.requests()
     if as_json:
         shown = {"order": order.to_json(), "uploads": uploads, "requests": [request.to_json() for request in requests]}
@@ -62,7 +62,7 @@ def _dry(order: "Order | EndpointOrder", as_json: bool) -> None:
 
 @click.group()
 def pod() -> None:
-    """Train on a rented pod that ends itself; deploy what was trained. docs/runpod.md says what happens when."""
+    """Train on a rented pod that ends itself; deploy what was trained. docs/runpod.md has the details."""
 
 
 @pod.command()
@@ -73,10 +73,10 @@ def pod() -> None:
 @click.option("--disk", type=float, metavar="GB", help="The pod's volume.")
 @click.option("--price", type=dollars, help="Dollars per GPU-hour, at most.")
 @click.option("--cloud", type=click.Choice(["SECURE", "COMMUNITY"]), default="SECURE", show_default=True)
-@click.option("--max-dollars", type=dollars, help="It ends before it costs more.")
-@click.option("--image", help="Another image: bash, curl, Python 3.12 and CUDA are needed.")
+@click.option("--max-dollars", type=dollars, help="The pod ends before it costs more.")
+@click.option("--image", help="Another image; it needs bash, curl, Python 3.12 and CUDA.")
 @click.option("--run-id", help="The run's name (default: the target's, with the time).")
-@click.option("--detach", is_flag=True, help="Do not watch: return when it is rented.")
+@click.option("--detach", is_flag=True, help="Return when the pod is rented, without watching it.")
 @click.option("--poll", type=click.FloatRange(0.01), default=15.0, show_default=True, help="Seconds between two looks.")
 @dry
 @yes
@@ -99,7 +99,7 @@ def up(target, detach, poll, dry_run, yes, as_json, **wishes) -> None:
 @run_of
 @as_json
 def status(run_id, as_json) -> None:
-    """What a run has rented, how it stands, what it costs (default: the newest). Exit code 1 where it failed."""
+    """What a run (default: the newest) has rented, its state and its costs. Exit code 1 if it failed."""
     import renting
 
     rental = renting.status(run_id)
@@ -111,7 +111,7 @@ def status(run_id, as_json) -> None:
 @run_of
 @click.option("--tail", type=click.IntRange(1, 5000), default=100, show_default=True, help="Lines.")
 def logs(run_id, tail) -> None:
-    """The last lines of a pod's log; once it has ended, of what it reported to the Hub."""
+    """The last lines of a pod's log; after its end, of the log that it sent to the Hub."""
     import renting
 
     for line in renting.logs(run_id, tail):
@@ -122,7 +122,7 @@ def logs(run_id, tail) -> None:
 @run_of
 @as_json
 def down(run_id, as_json) -> None:
-    """End all that a run rents: pod, endpoint (default: the newest). Safe to repeat."""
+    """End everything that a run (default: the newest) rents: pod, endpoint. Safe to repeat."""
     import renting
 
     _show(renting.down(run_id), as_json)
@@ -130,10 +130,10 @@ def down(run_id, as_json) -> None:
 
 @pod.command()
 @click.argument("model", required=False)
-@click.option("--trained", metavar="TARGET", help="In place of MODEL: what `elle pod up TARGET` has trained.")
+@click.option("--trained", metavar="TARGET", help="Instead of MODEL: what `elle pod up TARGET` has trained.")
 @click.option("--config", default="configs/vllm_deploy.json", show_default=True, help="The deployment.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME=REPO", help="An adapter of the Hub, and its name.")
-@click.option("--run-id", "name", default="elle", show_default=True, help="The endpoint's name; the same is changed.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=REPO", help="An adapter on the Hub, and its name.")
+@click.option("--run-id", "name", default="elle", show_default=True, help="The endpoint's name; changed if it exists.")
 @click.option("--workers", type=(click.IntRange(0), click.IntRange(1)), metavar="MIN MAX", help="How many may run.")
 @dry
 @yes
