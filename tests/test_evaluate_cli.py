@@ -18,8 +18,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.inputs import read_outputs, read_test_rows
 from elle.evaluation.scorecard import METRICS
-from elle.serving.answers import Endpoint, collect, schema_of, usage
-from elle.serving.client import Batch
+from elle.serving.answers import Endpoint, collect, schema_of
 from helpers import cli
 
 
@@ -377,7 +376,3 @@ def test_a_killed_command_goes_on(tmp_path, data, rows, fake, how):
     assert card["usage"]["kept"] >= 10
     assert len(oracle.asked) - before == card["usage"]["asked"] == 25 - card["usage"]["kept"]
     assert card["metrics"]["all_right"]["value"] == 1
-
-
-def test_usage_of_nothing():
-    assert usage(Batch([], 0.0), 3.0)["dollars_a_briefing"] is None

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 from contract import Server
 from contract.hub import Hub
@@ -346,21 +345,6 @@ def test_a_refusal_is_not_tried_again_and_does_not_quote_the_token(basic, ada, w
     assert caught.value.fix
 
 
-def test_who_may_not_write_is_told_so(basic, ada):
-    ada.tokens["hf_stranger"] = "bob"
-    ada.readers.add(TOKEN)
-    ada.add("datasets", "ada/elle")
-    with pytest.raises(ElleError, match="may not write"):
-        push(ada, basic)
-    with pytest.raises(ElleError, match="may not write"):
-        push(ada, basic, "carol/elle")
-    ada.tokens.clear()
-    with pytest.raises(ElleError, match="does not accept the token"):
-        push(ada, basic)
-    with pytest.raises(ElleError, match="does not accept the token"):
-        push(ada, basic, "elle")
-
-
 def test_a_private_repository_of_others_is_named_as_the_reason(basic, ada):
     ada.server.fail("info", status=404, headers={"X-Error-Code": "RepoNotFound"}, times=99)
     ada.add("datasets", "ada/elle")
@@ -547,14 +531,6 @@ def test_whatever_fails_the_repository_shows_the_old_set_or_the_new_one(sets, fa
         push(service, sets / "cic")
         assert stands(service) == new
         assert len(service.repositories["datasets", "ada/elle"].commits) == 3
-
-
-def test_the_librarys_session_is_left_as_it_was_found(basic, ada):
-    push(ada, basic)
-    ada.server.fail("info", status=400)
-    with pytest.raises(ElleError):
-        push(ada, basic)
-    assert "send" not in vars(huggingface_hub.get_session())
 
 
 def test_what_the_hub_does_not_hold_as_it_was_sent_is_named(basic, ada):
