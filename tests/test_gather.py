@@ -13,8 +13,8 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
 from elle.evaluation.compare import compare, differences_text
-from elle.evaluation.gather import NATION, UNBOUND, _binned, error_table, errors_by
-from elle.evaluation.scorecard import METRICS, figures_text, score
+from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by
+from elle.evaluation.scorecard import figures_text, score
 from elle.evaluation.statistics import wilson
 from helpers import plots
 from helpers.course import browser
@@ -101,13 +101,6 @@ def test_nothing_to_sort():
     assert _binned([], 4) == []
 
 
-def test_the_table_is_strict_json():
-    rows = error_table(errors_by(records("cic", {})))
-    assert {row["by"] for row in rows} == {"phase", "nations"}  # no answer, no numbers and no length
-    assert all(row["low"] <= row["share wrong"] == 1 == row["high"] for row in rows)
-    json.dumps(rows, allow_nan=False)
-
-
 # The browser
 
 
@@ -120,14 +113,6 @@ def flawed(kind: str) -> dict[str, str]:
     }
     outputs[ROWS[kind][7]["id"]] = "<script>alert(1)</script>"
     return outputs
-
-
-def test_kinds_are_the_metrics_that_fall_short():
-    found = browser.kinds(records("basic", flawed("basic")))
-    assert list(found) == [name for name in METRICS if name in found]
-    assert "all_right" not in found
-    assert [record.id for record in found["json_strict"]] == [ROWS["basic"][7]["id"]]
-    assert browser.kinds(records("basic", right("basic"))) == {}
 
 
 def test_the_browser_counts_all_shows_some_and_runs_nothing():
@@ -184,20 +169,6 @@ def test_the_figure_of_errors_names_units_groups_and_n():
             assert f"n = {share.n}" in said
     assert f"{found['metric'].groups[UNBOUND].n} numbers stand by no metric" in said
     assert "length" not in texts(plots.evaluation.error_map({"nations": found["nations"]}))
-
-
-def test_models_side_by_side():
-    cards = {
-        "right": score(ROWS["basic"], right("basic")),
-        "none": score(ROWS["basic"], dict.fromkeys(right("basic"), "")),
-    }
-    figure = plots.evaluation.figures({name: card.metrics for name, card in cards.items()}, list(METRICS))
-    said = texts(figure)
-    assert "undefined" in said
-    assert "numeric_precision" in said
-    assert "right" in said
-    undefined = [name for name in METRICS if all(card.metrics[name].value is None for card in cards.values())]
-    assert not any(re.search(rf"^{name}$", said, re.MULTILINE) for name in undefined)
 
 
 def test_differences_as_figure_and_as_text():

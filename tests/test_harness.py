@@ -131,6 +131,7 @@ def test_the_harness_own_command_asks_a_server_the_same_questions(sets, tmp_path
         return 200, completion(outputs[rows[json.dumps(turns)]])
 
     server = fake(behave)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
         [
             sys.executable, "-m", "lm_eval", "--tasks", "elle_basic", "--include_path", str(TASKS),
@@ -138,7 +139,7 @@ def test_the_harness_own_command_asks_a_server_the_same_questions(sets, tmp_path
             "--model_args", f"model=elle,base_url={server.url}/chat/completions,num_concurrent=4",
             "--metadata", json.dumps({"basic": str(folder)}), "--output_path", str(tmp_path),
         ],
-        capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}, timeout=600, check=False,
+        capture_output=True, text=True, env=environment, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "|elle_basic|" in done.stdout

@@ -44,15 +44,13 @@ class Repository:
 class Hub:
     """One Hub in memory: `repositories` by (kind, name), `blobs` (LFS) by sha256.
 
-    Args:
-        tokens: token → the user whose it is. readers: tokens that may only read.
-        lfs_from: bytes from which a file is LFS; a Parquet file always is.
+    A file is LFS from `LFS_FROM` bytes, and a Parquet file always.
     """
 
-    def __init__(self, *, lfs_from: int = 5_000):
-        self.tokens: dict[str, str] = {}
-        self.readers: set[str] = set()
-        self.lfs_from = lfs_from
+    LFS_FROM = 5_000
+
+    def __init__(self):
+        self.tokens: dict[str, str] = {}  # → the user whose it is
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.blobs: dict[str, bytes] = {}
         kind, repo, revision = "/api/(?P<kind>models|datasets)", "(?P<repo>[^/]+/[^/]+)", "(?P<revision>[^/]+)"
@@ -93,7 +91,7 @@ class Hub:
         own = user == name.partition("/")[0]
         if repository is None or (repository.private and not own):
             raise _Refused(404 if user else 401, "Repository not found", "RepoNotFound")
-        if write and (not own or request.token in self.readers):
+        if write and not own:
             raise _Refused(403, "You don't have the rights to do this")
         return repository
 
@@ -106,12 +104,11 @@ class Hub:
         user, wanted = self.user(request), request.json()
         name = f"{wanted.get('organization') or user}/{wanted['name']}"
         kind = f"{wanted.get('type', 'model')}s"
-        if name.partition("/")[0] != user or request.token in self.readers:
+        if name.partition("/")[0] != user:
             raise _Refused(403, "You don't have the rights to create a repository under this namespace")
         if (kind, name) in self.repositories:
             raise _Refused(409, f"You already created this {kind[:-1]} repo")
-        private = wanted["visibility"] == "private" if "visibility" in wanted else bool(wanted.get("private"))
-        self.add(kind, name, private=private)
+        self.add(kind, name, private=bool(wanted.get("private")) or wanted.get("visibility") == "private")
         return {"name": name, "url": f"{request.base}/{'' if kind == 'models' else f'{kind}/'}{name}"}
 
     def validate_yaml(self, request: Request) -> dict[str, Any]:
@@ -210,7 +207,7 @@ class Hub:
         return Response(200, self.blobs[oid], {"ETag": f'"{oid}"'}) if oid in self.blobs else Response(404)
 
     def _is_lfs(self, name: str, size: int) -> bool:
-        return size > 0 and (name.endswith(".parquet") or size >= self.lfs_from)
+        return size > 0 and (name.endswith(".parquet") or size >= self.LFS_FROM)
 
 
 class _Refused(Exception):
