@@ -65,15 +65,13 @@ def test_products_are_those_of_an_assessment_and_only_trained_on():
     assert len(products) / len(drawn) == pytest.approx(sets.PRODUCTS, abs=0.04)
     for split, problem, answer in products:
         left, _, right = problem.split()
-        values = {name: Decimal(right) for name in ("Φ", "H", "C")} | dict.fromkeys(
-            ("agreement", "horizon"), Decimal(0)
-        )
+        values = dict.fromkeys("ΦHC", Decimal(right)) | dict.fromkeys(("agreement", "horizon"), Decimal(0))
         assert split == "train"
         assert answer == str(CicFigures(values, None, "").derived["λH" if left == "0.3" else "γC"])
 
 
 @pytest.mark.parametrize("kind", ["sums", "plain"])
-def test_a_set_is_the_same_however_it_is_made_and_no_subtraction_is_in_two_splits(kind, tmp_path):
+def test_a_set_is_the_same_however_it_is_made(kind, tmp_path):
     manifest = sets.build(kind, 300, 40, 5, tmp_path / "a")
     assert [facts["rows"] for facts in manifest["splits"].values()] == [300, sets.VALIDATION, 40]
     assert manifest["prompts_shared_between_splits"] == 0
