@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +16,15 @@ from elle.briefings import cic_writer, dataset, world, writer
 from elle.briefings.cic_figures import decayed
 from elle.briefings.metrics import Metrics, parse, render
 from elle.briefings.schema import CicBriefing
+from elle.evaluation import audit as audits
 from elle.evaluation.numbers import Checker
+from elle.training.nano import pieces
 from helpers import cli
-
-DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 @cache
 def drawn(blocks: int = 8, seed: int = 3) -> list[Metrics]:
     return [m for block in range(blocks) for m in world.draw(world.generator(seed, block))]
-
-
-# The world
 
 
 def test_every_phase_and_every_edge_case_occurs():
@@ -97,35 +93,17 @@ def test_a_transition_is_printed_only_where_the_simulated_world_changed_branch()
     assert (~np.isnan(found[listed & (kinds == "shift")])).mean() > 0.9
 
 
-def test_regimes_are_what_their_names_say():
-    worlds = world.simulate(world.generator(7, 0), 1024)
-    figures, _ = world.measure(worlds)
-    usual = (worlds.nations >= 2) & (worlds.edge == "")
-
-    def of(name: str, regime: str) -> np.ndarray:
-        return figures[name][usual & (worlds.regime == world.REGIMES.index(regime))]
-
-    assert np.median(of("temperature", "calm")) < 0.3 < np.median(of("order", "calm"))
-    assert np.median(of("order", "turmoil")) < 0.3 < np.median(of("temperature", "turmoil"))
-    assert np.median(of("tau variance", "approach")) > 0.3 > abs(np.median(of("tau variance", "calm")))
-    assert np.median(of("temperature", "relaxation")) < np.median(of("prior temperature", "relaxation"))
-    assert np.median(of("Φ", "shift")) > np.median(of("Φ", "turmoil")) + 0.5
-
-
 def test_printed_phases_and_analogues_follow_from_printed_figures():
     for m in drawn(2):
         values = m.cic.values
         if m.cic.phase:
-            prior = tuple(float(values[name]) for name in ("prior temperature", "prior order"))
-            assert m.cic.phase == criticality.classify_phase(
-                float(values["temperature"]), float(values["order"]), previous=prior
+            now, prior = (
+                [float(values[f"{when}{name}"]) for name in ("temperature", "order")] for when in ("", "prior ")
             )
+            assert m.cic.phase == criticality.classify_phase(*now, previous=tuple(prior))
         match = analogues.nearest([value / 100 for value, _ in m.categories.values()])[0]
         assert m.cic.analogue == f"{match.correlate.name} {match.correlate.period}"
         assert float(values["distance"]) == pytest.approx(match.distance, abs=0.00501)
-
-
-# Prompt and answer
 
 
 @pytest.mark.parametrize(
@@ -196,33 +174,20 @@ def test_a_prompt_reads_back_and_its_answer_is_a_briefing():
         assert answer == json.dumps(briefing.model_dump(), ensure_ascii=False, separators=(",", ":"))
 
 
-# The audit
-
-
 def test_the_audit_passes_a_good_set_and_writes_its_card(tmp_path):
-    audits = pytest.importorskip("elle.evaluation.audit")
-    pytest.importorskip("datasketch")
-    from elle.training.nano import pieces
-
     dataset.build("cic", 2048, 3, tmp_path)
     assert audits.verdict(tmp_path) is None
     found = audits.audit(tmp_path, tokens=pieces, unit="pieces")
     assert found["passed"], found["faults"]
     assert audits.verdict(tmp_path) == []
     assert set(found["targets"].values()) == {1.0}
-    assert found["tokens"]["mean"] <= 570
     assert sum(found["tokens"]["histogram"]["counts"]) == found["tokens"]["n"]
-    card = (tmp_path / "README.md").read_text()
-    assert "Passed its audit" in card
-    assert "| phase PLASMA |" in card
+    assert "Passed its audit" in (tmp_path / "README.md").read_text()
     dataset.build("basic", 40, 3, tmp_path / "basic")
     assert audits.audit(tmp_path / "basic")["passed"]
 
 
 def test_the_audit_fails_a_bad_set_and_says_why(tmp_path):
-    pytest.importorskip("datasketch")
-    from elle.evaluation import audit as audits
-
     dataset.build("cic", 60, 3, tmp_path)
     train = tmp_path / "train.jsonl"
     rows = list(storage.read_lines(train))

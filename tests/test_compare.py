@@ -36,7 +36,7 @@ def sides(pairs):
 
 @settings(max_examples=200, deadline=None)
 @given(verdicts)
-def test_mcnemar_is_that_of_statsmodels(pairs):
+def test_mcnemar_is_that_of_statsmodels_and_blind_to_the_order(pairs):
     a, b = sides(pairs)
     found = yes_or_no(a, b)
     table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(b & ~a), np.sum(~a & ~b)]]
@@ -45,6 +45,9 @@ def test_mcnemar_is_that_of_statsmodels(pairs):
     assert found.difference == pytest.approx(b.mean() - a.mean())
     assert -1 <= found.low <= found.difference <= found.high <= 1
     assert found.low < found.high
+    other = yes_or_no(b, a)
+    assert (found.difference, found.low, found.high) == pytest.approx((-other.difference, -other.high, -other.low))
+    assert (found.p, found.discordant) == (other.p, other.discordant[::-1])
 
 
 def test_the_interval_of_agresti_and_min():
@@ -55,15 +58,6 @@ def test_the_interval_of_agresti_and_min():
     centre = (only_b - only_a) / n
     half = 1.959964 * math.sqrt((only_a + only_b) / n - centre**2) / math.sqrt(n)
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
-
-
-@settings(max_examples=100, deadline=None)
-@given(verdicts)
-def test_swapped_verdicts_mirror(pairs):
-    a, b = sides(pairs)
-    one, other = yes_or_no(a, b), yes_or_no(b, a)
-    assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
-    assert (one.p, one.discordant) == (other.p, other.discordant[::-1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -102,19 +96,6 @@ def test_the_bootstrap_is_that_of_scipy():
     assert ours.p == pytest.approx(2 * tail, abs=2e-3)
 
 
-def test_briefings_are_drawn_as_pairs():
-    """Two models that fail on the same hard briefings: unpaired, the spread of the briefings would hide the gap."""
-    rng = np.random.default_rng(2)
-    hard = rng.random(100) < 0.3
-    bottom = np.full(100, 10)
-    a = np.array([np.where(hard, 2, 9), bottom])
-    b = np.array([np.where(hard, 3, 10), bottom])
-    found = ratios(a, b, rng)
-    assert found.difference == pytest.approx(0.1)
-    assert found.high - found.low < 0.05
-    assert found.p < 0.001
-
-
 @settings(max_examples=20, deadline=None)  # each call of theirs takes a tenth of a second
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
 def test_holm_is_that_of_statsmodels(p):
@@ -135,7 +116,6 @@ def test_two_scorecards():
             assert (each.a, each.b) == (wrong.metrics[name].value, right.metrics[name].value)
         assert each.p <= each.p_holm <= 1
     assert found.metrics["numeric_precision"].p_holm < 0.05
-    assert found.metrics["all_right"].discordant[0] == 0
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["metrics"].keys() == METRICS.keys()
 
 

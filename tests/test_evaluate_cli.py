@@ -68,9 +68,6 @@ class Oracle:
         return 200, completion(row["conversations"][2]["value"])
 
 
-# Files
-
-
 @pytest.mark.parametrize("form", ["folder", "jsonl", "parquet"])
 def test_data_in_each_form(tmp_path, form):
     dataset.build("basic", 100, 9, tmp_path, format="parquet" if form == "parquet" else "jsonl")
@@ -93,9 +90,7 @@ def test_people_see_a_table_and_the_worst(tmp_path, data, rows):
     assert all(name in done.stdout for name in METRICS)
     assert "24 of 25 rows have an output" in done.stdout
     assert f"{names[3]}: 1 fault\n  not strictly JSON" in done.stdout
-    page = (tmp_path / "page.html").read_text()
-    assert "sorry" in page
-    assert "<script" not in page
+    assert "sorry" in (tmp_path / "page.html").read_text()
 
 
 def test_two_models_side_by_side(tmp_path, data, rows):
@@ -111,41 +106,23 @@ def test_two_models_side_by_side(tmp_path, data, rows):
     assert "compared on 24 of 25 rows; no output: against alone 1, outputs alone 0, both 0" in text
 
 
-def test_a_limit_takes_the_first_rows_and_strangers_are_still_refused(tmp_path, data, rows):
-    file = write(tmp_path / "o.jsonl", right(rows))
-    card = json.loads(elle("--data", data, "--outputs", file, "--limit", 7, "--json").stdout)
-    assert covered(card) == (7, 7)
-    write(file, right(rows) | {"stranger": "x"})
-    assert "belong to no row" in str(elle("--data", data, "--outputs", file, "--limit", 7).exception)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        ((), "--outputs"),
-        (("--endpoint", "http://127.0.0.1:9"), "--model"),
-        (("--outputs", "o.jsonl", "--price", "3"), "--endpoint"),
-    ],
+    ("given", "lacking"),
+    [("", "--outputs"), ("--endpoint http://127.0.0.1:9", "--model"), ("--outputs o.jsonl --price 3", "--endpoint")],
 )
-def test_options_that_do_not_fit_are_refused(data, arguments, what):
-    done = elle("--data", data, *arguments)
+def test_options_that_do_not_fit_are_refused(data, given, lacking):
+    done = elle("--data", data, *given.split())
     assert done.exit_code == 2
-    assert what in done.output
+    assert lacking in done.output
 
 
-@pytest.mark.parametrize(
-    ("address", "what"),
-    [("localhost:8000", "not an address"), ("ftp://x/v1", "not an address"), ("http://me:pw@x/v1", "password")],
-)
-def test_an_address_that_cannot_be_meant(address, what):
-    with pytest.raises(ElleError, match=what) as caught:
-        Endpoint(address, "elle")
-    assert "pw" not in str(caught.value)
+def test_an_address_that_cannot_be_meant():
+    for address, what in (("localhost:8000", "not an address"), ("http://me:pw@x/v1", "password")):
+        with pytest.raises(ElleError, match=what) as caught:
+            Endpoint(address, "elle")
+        assert "pw" not in str(caught.value)
     assert Endpoint("http://127.0.0.1:8000/", "elle").base_url == "http://127.0.0.1:8000/v1"
     assert Endpoint("https://x.org/openai/v1", "elle").base_url == "https://x.org/openai/v1"
-
-
-# A server
 
 
 @pytest.fixture
@@ -183,8 +160,7 @@ def test_a_server_is_asked_and_the_answers_are_kept(rows, oracle, ask, server, f
 
     again = json.loads(ask("--json", "--price", 3.6).stdout)
     assert len(oracle.asked) == 25
-    assert (again["usage"]["asked"], again["usage"]["kept"]) == (0, 25)
-    assert again["usage"]["dollars_a_briefing"] is None
+    assert (again["usage"]["asked"], again["usage"]["kept"], again["usage"]["dollars_a_briefing"]) == (0, 25, None)
     assert again["metrics"] == card["metrics"]
 
 
@@ -292,15 +268,6 @@ def test_a_server_that_knows_fewer_options_is_asked_in_its_terms(rows, oracle, f
     assert collect(Endpoint(one.url, "m"), rows, file).failed == []
     assert gone not in one.seen[-1]
     assert one.seen[-1].get("max_tokens", one.seen[-1].get("max_completion_tokens")) == 400
-
-
-def test_a_lone_surrogate_survives(rows, fake, file):
-    text = '{"political": "\ud800"}'
-    one = fake(lambda *_: (200, completion(text)))
-    for _ in range(2):
-        collect(Endpoint(one.url, "m"), rows[:2], file, identity="")
-        assert set(read_outputs(file).values()) == {text}
-    assert len(one.seen) == 2
 
 
 def test_a_cut_off_last_line_is_asked_again(rows, oracle, server, file):

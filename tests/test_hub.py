@@ -12,9 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from contract import Server
 from contract.hub import Hub
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,11 +118,8 @@ def wait_for(arrived, process) -> None:
         time.sleep(0.01)
 
 
-# ---- what goes
-
-
 @pytest.mark.parametrize("kind", ["basic", "cic", "parquet"])
-def test_a_set_is_pushed_once_and_reads_back(sets, ada, kind, monkeypatch, tmp_path):
+def test_a_set_is_pushed_once(sets, ada, kind):
     folder, told = sets / kind, []
     pushed = push(ada, folder, verdict=verdict(folder), progress=lambda *at: told.append(at))
     repository = ada.repositories["datasets", "ada/elle"]
@@ -132,12 +130,7 @@ def test_a_set_is_pushed_once_and_reads_back(sets, ada, kind, monkeypatch, tmp_p
     assert pushed.size == sum(map(len, on_disk(folder).values()))
     assert told == sorted(told)
     assert told[-1] == (pushed.size, pushed.size)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # else a download asks huggingface.co
-    for name, content in on_disk(folder).items():
-        where = {"repo_type": "dataset", "endpoint": ada.server.url, "token": TOKEN, "cache_dir": tmp_path / "read"}
-        assert Path(hf_hub_download("ada/elle", name, **where)).read_bytes() == content
-    assert {*stands(ada)} == {*on_disk(folder)}
-
+    assert stands(ada) == on_disk(folder)
     uploads = ada.server.count("upload")
     again = push(ada, folder)
     assert (again.new, again.commit, len(repository.commits)) == (False, pushed.commit, 2)
@@ -179,48 +172,32 @@ def test_a_public_set_is_public_only_when_asked_for(sets, ada):
         push(ada, sets / "cic", private=False)
 
 
-# ---- what would go
+def elle(*words):
+    return CliRunner().invoke(cli.cli, ["data", "push", *map(str, words)])
 
 
-def run(monkeypatch, capsys, *words) -> tuple[int, str, str]:
-    """`elle` with these words: its exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["elle", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as error:
-        code = error.code
-    return code, *capsys.readouterr()
-
-
-def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch, capsys):
+def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     for name, value in {"HF_ENDPOINT": ada.server.url, "HF_USERNAME": "ada", "HF_DATASET_REPO": "elle"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--json")
-    assert code == 0
-    listed = json.loads(out)
+    listed = json.loads(elle(basic, "--dry-run", "--json").stdout)
     assert (listed["repository"], listed["private"]) == ("ada/elle", True)
-    assert {file["name"]: (file["size"], file["sha256"]) for file in listed["files"]} == {
-        name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in on_disk(basic).items()
+    assert {file["name"]: file["sha256"] for file in listed["files"]} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in on_disk(basic).items()
     }
-    _, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--public", "--repo", "mine")
+    out = elle(basic, "--dry-run", "--public", "--repo", "mine").stdout
     assert out.startswith("would go to a PUBLIC dataset repository ada/mine\n")
     assert all(name in out for name in on_disk(basic))
     assert ada.server.requests == []
 
 
-def test_the_command_pushes_and_says_so(basic, ada, monkeypatch, capsys):
+def test_the_command_pushes_and_says_so(basic, ada, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", ada.server.url + "/")
-    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--repo", "elle", "--json")
-    assert code == 0
-    assert json.loads(out)["repository"] == "ada/elle"
+    assert json.loads(elle(basic, "--repo", "elle", "--json").stdout)["repository"] == "ada/elle"
     assert stands(ada) == on_disk(basic)
     ada.server.fail("info", status=401)
-    code, out, err = run(monkeypatch, capsys, "data", "push", basic, "--repo", "ada/elle")
-    assert (code, out) == (1, "")
-    assert "the Hub does not accept the token" in err
+    assert "the Hub does not accept the token" in str(elle(basic, "--repo", "ada/elle").exception)
 
 
 def test_a_set_that_did_not_pass_its_audit_is_refused_unless_forced(basic, ada):
@@ -272,7 +249,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
     [
         ("ada/x", "bob", "y", "ada/x"),
         ("x", "bob", "ada/y", "bob/x"),
-        ("x", "", "", "x"),
         (None, "bob", "y", "bob/y"),
         (None, "bob", "ada/y", "ada/y"),
         (None, "", "y", "y"),
@@ -288,9 +264,6 @@ def test_the_repositorys_name(basic, monkeypatch, given_name, user, default, fou
 def test_what_is_no_repositorys_name_is_refused(basic, name):
     with pytest.raises(ElleError, match="repository"):
         publishing.upload_plan(basic, name, verdict=[])
-
-
-# ---- tokens, refusals
 
 
 def test_without_a_token_in_the_environment_nothing_is_sent(basic, ada, monkeypatch, tmp_path):
@@ -345,9 +318,8 @@ def test_what_the_hub_answers_is_named_as_the_reason(basic, ada):
 
 def test_offline_is_said_with_the_way_out(basic, ada, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ElleError, match="offline") as caught:
+    with pytest.raises(ElleError, match=r"(?s)offline.*unset HF_HUB_OFFLINE"):
         push(ada, basic)
-    assert "unset HF_HUB_OFFLINE" in caught.value.fix
     assert ada.server.requests == []
 
 
@@ -379,9 +351,6 @@ def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
             assert request.token is None
         else:
             assert request.headers["authorization"] == f"Bearer {TOKEN}"
-
-
-# ---- failures that pass
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)

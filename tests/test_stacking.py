@@ -65,9 +65,8 @@ def test_products_are_those_of_an_assessment_and_only_trained_on():
     assert len(products) / len(drawn) == pytest.approx(sets.PRODUCTS, abs=0.04)
     for split, problem, answer in products:
         left, _, right = problem.split()
-        values = dict.fromkeys("ΦHC", Decimal(right)) | dict.fromkeys(("agreement", "horizon"), Decimal(0))
-        assert split == "train"
-        assert answer == str(CicFigures(values, None, "").derived["λH" if left == "0.3" else "γC"])
+        figures = CicFigures(dict.fromkeys(("Φ", "H", "C", "agreement", "horizon"), Decimal(right)), None, "")
+        assert (split, answer) == ("train", str(figures.derived["λH" if left == "0.3" else "γC"]))
 
 
 @pytest.mark.parametrize("kind", ["sums", "plain"])
@@ -145,9 +144,6 @@ def test_a_mixture_holds_its_shares(tmp_path):
     kinds = [row["id"].partition("-")[0] for row in storage.read_lines(path)]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"plain": 200, "sums": 50}
     assert kinds != sorted(kinds)
-
-
-# Scores
 
 
 def row_of(kind):
