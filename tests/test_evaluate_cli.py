@@ -270,6 +270,15 @@ def test_a_server_that_knows_fewer_options_is_asked_in_its_terms(rows, oracle, f
     assert one.seen[-1].get("max_tokens", one.seen[-1].get("max_completion_tokens")) == 400
 
 
+def test_a_lone_surrogate_survives(rows, fake, file):
+    text = '{"political": "\ud800"}'
+    one = fake(lambda *_: (200, completion(text)))
+    for _ in range(2):
+        collect(Endpoint(one.url, "m"), rows[:2], file, identity="")
+        assert set(read_outputs(file).values()) == {text}
+    assert len(one.seen) == 2
+
+
 def test_a_cut_off_last_line_is_asked_again(rows, oracle, server, file):
     """The machine went down in the middle of a line."""
     collect(Endpoint(server.url, "m"), rows, file, identity="")

@@ -10,7 +10,7 @@ from elle.base.errors import ElleError, unknown
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.jsonl"
-    storage.write_lines(path, [{"old": "é \ud800"}])
+    storage.write_lines(path, [{"old": "é"}])
 
     def failing():
         yield {"new": 1}
@@ -20,7 +20,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         storage.write_lines(path, failing())
     with pytest.raises(ValueError, match="not JSON compliant"):
         storage.write_json(tmp_path / "y.json", {"loss": float("nan")})
-    assert list(storage.read_lines(path)) == [{"old": "é \ud800"}]  # a lone surrogate, too, comes back
+    assert list(storage.read_lines(path)) == [{"old": "é"}]
     assert os.listdir(tmp_path) == ["x.jsonl"]  # noqa: PTH208
 
 
