@@ -1,4 +1,4 @@
-"""The CIC measures: golden values, closed forms, brute force, properties, limits and bad input."""
+"""The CIC measures: golden values, libraries of the field, closed forms, brute force, properties, limits, bad input."""
 
 import ast
 import itertools
@@ -28,8 +28,6 @@ few = settings(max_examples=40, deadline=None)
 strict = pytest.mark.filterwarnings("error")
 seeds, unit = st.integers(0, 2**32 - 1), st.floats(0, 1)
 INF, NAN, I2 = float("inf"), float("nan"), np.eye(2)
-XOR = np.array([[[0.25, 0], [0, 0.25]], [[0, 0.25], [0.25, 0]]])
-COPIES = np.array([[[0.5, 0], [0, 0]], [[0, 0], [0, 0.5]]])
 EQUI = 0.7 * np.eye(5) + 0.3
 READ = np.diff(norm.cdf(np.arange(-1, 1.005, 0.01), scale=0.1))
 ANSWERS = [100, 100, 103, 104, 7, 7, 7]
@@ -44,29 +42,19 @@ def all_of(*functions):
     return lambda *x, **options: [function(*x, **options) for function in functions]
 
 
-discrete = all_of(info.total_correlation, info.dual_total_correlation, info.o_information)
-
-
 @strict
 @pytest.mark.parametrize(
     ("values", "golden", "digits"),
     [
         (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.92, 0.31, 0.78), 1.022, 3),
-        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.85, 0.43, 0.68), 0.891, 3),
         (lambda: functional.cic_functional(np.array([0.2, 0.4]), 0.5, 0.1, lam=0.5, gamma=0.3), [-0.02, 0.18], 12),
         # A bug: the product of two variances under- or overflowed, and noise was judged against the largest variance.
         (lambda: [gaussian_tc(unit * noise(0.6)) for unit in (1, 1e-300, 1e-12, 1e300)], 0.223144, 6),
-        (lambda: gaussian_tc(EQUI), 0.319121, 6),
         (lambda: bipartition(EQUI).value, 0.105036, 6),
-        (lambda: bipartition(np.kron(I2, noise(0.5))).value, 0, 12),
         (lambda: gaussian_tc(hilbert(4)), np.log(240), 9),  # its determinant is 1/6,048,000
-        (lambda: discrete(XOR), [1, 2, -1], 12),
-        (lambda: discrete(COPIES), [2, 1, 1], 12),
         (lambda: [info.entropy(p, normalized=True) for p in (np.full((2, 5), 0.1), [0, 1, 0], [1])], [1, 0, 0], 12),
-        (lambda: info.entropy([0.5, 0.25, 0.25]), 1.5, 12),
         # The state read to a resolution of 0.01 in 0..1, and what is as uncertain as uniform there.
         (lambda: info.normalized_entropy_gaussian([[0.01]]), info.entropy(READ / READ.sum()) / np.log2(100), 3),
-        (lambda: info.normalized_entropy_gaussian([[1 / (2 * np.pi * np.e)]]), 1, 12),
         (lambda: info.normalized_entropy_gaussian([[4 / (2 * np.pi * np.e)]], 0.04, 4), np.log(50) / np.log(100), 12),
         (lambda: causality.causal_emergence([[1 / 3] * 3 + [0]] * 3 + [[0, 0, 0, 1]])[:3], [0.811278, 1, 0.188722], 6),
         (lambda: [effective(P) for P in (np.eye(7)[::-1], np.full((7, 7), 1 / 7))], [np.log2(7), 0], 12),
@@ -74,22 +62,56 @@ discrete = all_of(info.total_correlation, info.dual_total_correlation, info.o_in
         (lambda: effective([[5e-324, 1], [0, 1]]), 0, 12),
         (lambda: np.abs(np.linalg.eigvals(seed.circulant_self_reference_operator())).max(), 2.259125, 6),
         (lambda: [bound(0.85, 3), seed.apply_epistemic_bounds(0.85, 3)], [0.6297] * 2, 4),
-        (lambda: bound(0.9, np.log(2) / 0.1) / 0.9, 0.5, 12),
         (lambda: bound(0.9, 1, 2) / bound(0.9, 1), 0.81, 12),
         (lambda: [seed.apply_epistemic_bounds(1, 0, k) for k in (1, 2)], [0.95, 0.7695], 12),  # only for k > 1
         (lambda: [vote(ANSWERS) for vote in VOTES], [7, 101.5, 100], 12),
-        (lambda: [len(x) for x in consensus.relative_gap_clusters(range(100, 300, 4))], [50], 0),  # it chains
         (lambda: [len(x) for x in consensus.relative_gap_clusters([100, 106, 0, 0, -1, 1])], [1, 2, 1, 1, 1], 0),
         (lambda: [consensus.cohesion(x) for x in ([1, 2, 3], [-1, 0, 1], [0, 0])], [2 / 3, 0, 1], 12),
         (lambda: [consensus.half_sample_mode(x) for x in ([4], [9, 1, 2], [1, 2, 3])], [4, 1.5, 2], 12),
-        (lambda: consensus.half_sample_mode([10, 0, 13, 1, 11.5]), 11.5, 12),
     ],
 )
 def test_golden_values(values, golden, digits):
     assert np.abs(np.subtract(values(), golden)).max() <= 0.500001 * 10.0**-digits
 
 
-# Integration
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3, 2), (3, 2, 2, 2)])
+@pytest.mark.parametrize("zeros", [0.0, 0.5])
+def test_discrete_measures_equal_dit(shape, zeros):
+    import dit
+    from dit import multivariate
+
+    rng = np.random.default_rng(len(shape))
+    for _ in range(5):
+        p = rng.exponential(size=shape) * (rng.uniform(size=shape) >= zeros)
+        p[(0,) * len(shape)] += 0.1
+        p /= p.sum()
+        outcomes = [index for index in np.ndindex(shape) if p[index] > 0]
+        oracle = dit.Distribution(outcomes, [p[index] for index in outcomes])
+        assert info.entropy(p) == pytest.approx(dit.shannon.entropy(oracle), abs=1e-9)
+        for measure in ("total_correlation", "dual_total_correlation", "o_information"):
+            expected = getattr(multivariate, measure)(oracle)
+            assert getattr(info, measure)(p) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")  # its own, and of the modules that it imports
+@pytest.mark.parametrize(("window", "bandwidth"), [(0.5, None), (0.25, None), (0.5, 0.1), (0.4, 0.3)])
+def test_early_warning_signals_equal_ewstools(window, bandwidth):
+    from ewstools import TimeSeries
+
+    rng = np.random.default_rng(2)
+    series = np.cumsum(rng.normal(size=200)) * 0.1 + rng.normal(size=200) * np.linspace(1, 2, 200)
+    oracle = TimeSeries(series)
+    if bandwidth is not None:
+        oracle.detrend(method="Gaussian", bandwidth=bandwidth)
+        bandwidth *= 0.25 / 0.675  # theirs is four times the quartile of the kernel, ours its standard deviation
+    oracle.compute_var(rolling_window=window)
+    oracle.compute_auto(rolling_window=window, lag=1)
+    oracle.compute_ktau()
+    signals = criticality.early_warning_signals(series, window, bandwidth)
+    np.testing.assert_allclose(signals.variance, oracle.ews["variance"].dropna(), rtol=1e-9)
+    np.testing.assert_allclose(signals.autocorrelation, oracle.ews["ac1"].dropna(), rtol=1e-9)
+    taus = [oracle.ktau["variance"], oracle.ktau["ac1"]]
+    assert [signals.tau_variance, signals.tau_autocorrelation] == pytest.approx(taus)
 
 
 def random_covariance(rng, n):
@@ -164,9 +186,6 @@ def test_limits_of_singular_covariances(loadings, total, cut):
     assert all_of(info.entropy_gaussian, info.normalized_entropy_gaussian)(covariance) == [-INF, 0]
 
 
-# Causality
-
-
 @few
 @given(st.integers(1, 5).flatmap(lambda n: hnp.arrays(float, (n, n), elements=st.one_of(st.just(0.0), unit))))
 def test_effective_information_and_the_best_of_all_coarse_grainings(weights):
@@ -227,15 +246,6 @@ def test_limits_of_transfer_entropy():
     assert te(x, np.r_[0, x[:-1]]) == INF
 
 
-# Transitions
-
-
-@pytest.mark.parametrize("phi", [-0.5, 0, 0.7, 0.95])
-def test_lag1_autocorrelation_recovers_phi(phi):
-    series = var1_series([[phi]], [[1]], 20_000, np.random.default_rng(3))[:, 0]
-    assert criticality.lag1_autocorrelation(series) == pytest.approx(phi, abs=5 * np.sqrt((1 - phi**2) / 20_000))
-
-
 @few
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=30))
 def test_kendall_trend(values):
@@ -255,12 +265,10 @@ def test_rounding_is_no_signal(constant):
     assert criticality.lag1_autocorrelation(np.arange(5) * 1e-200) == pytest.approx(1)
 
 
-def test_balance_is_zero_for_what_is_quiet_and_the_seed_flag_takes_noise_for_transitions():
+def test_balance_is_zero_for_what_is_quiet():
     t = np.arange(6.0)
     assert criticality.uipt_balance(t**2, 2 * t, lam=0.5, dt=2)[1:-1] == pytest.approx(t[1:-1] - 0.5)
     assert not criticality.uipt_balance(np.full(5, 0.7), np.full(5, 0.2)).any()
-    dphi, dh = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 100_000))
-    assert seed.detect_uipt(0.5 + dphi, 0.5, 0.5 + dh, 0.5).mean() == pytest.approx(0.925, abs=0.004)
 
 
 TABLE = {  # the specification's, in thousandths: temperature and order, each from .. to
@@ -284,14 +292,6 @@ def test_every_state_has_one_phase_that_agrees_with_the_table(t, o, before_t, be
     assert later == ("ANNEALING" if settles else alone)
 
 
-def test_arrays_of_states_reach_every_phase_as_one_by_one():
-    t, o = (grid.ravel() for grid in np.meshgrid(*[np.arange(1, 1000, 4)] * 2))
-    phases = criticality.classify_phase(t / 1000, o / 1000, (1, 0))
-    assert {*phases.tolist(), criticality.classify_phase(0.6, 0.5)} == set(TABLE) == set(criticality.PHASES)
-    some = np.random.default_rng(0).integers(0, len(t), 100)
-    assert [criticality.classify_phase(t[i] / 1000, o[i] / 1000, (1, 0)) for i in some] == phases[some].tolist()
-
-
 @strict
 def test_landau_exponents_and_the_minimum_of_the_energy():
     landau, x = criticality.LandauFreeEnergy(a=2, b=3), np.logspace(-6, -2, 9)
@@ -309,8 +309,6 @@ def test_landau_exponents_and_the_minimum_of_the_energy():
         assert minimum(T, 0) == pytest.approx(landau.order_parameter(T), abs=1e-5)
         assert (minimum(T, 1e-3) - minimum(T, 0)) / 1e-3 == pytest.approx(chi(T), rel=0.02)
 
-
-# Consensus and confidence
 
 answers = st.lists(st.integers(-300, 300), min_size=1, max_size=12)
 
@@ -364,17 +362,8 @@ def test_brier_score_and_calibration():
     assert ece(c, o, bins=1) == pytest.approx(abs(c.mean() - o.mean()))
 
 
-# Compression
-
-
 def ncd(x, y, compressor="lzma"):
     return ncd_matrix([x, y], compressor)[0, 1]
-
-
-@few
-@given(st.binary(max_size=300), st.binary(max_size=300), st.sampled_from(["lzma", "xz"]))
-def test_compression_distance_has_a_range(x, y, compressor):
-    assert 0 <= ncd(x, y, compressor) <= 1.25
 
 
 def test_compression_distance():
@@ -389,9 +378,6 @@ def test_compression_distance():
     numbers = np.random.default_rng(0).integers(10_000, 100_000, 20).astype(str).tolist()
     pairs = ncd_matrix(numbers, "xz")[np.triu_indices(20, 1)]
     assert np.mean(pairs == 4 / 64) > 0.95  # the container's padding
-
-
-# The documents' own formulas
 
 
 @few
@@ -412,12 +398,6 @@ def test_seed_formulas_as_the_specification_has_them(r, trends, tone, nuclei):
     assert T < 0.77  # so PLASMA, which wants 0.8, cannot occur
     assert seed.calculate_phase(T, order, nuclei) != "PLASMA"
     assert seed.find_basin_center(r) == np.median(r)  # the symmetric trimming changes nothing
-
-
-def test_seed_phases():
-    states = [(0.76, 0.5, 3), (0.76, 0.5, 2), (0.9, 0.1, 9), (0.1, 0.9, 0), (0.4, 0.6, 1), (0.4, 0.6, 0)]
-    phases = ["NUCLEATING", "ANNEALING", "PLASMA", "CRYSTALLINE", "SUPERCOOLED", "ANNEALING"]
-    assert [seed.calculate_phase(*state) for state in states] == phases
 
 
 # Bad input: what an error says, and the values that it says it of
@@ -459,7 +439,6 @@ def of(function, *before):
         ([lambda x: causality.coarse_grain(I2, x)], NUMBERS | {"macro-states": [[0, 2], [0, 0.9], [0]]}),
         ([lambda x: causality.transfer_entropy_gaussian(x, NINE)], NUMBERS | {"one length": [NINE[1:]]}),
         ([lambda x: causality.transfer_entropy_gaussian(NINE, NINE, x)], {"need": [0], "above 10": [2]}),
-        ([lambda x: functional.cic_functional(x, 0, 0), lambda x: functional.cic_functional(0, 0, x)], NUMBERS),
         ([criticality.lag1_autocorrelation], NUMBERS | {"at least 3": [[1, 2], 5]}),
         ([warnings_of], NUMBERS | {"at least 8": [NINE[:7], 5]}),
         ([of(warnings_of, NINE)], {"window": [(x,) for x in (0, 0.1, 2, NAN, INF)]}),
@@ -470,7 +449,6 @@ def of(function, *before):
         ([of(phase), lambda x: phase(0.5, 0.5, x)], PHASES),
         ([lambda x: phase(0.5, 0.5, x)], {"pair": [0.5, [0.5], "ab"]}),
         ([of(criticality.LandauFreeEnergy)], {"above 0": [(0,), (1, -1)], "NaN or inf": [(1, 1, NAN), (INF,)]}),
-        ([LANDAU.order_parameter, LANDAU.susceptibility], NUMBERS),
         ([lambda x: LANDAU.energy(x, 0), lambda x: LANDAU.energy(0, x), lambda x: LANDAU.energy(0, 0, x)], NUMBERS),
         ([consensus.cohesion, consensus.half_sample_mode, *VOTES], NUMBERS | {"1 axes": [[[1]]]}),
         ([lambda x: consensus.best_cluster([1], x)], {"gap": [0, 1, NAN]}),
@@ -481,9 +459,6 @@ def of(function, *before):
         ([lambda x: confidence.expected_calibration_error([1], [1], x)], {"bin": [0, NAN]}),
         ([lambda x: ncd("a", x), lambda x: ncd(x, "a")], {"NCD compares text or bytes": [5, None, [b"a"]]}),
         ([of(ncd, "a", "b")], {"unknown compressor": [("zip",)]}),
-        ([lambda x: seed.compute_causality(x, 0)], {"NaN or inf": [[NAN]], "1 axes": [[[1]]]}),
-        ([seed.compute_integrated_information, seed.compute_entropy, seed.temperature_and_order], NUMBERS),
-        ([seed.find_basin_center], NUMBERS),
     ],
 )
 def test_bad_input_is_named(measures, inputs):
@@ -491,9 +466,6 @@ def test_bad_input_is_named(measures, inputs):
         for value in values:
             with pytest.raises(ValueError, match=message):
                 measure(value)
-
-
-# The two faces, and what the framework may import
 
 
 def test_the_framework_stands_on_numpy_and_scipy_alone_and_the_documents_formulas_stand_apart():

@@ -9,10 +9,7 @@ from scipy.special import ellipk
 
 from cic import analogues, claims, systems
 from cic.trials import documents, transitions, votes
-from elle.base.errors import ElleError
 from helpers import cli
-
-# --- the ledger ---
 
 VERDICTS = {
     "definition": "functional basin-center cap",
@@ -33,13 +30,10 @@ def ledger():
     return {outcome.claim.name: outcome for outcome in outcomes}
 
 
-def test_every_claim_gets_the_verdict_that_its_figures_give(ledger):
+def test_every_claim_gets_the_verdict_that_its_figures_give_and_they_are_json(ledger):
     verdicts = {name: verdict for verdict, names in VERDICTS.items() for name in names.split()}
     assert {name: str(outcome.finding.status) for name, outcome in ledger.items()} == verdicts
     assert {outcome.claim.insight for outcome in ledger.values()} == set(range(1, 9))
-
-
-def test_the_ledger_is_json_with_a_figure_and_a_seed_for_each_claim(ledger):
     for row in json.loads(json.dumps([outcome.to_json() for outcome in ledger.values()], allow_nan=False)):
         assert row["measured"]
         assert row["prediction"]
@@ -57,27 +51,15 @@ def test_the_same_figures_every_time(ledger):
 
 
 def test_the_command_prints_the_ledger():
-    printed = CliRunner().invoke(cli.cli, ["claims", "mu", "decay", "--fast"])
-    assert printed.exit_code == 0, printed.output
-    assert "mu: reproduced" in printed.output
-    assert "2.259125" in printed.output
-    assert "2 reproduced" in printed.output
+    printed = CliRunner().invoke(cli.cli, ["claims", "mu", "decay", "--fast"]).output
+    assert all(text in printed for text in ("mu: reproduced", "2.259125", "2 reproduced")), printed
     rows = json.loads(CliRunner().invoke(cli.cli, ["claims", "existence", "--json"]).output)
     assert [(row["claim"], row["status"]) for row in rows] == [("existence", "unfalsifiable")]
-    refused = CliRunner().invoke(cli.cli, ["claims", "nu"])
-    assert isinstance(refused.exception, ElleError)
-    assert "unknown claim 'nu'" in str(refused.exception)
+    assert "unknown claim 'nu'" in str(CliRunner().invoke(cli.cli, ["claims", "nu"]).exception)
 
 
-# --- value clustering against the majority vote, and the cluster's confidence ---
-
-
-@pytest.fixture(scope="module")
-def answered(ledger):
-    return ledger["error-reduction"].finding.trial
-
-
-def test_clusters_win_with_near_misses_only_and_never_by_as_much_as_claimed(answered):
+def test_clusters_win_with_near_misses_only_and_never_by_as_much_as_claimed(ledger):
+    answered = ledger["error-reduction"].finding.trial
     near, mixed, wide, none, attractor, *_ = [result.reduction[votes.CENTRE] for result in answered.regimes]
     assert min(near.value, mixed.value) > 0.85
     assert 0 < wide.value < 0.3
@@ -88,26 +70,6 @@ def test_clusters_win_with_near_misses_only_and_never_by_as_much_as_claimed(answ
     assert (answered.reached, len(answered.seeds)) == (0, 5)
 
 
-def test_a_mean_of_right_answers_is_a_wrong_one_and_a_vote_inside_the_cluster_is_right(answered):
-    wrong = {method: share.value for method, share in answered.regimes[1].wrong.items()}
-    assert 0.15 < wrong[votes.MAJORITY] < 0.35
-    assert wrong[votes.MEAN] > 0.8
-    assert wrong[votes.VOTE] < 0.08 < wrong[votes.CENTRE]
-
-
-def test_a_capped_confidence_can_be_wrong_every_time(answered):
-    *_, drawn, right = answered.regimes
-    assert 0.94 < drawn.mean_confidence <= 0.95
-    assert drawn.wrong[votes.VOTE].value == 1
-    assert drawn.calibration_error > 0.94 > 0.89 > right.calibration_error
-    assert drawn.brier > 0.89
-    assert right.wrong[votes.VOTE].value == 0
-    assert np.isnan(right.reduction[votes.CENTRE].value)  # of no error, none can be cut
-
-
-# --- NCD between traces of reasoning ---
-
-
 def test_ncd_sees_the_wording_and_neither_the_method_nor_whether_it_is_right(ledger):
     trial = ledger["ncd-traces"].finding.trial
     fixed, method, paraphrased, wrong, raw, padded = [separation.ratio for separation in trial.values()]
@@ -116,14 +78,10 @@ def test_ncd_sees_the_wording_and_neither_the_method_nor_whether_it_is_right(led
     assert (raw.value, padded.value, *trial["answers only, XZ container"].commonest) == (1, 1, 4 / 64, 1)
 
 
-# --- transitions ---
-
-
 def test_the_imbalance_points_away_from_the_ising_transition(ledger):
     trial = ledger["uipt-ising"].finding.trial
     errors = {name: estimate.value for name, estimate in trial.errors.items()}
-    assert errors["largest imbalance"] < 0.2 < errors["chance"] < 0.55
-    assert errors["susceptibility"] < 0.2
+    assert max(errors["largest imbalance"], errors["susceptibility"]) < 0.2 < errors["chance"] < 0.55
     assert errors["smallest imbalance (UIPT)"] > 0.35
 
 
@@ -144,9 +102,6 @@ def test_auc_is_the_chance_that_a_positive_scores_higher():
     assert transitions.auc(np.ones(5), np.ones(7), rng) == (0.5, 0.5, 0.5)
 
 
-# --- systems with a known answer ---
-
-
 def test_the_ising_entropy_is_onsagers():
     assert systems.ising_entropy(systems.ISING_CRITICAL_TEMPERATURE) == pytest.approx(0.306470, abs=5e-7)
     assert systems.ising_entropy(1000) == pytest.approx(np.log(2), abs=1e-5)
@@ -163,7 +118,6 @@ def test_the_simulated_lattice_has_the_exact_energy(temperature):
     exact = (1 + 2 / np.pi * (2 * np.tanh(2 * beta) ** 2 - 1) * ellipk(modulus**2)) / np.tanh(2 * beta)  # Onsager 1944
     assert 2 * bond == pytest.approx(exact, abs=0.02)
     assert lattices.plaquettes.sum() == pytest.approx(8)
-    assert set(np.unique(lattices.snapshots)) <= {-1, 1}
 
 
 def test_bad_systems_are_refused():
@@ -174,14 +128,9 @@ def test_bad_systems_are_refused():
             systems.ising([2.0], size, 1, sweeps, np.random.default_rng(0))
 
 
-# --- the documents' own figures ---
-
-
 def test_the_documents_generator_is_found_again_and_its_phi_does_not_see_coupling(ledger):
     generator, coupling = ledger["phi"].finding.trial
     assert generator.phi_is_one.value == 1
-    assert 1.05 < generator.phi_raw.min() < 1.35
-    assert 5 < generator.phi_raw.max() < 5.6
     assert generator.phases["SUPERCOOLED"] == pytest.approx(0.767, abs=0.04)
     assert generator.phases["PLASMA"] == generator.phases["NUCLEATING"] == 0
     assert generator.flagged.low < 0.925 < generator.flagged.high
@@ -196,32 +145,26 @@ def test_the_documents_arithmetic():
     assert documents.basin_centers_that_differ(500) == 0
 
 
-# --- analogues ---
-
-
-def test_every_correlate_is_nearest_to_itself_and_says_where_it_comes_from():
+def test_every_correlate_is_nearest_to_itself():
     assert len(analogues.CORRELATES) == len({correlate.name for correlate in analogues.CORRELATES}) == 12
     for correlate in analogues.CORRELATES:
         match, second = analogues.nearest(correlate.features, 2)
         assert (match.correlate, match.distance) == (correlate, 0)
         assert second.distance > 0.1  # two that can hardly be told apart would be one
-        assert correlate.source
         assert analogues.stability(correlate.features) > 0.95
 
 
-def test_a_match_is_the_least_distance_and_its_stability_shrinks_with_noise():
+def test_matches_are_sorted_by_distance_and_stability_shrinks_with_noise():
     situation = np.random.default_rng(3).random(6)
-    matches = analogues.nearest(situation, 12)
-    assert [m.distance for m in matches] == sorted(m.distance for m in matches)
     by_hand = {c.name: np.sqrt(np.mean((np.array(c.features) - situation) ** 2)) for c in analogues.CORRELATES}
-    assert matches[0].correlate.name == min(by_hand, key=by_hand.get)
+    assert [m.correlate.name for m in analogues.nearest(situation, 12)] == sorted(by_hand, key=by_hand.get)
     assert analogues.stability(situation, 0.01) >= analogues.stability(situation, 0.3)
 
 
-@pytest.mark.parametrize("features", [[], [0.5] * 5, [0.5] * 5 + [1.2], [0.5] * 5 + [np.nan], "abc"])
-def test_a_situation_is_six_numbers_from_0_to_1(features):
-    with pytest.raises(ValueError, match="features"):
-        analogues.nearest(features)
+def test_a_situation_is_six_numbers_from_0_to_1():
+    for features in ([], [0.5] * 5, [0.5] * 5 + [1.2], [0.5] * 5 + [np.nan], "abc"):
+        with pytest.raises(ValueError, match="features"):
+            analogues.nearest(features)
     with pytest.raises(ValueError, match="count must be"):
         analogues.nearest([0.5] * 6, 0)
     with pytest.raises(ValueError, match="noise"):

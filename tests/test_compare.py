@@ -36,7 +36,7 @@ def sides(pairs):
 
 @settings(max_examples=200, deadline=None)
 @given(verdicts)
-def test_mcnemar_is_that_of_statsmodels(pairs):
+def test_mcnemar_is_that_of_statsmodels_and_blind_to_the_order(pairs):
     a, b = sides(pairs)
     found = yes_or_no(a, b)
     table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(b & ~a), np.sum(~a & ~b)]]
@@ -45,15 +45,15 @@ def test_mcnemar_is_that_of_statsmodels(pairs):
     assert found.difference == pytest.approx(b.mean() - a.mean())
     assert -1 <= found.low <= found.difference <= found.high <= 1
     assert found.low < found.high
+    other = yes_or_no(b, a)
+    assert (found.difference, found.low, found.high) == pytest.approx((-other.difference, -other.high, -other.low))
+    assert (found.p, found.discordant) == (other.p, other.discordant[::-1])
 
 
 def test_the_interval_of_agresti_and_min():
     """Wald's interval of the table with half a pair more in each cell."""
-    a, b = (
-        [True] * 50 + [True] * 5 + [False] * 15 + [False] * 30,
-        [True] * 50 + [False] * 5 + [True] * 15 + [False] * 30,
-    )
-    found = yes_or_no(a, b)
+    pairs = [(True, True)] * 50 + [(True, False)] * 5 + [(False, True)] * 15 + [(False, False)] * 30
+    found = yes_or_no(*sides(pairs))
     only_a, only_b, n = 5.5, 15.5, 102
     centre = (only_b - only_a) / n
     half = 1.959964 * math.sqrt((only_a + only_b) / n - centre**2) / math.sqrt(n)
@@ -61,22 +61,11 @@ def test_the_interval_of_agresti_and_min():
 
 
 @settings(max_examples=100, deadline=None)
-@given(verdicts)
-def test_swapped_verdicts_mirror(pairs):
-    a, b = sides(pairs)
-    one, other = yes_or_no(a, b), yes_or_no(b, a)
-    assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
-    assert one.p == other.p
-    assert one.discordant == other.discordant[::-1]
-
-
-@settings(max_examples=100, deadline=None)
 @given(counted)
 def test_swapped_counts_mirror_and_a_against_itself_is_nothing(pairs):
     a, b = sides(pairs)
     one, other = (ratios(*order, np.random.default_rng(3), 400) for order in ((a, b), (b, a)))
-    assert (one.a, one.b) == (other.b, other.a)
-    assert one.p == other.p
+    assert (one.a, one.b, one.p) == (other.b, other.a, other.p)
     if one.difference is None:
         assert 0 in (a[1].sum(), b[1].sum())
         assert (one.low, one.high, one.p) == (None, None, None)
@@ -107,19 +96,6 @@ def test_the_bootstrap_is_that_of_scipy():
     assert ours.p == pytest.approx(2 * tail, abs=2e-3)
 
 
-def test_briefings_are_drawn_as_pairs():
-    """Two models that fail on the same hard briefings: unpaired, the spread of the briefings would hide the gap."""
-    rng = np.random.default_rng(2)
-    hard = rng.random(100) < 0.3
-    bottom = np.full(100, 10)
-    a = np.array([np.where(hard, 2, 9), bottom])
-    b = np.array([np.where(hard, 3, 10), bottom])
-    found = ratios(a, b, rng)
-    assert found.difference == pytest.approx(0.1)
-    assert found.high - found.low < 0.05
-    assert found.p < 0.001
-
-
 @settings(max_examples=20, deadline=None)  # each call of theirs takes a tenth of a second
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
 def test_holm_is_that_of_statsmodels(p):
@@ -130,7 +106,6 @@ def test_holm_is_that_of_statsmodels(p):
 def test_two_scorecards():
     right, wrong = score(ROWS, RIGHT), score(ROWS, SOME_WRONG)
     found = compare(wrong, right, seed=4)
-    assert found.metrics.keys() == METRICS.keys()
     assert (found.rows, found.compared, found.only_a, found.only_b, found.neither) == (30, 30, 0, 0, 0)
     assert found == compare(wrong, right, seed=4)
     for name, each in found.metrics.items():
@@ -141,17 +116,7 @@ def test_two_scorecards():
             assert (each.a, each.b) == (wrong.metrics[name].value, right.metrics[name].value)
         assert each.p <= each.p_holm <= 1
     assert found.metrics["numeric_precision"].p_holm < 0.05
-    assert found.metrics["all_right"].discordant[0] == 0
-    mirrored = compare(right, wrong, seed=4).metrics
-    assert all(mirrored[name].p == each.p for name, each in found.metrics.items())
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["metrics"].keys() == METRICS.keys()
-
-
-def test_a_scorecard_against_itself():
-    card = score(ROWS, SOME_WRONG)
-    for each in (each for each in compare(card, card).metrics.values() if each.n):
-        assert (each.difference, each.p, each.p_holm) == (0, 1, 1)
-        assert each.low < 0 < each.high
 
 
 def test_only_rows_of_both_and_undefined_stays_undefined():
@@ -160,8 +125,7 @@ def test_only_rows_of_both_and_undefined_stays_undefined():
     b = score(ROWS, {name: RIGHT[name] for name in [names[0], *names[3:]]})
     found = compare(a, b)
     assert (found.compared, found.only_a, found.only_b, found.neither) == (27, 1, 1, 1)
-    assert found.metrics["json_strict"].n == 27
-    assert found.metrics["json_strict"].b == 1
+    assert (found.metrics["json_strict"].n, found.metrics["json_strict"].b) == (27, 1)
     undefined = found.metrics["numeric_precision"]
     assert (undefined.a, undefined.b) == (None, 1)
     assert undefined.difference is undefined.p is undefined.p_holm is None
@@ -173,12 +137,13 @@ def test_only_rows_of_both_and_undefined_stays_undefined():
 
 def test_a_metric_that_judges_nothing_is_undefined():
     """Zero of zero was taken for a wrong answer, and the difference for 0."""
-    card = score(ROWS, RIGHT)
-    for each, metric in zip(compare(card, card).metrics.values(), METRICS.values(), strict=True):
+    card = score(ROWS, SOME_WRONG)
+    for each in compare(card, card).metrics.values():
         if each.n == 0:
             assert (each.a, each.difference, each.p, each.p_holm) == (None, None, None, None)
-        elif metric.by_briefing:
-            assert each.n <= 30
+        else:
+            assert (each.difference, each.p, each.p_holm) == (0, 1, 1)
+            assert each.low < 0 < each.high
     assert yes_or_no([], []).difference is None
 
 

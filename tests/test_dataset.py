@@ -23,7 +23,7 @@ from elle.base import storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset, metrics, scenario, writer
 from elle.briefings.convert import convert
-from elle.briefings.schema import CATEGORIES, Briefing, Example, json_schema
+from elle.briefings.schema import CATEGORIES, Briefing, Example
 from helpers import cli
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -38,17 +38,13 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 def session_ended(process: subprocess.Popen) -> bool:
     """Whether nobody of a process that leads a session is left."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    for _ in range(1200):
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
             return True
         time.sleep(0.05)
     return False
-
-
-# The basic set's prompts and answers
 
 
 @st.composite
@@ -83,14 +79,9 @@ def test_any_other_text_is_refused_with_a_reason(text):
 def test_a_faulty_prompt_names_its_line():
     prompt = metrics.render(scenario.draw(scenario.generator(1, 1))[1])
     political = re.search(r"political \d+ .", prompt)[0]
-    for right, wrong in (
-        (political, "political 101 ↑"),
-        (political, "political x ↑"),
-        (political, f"{political}, {political}"),
-        (f"{political}, ", ""),
-    ):
+    for wrong in ("political 101 ↑", "political x ↑", f"{political}, {political}", "trade 4 ↑"):
         with pytest.raises(ElleError) as caught:
-            metrics.parse(prompt.replace(right, wrong))
+            metrics.parse(prompt.replace(political, wrong))
         assert "CATEGORIES" in caught.value.where
     with pytest.raises(ElleError, match="the mean of these nations"):
         metrics.parse(re.sub(r"mean \d+", "mean 100", prompt))
@@ -112,29 +103,6 @@ def test_tone_is_never_minus_zero():
     tones = [str(m.tone) for block in range(12) for m in scenario.draw(scenario.generator(42, block))]
     assert "0.0" in tones
     assert "-0.0" not in tones
-
-
-def test_the_simulated_world_spans_its_range_and_has_its_edge_cases():
-    drawn = [m for block in range(8) for m in scenario.draw(scenario.generator(9, block))]
-    political = np.array([m.categories["political"][0] for m in drawn])
-    assert (political.min(), political.max()) == (0, 100)
-    assert political.std() > 15
-    assert {len(m.nations) for m in drawn} == set(range(scenario.MAX_NATIONS + 1))
-    assert {code for m in drawn for code, _ in m.nations} == set(scenario.COUNTRIES)
-    for name in metrics.SIGNALS:
-        assert any(getattr(m, name) is None for m in drawn)
-    mean = {code: np.mean([r for m in drawn for c, r in m.nations if c == code]) for code in ("SYR", "JPN")}
-    assert mean["SYR"] > 80
-    assert mean["JPN"] < 25
-
-
-def test_the_schema_for_constrained_decoding_is_the_briefings():
-    schema = json_schema()
-    assert schema["required"] == [*CATEGORIES, "summary", "nsm"]
-    assert schema["additionalProperties"] is False
-
-
-# Making sets
 
 
 @pytest.mark.parametrize(("kind", "count", "shown"), [("basic", 3000, 1), ("cic", 10_000, 6)])
@@ -164,9 +132,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers_and_splits_are_disjoint(ki
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
     assert told == sorted(told)
     assert told[-1] == (count, count)
-    assert {name: facts["rows"] for name, facts in one["splits"].items()} == {
-        "train": 1152, "validation": 64, "test": 64,
-    }  # fmt: skip
+    assert {name: facts["rows"] for name, facts in one["splits"].items()} == dict(train=1152, validation=64, test=64)
     ids = [row["id"] for split in dataset.SPLITS for row in dataset.read_split(tmp_path / "one", split)]
     assert len(ids) == len(set(ids)) == count
     assert one["prompts_shared_between_splits"] == 0
@@ -196,8 +162,6 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path):
     [
         (("basics", 40, 1), {}, "did you mean 'basic'"),
         (("basic", 0, 1), {}, "at least 20"),
-        (("basic", -5, 1), {}, "at least 20"),
-        (("basic", 40, -1), {}, "seed"),
         (("cic", 40, 2**64), {}, "seed"),
         (("cic", 40, 1), {"workers": 0}, "workers"),
         (("cic", 40, 1), {"format": "csv"}, "unknown format"),
@@ -210,24 +174,15 @@ def test_impossible_sets_are_refused(tmp_path, arguments, options, expected):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_makes_sets(tmp_path):
-    arguments = ["data", "cic", "--count", "40", "--seed", "3", "--out", str(tmp_path), "--format", "parquet", "--json"]
-    made = CliRunner().invoke(cli.cli, arguments)
-    assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout)["train"] == 36
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "train.parquet", "validation.parquet", "test.parquet", "manifest.json",
-    }  # fmt: skip
-
-
-def test_a_parquet_set_holds_the_same_rows_and_datasets_reads_both(tmp_path, monkeypatch):
+def test_the_command_makes_sets_of_the_same_rows_and_datasets_reads_both(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     import datasets
 
     for kind in dataset.KINDS:
         folders = {form: tmp_path / f"{kind}-{form}" for form in dataset.FORMATS}
         for form, folder in folders.items():
-            dataset.build(kind, 60, 3, folder, format=form)
+            words = ["data", kind, "--count", "60", "--seed", "3", "--out", str(folder), "--format", form, "--json"]
+            assert json.loads(CliRunner().invoke(cli.cli, words).stdout)["train"] == 54
         rows = dataset.read_split(folders["jsonl"], "train")
         assert dataset.read_split(folders["parquet"], "train") == rows
         for form, folder in folders.items():
@@ -239,29 +194,14 @@ def test_a_parquet_set_holds_the_same_rows_and_datasets_reads_both(tmp_path, mon
             assert {split: len(read[split]) for split in read} == {"train": 54, "validation": 3, "test": 3}
 
 
-# What goes wrong
-
-
-def test_an_interrupted_set_leaves_nothing(tmp_path):
-    def interrupt(done, count):
-        raise KeyboardInterrupt
-
-    for workers in (1, 2):
-        with pytest.raises(KeyboardInterrupt):
-            dataset.build("basic", 1000, 3, tmp_path / "new" / "set", workers=workers, progress=interrupt)
-        assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_build_that_is_ended_leaves_no_worker_and_can_be_repeated(tmp_path, how):
     folder = tmp_path / "set"
     command = [sys.executable, "-m", "helpers.cli", "data", "basic", "--count", "2000000", "--out", str(folder)]
     # A session of its own: its workers, if any were left behind, would be seen there.
     process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in folder.glob(".train.*.partial")):
         assert process.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
@@ -296,17 +236,17 @@ def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ElleError, match="cannot write"):
         dataset.build("basic", 40, 1, tmp_path / "file")
-    for workers in (1, 2):
-        folder = tmp_path / f"{workers}"
-        # A limit on the size of files stands in for a full disk: it is met in the training file.
-        command = f"ulimit -f 300; exec {sys.executable} -m helpers.cli data basic --count 1000 "
-        ran = subprocess.run(
-            ["bash", "-c", command + f"--out {folder} --workers {workers}"], capture_output=True, text=True, check=False
-        )
+    mine = tmp_path / "mine.jsonl"
+    storage.write_lines(mine, [record(number) for number in range(100)])
+    # A limit on the size of files, in KiB, stands in for a full disk: it is met in the training file.
+    made, converted = "basic --count 1000 --workers", f"convert {mine} --format"
+    for words in (f"{made} 1", f"{made} 2", f"{converted} jsonl", f"{converted} parquet"):
+        command = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data {words} --out {tmp_path}/new/set"
+        ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
         assert ran.returncode == 1
         assert "cannot write: File too large" in ran.stderr
         assert "Traceback" not in ran.stderr
-        assert not folder.exists()
+        assert not (tmp_path / "new").exists()
 
 
 def test_reading_names_file_and_line(tmp_path):
@@ -330,9 +270,7 @@ def test_reading_names_file_and_line(tmp_path):
 TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt")]
 
 
-@pytest.mark.parametrize(
-    "turns", [None, 5, "text", [], TURNS[:2], [*TURNS, 5], TURNS[::-1], [*TURNS[:2], {"from": "gpt", "value": 5}]]
-)
+@pytest.mark.parametrize("turns", [None, "text", TURNS[:2], TURNS[::-1], [*TURNS[:2], {"from": "gpt", "value": 5}]])
 def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"conversations": TURNS}) + "\n\n" + json.dumps({"conversations": turns}) + "\n")
@@ -341,20 +279,12 @@ def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
     assert caught.value.where.endswith("rows.jsonl:3")  # a blank line is a line
 
 
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        [],
-        {},
-        {"splits": {}},
-        {"splits": 3},
-        {"splits": {"train": {}}},
-        {"splits": {"train": {"file": "train.jsonl", "rows": "36", "sha256": ""}}},
-        {"splits": {"train": {"file": "../train.jsonl", "rows": 36, "sha256": ""}}},
-    ],
-)
-def test_a_damaged_manifest_is_named(tmp_path, manifest):
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+FACTS = {"file": "train.jsonl", "rows": 36, "sha256": ""}
+
+
+@pytest.mark.parametrize("train", [None, {}, FACTS | {"rows": "36"}, FACTS | {"file": "../train.jsonl"}])
+def test_a_damaged_manifest_is_named(tmp_path, train):
+    (tmp_path / "manifest.json").write_text(json.dumps({"splits": {"train": train}} if train is not None else []))
     for use in (dataset.load_manifest, lambda folder: dataset.build("basic", 40, 3, folder)):
         with pytest.raises(ElleError, match="does not describe the files") as caught:
             use(tmp_path)
@@ -371,21 +301,17 @@ def test_a_path_that_cannot_be_is_a_clear_error(tmp_path):
 
 
 def test_splitting_takes_a_few_bytes_a_row(tmp_path):
-    # A digest of each prompt is all that is kept: 8 bytes, and copies while they are compared; as Python integers they
-    # would be 77 bytes a row.
+    """Of each prompt 8 bytes are kept, and copies while they are compared; as Python integers they would be 77."""
+
     def peak(count: int) -> int:
         examples = ((dataset.split_of(i), Example("", "", f"{i}", "")) for i in range(count))
         tracemalloc.start()
-        try:
-            dataset.write_splits(tmp_path / str(count), {}, examples)
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        dataset.write_splits(tmp_path / str(count), {}, examples)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
 
     assert peak(60_000) - peak(20_000) < 40_000 * 55
-
-
-# A user's own records
 
 
 def record(number: int) -> dict:
@@ -426,30 +352,16 @@ def test_a_users_records_become_a_set(tmp_path):
     ("change", "what", "where"),
     [
         (lambda r: r["nations"].update(UKR=1.2), "less than or equal to 1: 1.2", "nations.UKR"),
-        (lambda r: r["nations"].update(UKR=True), "valid number: True", "nations.UKR"),
         (lambda r: r["nations"].update(UKR=float("nan")), "finite number", "nations.UKR"),
         (lambda r: r["nations"].update(XXX=0.2), "not a country code of ISO 3166-1", "nations.XXX"),
         (lambda r: r.update(nations=[1]), "valid dictionary", "nations"),
         (lambda r: r.pop("signals"), "Field required", "signals"),
         (lambda r: r["signals"].update(rumours=3), "Extra inputs are not permitted", "signals.rumours"),
         (lambda r: r["signals"].update(articles=1.5), "valid integer", "signals.articles"),
-        (lambda r: r["signals"].update(articles=-1), "greater than or equal to 0", "signals.articles"),
-        (lambda r: r["signals"].update(tone="low"), "valid number: 'low'", "signals.tone"),
-        (lambda r: r["categories"].pop("cyber"), "Field required", "categories.cyber"),
         (lambda r: r["categories"]["cyber"].update(risk=101), "less than or equal to 100", "categories.cyber.risk"),
-        (
-            lambda r: r["categories"]["cyber"].update(trend="up"),
-            "use rising, falling, steady",
-            "categories.cyber.trend",
-        ),
-        (lambda r: r["categories"]["cyber"].update(trend=["rising"]), "valid string", "categories.cyber.trend"),
-        (lambda r: r["briefings"].pop("nsm"), "Field required", "briefings.nsm"),
+        (lambda r: r["categories"]["cyber"].update(trend="up"), "use rising, falling", "categories.cyber.trend"),
         (lambda r: r["briefings"].update(nsm=5), "valid string", "briefings.nsm"),
-        (
-            lambda r: r["briefings"].update(nsm="\ud800"),
-            "not a character, in nsm",
-            "briefings",
-        ),
+        (lambda r: r["briefings"].update(nsm="\ud800"), "not a character, in nsm", "briefings"),
     ],
 )
 def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path, change, what, where):
@@ -463,34 +375,15 @@ def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path,
     assert not (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("form", dataset.FORMATS)
-def test_records_that_cannot_be_written_leave_nothing(tmp_path, form):
-    mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "set"
-    storage.write_lines(mine, [record(number) for number in range(100)])
-    limited = f"ulimit -f 4; exec {sys.executable} -m helpers.cli data convert {mine} --out {out} --format {form}"
-    ran = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    assert "cannot write: File too large" in ran.stderr
-    assert str(out) in ran.stderr
-    assert not out.parent.exists()
-    with pytest.raises(ElleError, match="cannot"):
-        convert(mine, mine / "set", format=form)
-    with pytest.raises(ElleError, match="unknown format"):
-        convert(mine, out, format="csv")
-    assert not out.parent.exists()
-
-
 def test_files_that_hold_no_records_are_refused(tmp_path):
     mine, out = tmp_path / "mine.jsonl", tmp_path / "set"
     lines = [json.dumps(record(number)) for number in range(30)]
     for text, what, line in (
         ("\n".join([lines[0], lines[1][:50]]), "not valid JSON", ":2"),
         ("\n".join([lines[0], "[1]"]), "not an object", ":2"),
-        ("\n".join([lines[0].replace('{"nations"', '{"nations": {}, "nations"', 1)]), "'nations' appears twice", ":1"),
-        ("\n".join([lines[0].replace('"FIN"', '"UKR"')]), "'UKR' appears twice", ":1"),
+        (lines[0].replace('"FIN"', '"UKR"'), "'UKR' appears twice", ":1"),
         ("\n".join(lines[:19]), "cannot fill three splits", ""),
         ("\n".join([lines[0]] * 40), "1 with different figures", ""),
-        ("", "cannot fill three splits", ""),
     ):
         mine.write_text(text)
         with pytest.raises(ElleError) as caught:

@@ -18,8 +18,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.inputs import read_outputs, read_test_rows
 from elle.evaluation.scorecard import METRICS
-from elle.serving.answers import Endpoint, collect, schema_of, usage
-from elle.serving.client import Batch
+from elle.serving.answers import Endpoint, collect, schema_of
 from helpers import cli
 
 
@@ -69,9 +68,6 @@ class Oracle:
         return 200, completion(row["conversations"][2]["value"])
 
 
-# Files
-
-
 @pytest.mark.parametrize("form", ["folder", "jsonl", "parquet"])
 def test_data_in_each_form(tmp_path, form):
     dataset.build("basic", 100, 9, tmp_path, format="parquet" if form == "parquet" else "jsonl")
@@ -90,15 +86,11 @@ def test_people_see_a_table_and_the_worst(tmp_path, data, rows):
     del outputs[names[5]]
     done = elle("--data", data, "--outputs", write(tmp_path / "o.jsonl", outputs), "--html", tmp_path / "page.html")
     assert done.exit_code == 0, done.output
-    head, strict = done.stdout.splitlines()[:2]
-    assert head.split() == ["metric", "value", "95", "%", "interval", "strict", "n", "coverage"]
-    assert strict.split()[:2] == ["json_strict", "0.9200"]
+    assert done.stdout.splitlines()[1].split()[:2] == ["json_strict", "0.9200"]
     assert all(name in done.stdout for name in METRICS)
     assert "24 of 25 rows have an output" in done.stdout
     assert f"{names[3]}: 1 fault\n  not strictly JSON" in done.stdout
-    page = (tmp_path / "page.html").read_text()
-    assert "sorry" in page
-    assert "<script" not in page
+    assert "sorry" in (tmp_path / "page.html").read_text()
 
 
 def test_two_models_side_by_side(tmp_path, data, rows):
@@ -108,50 +100,29 @@ def test_two_models_side_by_side(tmp_path, data, rows):
     arguments = ("--data", data, "--outputs", files[0], "--against", files[1])
     found = json.loads(elle(*arguments, "--json").stdout)["against"]
     assert (found["rows"], found["compared"], found["only_b"]) == (25, 24, 1)
-    precision = found["metrics"]["numeric_precision"]
-    assert precision["a"] < precision["b"] == 1
-    assert precision["low"] <= precision["difference"] <= precision["high"]
-    assert precision["p"] <= precision["p_holm"] < 0.01
+    assert found["metrics"]["numeric_precision"]["p_holm"] < 0.01
     text = elle(*arguments).stdout
     assert text.splitlines()[0].split()[:4] == ["metric", "against", "outputs", "difference"]
     assert "compared on 24 of 25 rows; no output: against alone 1, outputs alone 0, both 0" in text
 
 
-def test_a_limit_takes_the_first_rows_and_strangers_are_still_refused(tmp_path, data, rows):
-    file = write(tmp_path / "o.jsonl", right(rows))
-    card = json.loads(elle("--data", data, "--outputs", file, "--limit", 7, "--json").stdout)
-    assert covered(card) == (7, 7)
-    write(file, right(rows) | {"stranger": "x"})
-    assert "belong to no row" in str(elle("--data", data, "--outputs", file, "--limit", 7).exception)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        ((), "--outputs"),
-        (("--endpoint", "http://127.0.0.1:9"), "--model"),
-        (("--outputs", "o.jsonl", "--price", "3"), "--endpoint"),
-    ],
+    ("given", "lacking"),
+    [("", "--outputs"), ("--endpoint http://127.0.0.1:9", "--model"), ("--outputs o.jsonl --price 3", "--endpoint")],
 )
-def test_options_that_do_not_fit_are_refused(data, arguments, what):
-    done = elle("--data", data, *arguments)
+def test_options_that_do_not_fit_are_refused(data, given, lacking):
+    done = elle("--data", data, *given.split())
     assert done.exit_code == 2
-    assert what in done.output
+    assert lacking in done.output
 
 
-@pytest.mark.parametrize(
-    ("address", "what"),
-    [("localhost:8000", "not an address"), ("ftp://x/v1", "not an address"), ("http://me:pw@x/v1", "password")],
-)
-def test_an_address_that_cannot_be_meant(address, what):
-    with pytest.raises(ElleError, match=what) as caught:
-        Endpoint(address, "elle")
-    assert "pw" not in str(caught.value)
+def test_an_address_that_cannot_be_meant():
+    for address, what in (("localhost:8000", "not an address"), ("http://me:pw@x/v1", "password")):
+        with pytest.raises(ElleError, match=what) as caught:
+            Endpoint(address, "elle")
+        assert "pw" not in str(caught.value)
     assert Endpoint("http://127.0.0.1:8000/", "elle").base_url == "http://127.0.0.1:8000/v1"
     assert Endpoint("https://x.org/openai/v1", "elle").base_url == "https://x.org/openai/v1"
-
-
-# A server
 
 
 @pytest.fixture
@@ -160,190 +131,174 @@ def oracle(rows):
 
 
 @pytest.fixture
-def ask(tmp_path, data, oracle, fake):
-    """The command against a server that knows every answer: ask(*options), with its outputs in `ask.file`."""
-
-    def run(*options):
-        given = ("--data", data, "--endpoint", run.server.url, "--model", "m", "--outputs", run.file)
-        return elle(*given, *options)
-
-    run.server, run.file = fake(oracle), tmp_path / "new" / "o.jsonl"
-    return run
+def server(oracle, fake):
+    """A server that knows every answer."""
+    return fake(oracle)
 
 
-def test_a_server_is_asked_and_the_answers_are_kept(rows, oracle, ask):
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "new" / "o.jsonl"
+
+
+@pytest.fixture
+def ask(data, server, file):
+    """The command against that server, with its outputs in `file`: ask(*options)."""
+    given = ("--data", data, "--endpoint", server.url, "--model", "m", "--outputs", file)
+    return lambda *options: elle(*given, *options)
+
+
+def test_a_server_is_asked_and_the_answers_are_kept(rows, oracle, ask, server, file):
     card = json.loads(ask("--json", "--price", 3.6).stdout)
     assert card["metrics"]["all_right"]["value"] == 1
-    assert read_outputs(ask.file) == right(rows)
-    assert [row["id"] for row in storage.read_lines(ask.file)] == [row["id"] for row in rows]
-    assert (card["usage"]["asked"], card["usage"]["kept"], card["answers"]) == (25, 0, str(ask.file))
+    assert read_outputs(file) == right(rows)
+    assert [row["id"] for row in storage.read_lines(file)] == [row["id"] for row in rows]
+    assert (card["usage"]["asked"], card["usage"]["kept"], card["answers"]) == (25, 0, str(file))
     assert card["usage"]["dollars_a_briefing"] == pytest.approx(card["usage"]["seconds"] / 1000 / 25, rel=0.01)
     assert card["requests"]["completion_tokens"] == {"value": 2.0, "n": 25, "low": 2.0, "high": 2.0}
-    assert (ask.server.seen[0]["temperature"], ask.server.seen[0]["max_tokens"]) == (0, 700)
+    assert (server.seen[0]["temperature"], server.seen[0]["max_tokens"]) == (0, 700)
 
     again = json.loads(ask("--json", "--price", 3.6).stdout)
     assert len(oracle.asked) == 25
-    assert (again["usage"]["asked"], again["usage"]["kept"]) == (0, 25)
-    assert again["usage"]["dollars_a_briefing"] is None
+    assert (again["usage"]["asked"], again["usage"]["kept"], again["usage"]["dollars_a_briefing"]) == (0, 25, None)
     assert again["metrics"] == card["metrics"]
 
 
-def test_the_file_has_a_name_by_itself(data, ask):
-    done = elle("--data", data, "--endpoint", ask.server.url, "--model", "me/m 1", "--limit", 2, "--json")
+def test_the_file_has_a_name_by_itself(data, server):
+    done = elle("--data", data, "--endpoint", server.url, "--model", "me/m 1", "--limit", 2, "--json")
     assert json.loads(done.stdout)["answers"].endswith(f"/runs/evaluate/me-m-1-{data.name}.jsonl")
 
 
-def test_failed_requests_are_asked_again_and_others_not(rows, oracle, ask):
+def test_failed_requests_are_asked_again_and_others_not(rows, oracle, ask, file):
     unlucky = {row["id"] for row in rows[3:6]}
     oracle.broken = unlucky.__contains__
     done = ask("--json")
     assert "3 of 25 requests have no answer; the first: HTTP 400: out of luck" in str(done.exception)
     assert covered(json.loads(done.stdout)) == (25, 22)
-    assert {row["id"] for row in storage.read_lines(ask.file) if row["output"] is None} == unlucky
+    assert {row["id"] for row in storage.read_lines(file) if row["output"] is None} == unlucky
     oracle.asked.clear()
     oracle.broken = lambda name: False
     assert covered(json.loads(ask("--json").stdout)) == (25, 25)
     assert set(oracle.asked) == unlucky
-    assert len(list(storage.read_lines(ask.file))) == 25
+    assert len(list(storage.read_lines(file))) == 25
 
 
-def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(oracle, ask):
+def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(oracle, ask, file):
     for limit, asked in ((5, 5), (12, 12), (3, 12)):
         card = json.loads(ask("--json", "--limit", limit).stdout)
         assert len(oracle.asked) == asked
         assert covered(card) == (limit, limit)
-    assert len(read_outputs(ask.file)) == 12
+    assert len(read_outputs(file)) == 12
 
 
 @pytest.mark.parametrize(
     "change", [("--model", "other"), ("--max-tokens", "64"), ("--constrained",), ("--data", "other prompts")]
 )
-def test_another_question_is_not_taken_for_answered(tmp_path, rows, oracle, ask, change):
+def test_another_question_is_not_taken_for_answered(tmp_path, rows, oracle, ask, file, change):
     assert ask().exit_code == 0
     if change[0] == "--data":
         changed = json.loads(json.dumps(rows).replace("alerts ", "alerts 1"))
         storage.write_lines(tmp_path / "changed.jsonl", changed)
         change = ("--data", tmp_path / "changed.jsonl")
-    before = ask.file.read_bytes()
+    before = file.read_bytes()
     done = ask(*change)
     assert "already holds other outputs" in str(done.exception)
     assert "asked otherwise" in str(done.exception)
-    assert ask.file.read_bytes() == before
+    assert file.read_bytes() == before
     assert len(oracle.asked) == 25
 
 
-def test_a_file_that_it_did_not_write_is_left_alone(tmp_path, rows, ask):
-    ask.file = write(tmp_path / "mine.jsonl", right(rows))
-    before = ask.file.read_bytes()
+def test_a_file_that_it_did_not_write_is_left_alone(rows, ask, file):
+    write(file, right(rows))
+    before = file.read_bytes()
     assert "already holds other outputs" in str(ask().exception)
-    assert ask.file.read_bytes() == before
+    assert file.read_bytes() == before
 
 
-def test_constrained_sends_the_schema_of_the_set(rows, ask):
+def test_constrained_sends_the_schema_of_the_set(rows, ask, server):
     assert ask("--constrained").exit_code == 0
-    assert len(ask.server.seen[0]["response_format"]["json_schema"]["schema"]["required"]) == 8
+    schema = server.seen[0]["response_format"]["json_schema"]["schema"]
+    assert (len(schema["required"]), schema["additionalProperties"]) == (8, False)
     cic = [dataset.row("cic", 5, 0)]
     assert len(schema_of(cic)["required"]) == 12
     with pytest.raises(ElleError, match="both sets"):
         schema_of([*rows, *cic])
 
 
-def test_a_server_that_is_down_is_said_at_once_and_nothing_is_lost(tmp_path, data, rows, fake):
-    file = tmp_path / "o.jsonl"
-    oracle = Oracle(rows)
-    one = fake(oracle)
-    collect(Endpoint(one.url, "m"), rows, file, identity="", limit=10)
+def test_a_server_that_is_down_is_said_at_once_and_nothing_is_lost(rows, server, file):
+    endpoint = Endpoint(server.url, "m")
+    collect(endpoint, rows, file, identity="", limit=10)
     kept = read_outputs(file)
-    one.http.shutdown()
-    one.http.server_close()
-    with pytest.raises(ElleError, match=r"none of 15 .*no connection") as caught:
-        collect(Endpoint(one.url, "m"), rows, file, identity="", concurrency=4, retries=0)
-    assert "check that the server runs" in str(caught.value)
+    server.http.shutdown()
+    server.http.server_close()
+    with pytest.raises(ElleError, match=r"(?s)none of 15 .*no connection.*check that the server runs"):
+        collect(endpoint, rows, file, identity="", concurrency=4, retries=0)
     assert read_outputs(file) == kept
 
 
-def test_a_server_that_dies_midway_is_not_asked_for_the_rest(tmp_path, rows, fake):
+def test_a_server_that_dies_midway_is_not_asked_for_the_rest(rows, oracle, fake, file):
     """A thousand requests, each with its pauses, would have taken minutes to say so."""
-    oracle = Oracle(rows)
 
     def behave(body, earlier):
         return oracle(body, earlier) if len(oracle.asked) < 8 else (401, {"error": {"message": "your key is void"}})
 
     one = fake(behave)
-    batch = collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl", identity="", concurrency=2, retries=0)
-    assert len(read_outputs(tmp_path / "o.jsonl")) in (8, 9)  # two are asked at once
+    batch = collect(Endpoint(one.url, "m"), rows, file, identity="", concurrency=2, retries=0)
+    assert len(read_outputs(file)) in (8, 9)  # two are asked at once
     assert len(one.seen) <= 9 + 3
     assert batch.failed[-1].error.startswith("not sent: the requests before it failed (HTTP 401: your key is void)")
-    assert [answer.id for answer in batch.answers] == [row["id"] for row in rows]
 
 
-def test_a_key_that_the_server_repeats_is_not_kept(tmp_path, rows, fake, monkeypatch):
+def test_a_key_that_the_server_repeats_is_not_kept(rows, fake, file, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t-value")
     one = fake(lambda *_: (401, {"error": {"message": "bad key s3cr3t-value"}}))
     with pytest.raises(ElleError) as caught:
-        collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl", identity="")
+        collect(Endpoint(one.url, "m"), rows, file, identity="")
     assert one.seen[0]["key"] == "Bearer s3cr3t-value"
-    assert "s3cr3t-value" not in str(caught.value)
-    assert "s3cr3t-value" not in (tmp_path / "o.jsonl").read_text()
+    assert "s3cr3t-value" not in str(caught.value) + file.read_text()
 
 
 @pytest.mark.parametrize(
     ("refused", "gone"), [("repetition_penalty", "repetition_penalty"), ("max_completion_tokens", "max_tokens")]
 )
-def test_a_server_that_knows_fewer_options_is_asked_in_its_terms(tmp_path, rows, fake, refused, gone):
+def test_a_server_that_knows_fewer_options_is_asked_in_its_terms(rows, oracle, fake, file, refused, gone):
     """OpenAI's own server refuses vLLM's repetition_penalty, and its newer models max_tokens."""
-    oracle = Oracle(rows)
-
-    def strict(body, earlier):
-        if gone in body:
-            return 400, {"error": {"message": f"unsupported; see {refused}"}}
-        return oracle(body, earlier)
-
-    one = fake(strict)
-    batch = collect(Endpoint(one.url, "m"), rows, tmp_path / "o.jsonl")
-    assert batch.failed == []
+    refusal = 400, {"error": {"message": f"unsupported; see {refused}"}}
+    one = fake(lambda body, earlier: refusal if gone in body else oracle(body, earlier))
+    assert collect(Endpoint(one.url, "m"), rows, file).failed == []
     assert gone not in one.seen[-1]
     assert one.seen[-1].get("max_tokens", one.seen[-1].get("max_completion_tokens")) == 400
 
 
-def test_a_lone_surrogate_survives(tmp_path, rows, fake):
+def test_a_lone_surrogate_survives(rows, fake, file):
     text = '{"political": "\ud800"}'
     one = fake(lambda *_: (200, completion(text)))
-    file = tmp_path / "o.jsonl"
     for _ in range(2):
         collect(Endpoint(one.url, "m"), rows[:2], file, identity="")
         assert set(read_outputs(file).values()) == {text}
     assert len(one.seen) == 2
 
 
-def test_a_cut_off_last_line_is_asked_again(tmp_path, rows, fake):
+def test_a_cut_off_last_line_is_asked_again(rows, oracle, server, file):
     """The machine went down in the middle of a line."""
-    oracle = Oracle(rows)
-    server = Endpoint(fake(oracle).url, "m")
-    file = tmp_path / "o.jsonl"
-    collect(server, rows, file, identity="")
+    collect(Endpoint(server.url, "m"), rows, file, identity="")
     file.write_bytes(file.read_bytes()[:-40])
-    oracle.asked.clear()
-    collect(server, rows, file, identity="")
-    assert oracle.asked == [rows[-1]["id"]]
+    collect(Endpoint(server.url, "m"), rows, file, identity="")
+    assert oracle.asked[25:] == [rows[-1]["id"]]
     assert read_outputs(file) == right(rows)
 
 
-def test_a_retrained_model_of_the_same_name_is_another(tmp_path, rows, fake):
-    oracle = Oracle(rows)
-    server = Endpoint(fake(oracle).url, "m")
-    collect(server, rows, tmp_path / "o.jsonl", identity="first")
+def test_a_retrained_model_of_the_same_name_is_another(rows, oracle, server, file):
+    collect(Endpoint(server.url, "m"), rows, file, identity="first")
     with pytest.raises(ElleError, match="asked otherwise"):
-        collect(server, rows, tmp_path / "o.jsonl", identity="second")
-    collect(server, rows[:4], tmp_path / "o.jsonl")  # without an identity all are asked, and the file is made anew
-    assert len(oracle.asked) == 29
-    assert len(read_outputs(tmp_path / "o.jsonl")) == 4
+        collect(Endpoint(server.url, "m"), rows, file, identity="second")
+    collect(Endpoint(server.url, "m"), rows[:4], file)  # without an identity all are asked, and the file is made anew
+    assert (len(oracle.asked), len(read_outputs(file))) == (29, 4)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_command_goes_on(tmp_path, data, rows, fake, how):
+def test_a_killed_command_goes_on(data, oracle, fake, file, how):
     """Answers were written only when all had come: a kill lost them all."""
-    oracle = Oracle(rows)
     gate = threading.Event()
 
     def behave(body, earlier):
@@ -352,7 +307,6 @@ def test_a_killed_command_goes_on(tmp_path, data, rows, fake, how):
         return oracle(body, earlier)
 
     one = fake(behave)
-    file = tmp_path / "o.jsonl"
     command = [
         sys.executable, "-m", "helpers.cli", "evaluate", "--data", str(data), "--endpoint", one.url, "--model", "m",
         "--outputs", str(file), "--concurrency", "2", "--json",
@@ -365,19 +319,13 @@ def test_a_killed_command_goes_on(tmp_path, data, rows, fake, how):
     _, said = process.communicate(timeout=120)
     gate.set()
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
-    if how == signal.SIGINT:
-        assert f"what was answered is kept in {file}" in said
-        assert "Traceback" not in said
+    assert "Traceback" not in said
+    assert how == signal.SIGKILL or f"what was answered is kept in {file}" in said
     assert len(read_outputs(file)) >= 10
     while one.now:  # requests that were in flight
         time.sleep(0.01)
     before = len(oracle.asked)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    card = json.loads(done.stdout)
+    card = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
     assert card["usage"]["kept"] >= 10
     assert len(oracle.asked) - before == card["usage"]["asked"] == 25 - card["usage"]["kept"]
     assert card["metrics"]["all_right"]["value"] == 1
-
-
-def test_usage_of_nothing():
-    assert usage(Batch([], 0.0), 3.0)["dollars_a_briefing"] is None

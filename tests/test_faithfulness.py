@@ -1,20 +1,17 @@
 """Numbers bound to their metrics, stated confidences and fabrications: on sentences written for each rule, and on whole
 sets of briefings."""
 
-import json
 import re
-import time
 from decimal import Decimal
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elle.briefings import dataset, scenario, writer
-from elle.briefings.metrics import Metrics, derived_figures, parse, printed_figures
+from elle.briefings.metrics import Metrics
+from elle.briefings.schema import CATEGORIES
 from elle.evaluation import fabrication
-from elle.evaluation.numbers import _SPELLINGS, Checker, above_cap, stated_confidences
+from elle.evaluation.numbers import Checker, above_cap, stated_confidences
 from elle.evaluation.parsing import read_words, texts_of
 
 METRICS = Metrics(
@@ -22,64 +19,27 @@ METRICS = Metrics(
     articles=1234,
     tone=Decimal("-3.1"),
     alerts=None,
-    categories={
-        "political": (40, "↑"),
-        "economic": (34, "→"),
-        "security": (12, "→"),
-        "military": (50, "↓"),
-        "financial": (90, "↑"),
-        "cyber": (0, "→"),
-    },
+    categories=dict(zip(CATEGORIES, zip((40, 34, 12, 50, 90, 0), "↑→→↓↑→", strict=True), strict=True)),
 )
 CHECKER = Checker(METRICS)
-
-
-def briefings(count: int, seed: int = 3) -> list[tuple[Checker, dict[str, str]]]:
-    rng = np.random.default_rng(seed)
-    drawn = scenario.draw(rng, count)
-    choices = rng.random((count, writer.CHOICES))
-    return [
-        (Checker(metrics), writer.basic_texts(metrics, writer.picker(row)))
-        for metrics, row in zip(drawn, choices, strict=True)
-    ]
-
-
-def test_every_name_has_a_spelling():
-    codes = {code for code, _ in METRICS.nations}
-    names = set(printed_figures(METRICS)) | set(derived_figures(METRICS)) | {"alerts"}
-    assert names - codes == set(_SPELLINGS.values())
 
 
 @pytest.mark.parametrize(
     ("text", "bound"),
     [
-        ("UKR 74%", [("74%", "UKR")]),
-        ("UKR 74% and YEM 62%", [("74%", "UKR"), ("62%", "YEM")]),
         ("UKR 74% YEM 62%", [("74%", "UKR"), ("62%", "YEM")]),  # a tie goes to the name before
         ("risk of 74% in UKR", [("74%", "UKR")]),
         ("UKR leads, at 74%", [("74%", None)]),  # another clause
         ("political risk is high: 40", [("40", None)]),
         ("Political risk is high: political 40, rising.", [("40", "political")]),
         ("Average tone -3.1. Next", [("-3.1", "tone")]),
-        ("tone −3.1", [("−3.1", "tone")]),
         ("tone minus 3.1", [("minus 3.1", "tone")]),
-        ("tone -.5", [("-.5", "tone")]),
         ("articles 1,234.", [("1,234", "articles")]),
-        ("articles 1,2345", [("1", "articles"), ("2345", None)]),
         ("political 40,economic 34", [("40", "political"), ("34", "economic")]),
         ("Of 3 nations listed, 2 exceed 50%", [("3", "nations listed"), ("2", "exceed 50%")]),
-        ("1 nation listed (1 exceeds 50%)", [("1", "nations listed"), ("1", "exceed 50%")]),
         ("2 exceed 60%", [("2", None), ("60%", None)]),
         ("The stability index 10 shows stress", [("10", "stability index")]),
         ("meantime 40 geopolitical", [("40", None)]),
-        ("LOW 12 density", [("12", None)]),
-        ("UKRAINE 74%", [("74%", None)]),
-        ("IRN 74% UKR", [("74%", "IRN")]),
-        ("political 40-50", [("40", "political"), ("50", "political")]),
-        ("political 40k", [("40k", "political")]),
-        ("political 40 million", [("40 million", "political")]),
-        ("40articles", [("40articles", "articles")]),
-        ("forty", []),
     ],
 )
 def test_binding(text, bound):
@@ -89,27 +49,13 @@ def test_binding(text, bound):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("UKR 74%", ""),
-        ("UKR 74.0", ""),
-        ("articles 1,234", ""),
-        ("tone -3.1", ""),
-        ("tone minus 3.1", ""),
-        ("stability index 10", ""),
         ("2 exceed 50%", ""),
-        ("cyber 0", ""),
         ("tone 3.1", "tone is -3.1"),
         ("tone -3.10000000000000000000000000000000000001", "tone is -3.1"),
         ("political -40", "political is 40"),
-        ("economic 40", "economic is 34"),  # right for another metric
         ("financial 0.9", "financial is 90"),
-        ("financial 0.9%", "financial is 90"),
-        ("UKR 62%", "UKR is 74"),
         ("IRN 74%", "the prompt has no IRN"),
-        ("alerts 3", "the prompt has no alerts"),
         ("political 40k", "not a plain figure; political is 40"),
-        ("political 40 thousand", "not a plain figure; political is 40"),
-        ("articles 1234articles", "not a plain figure; articles is 1234"),
-        ("3 troops", "no metric is named in its clause"),
         ("political risk 2030-05: 40", "political is 40"),
     ],
 )
@@ -121,32 +67,6 @@ def test_verdict(text, why):
 def test_numbers_that_are_no_text_do_not_escape():
     findings = CHECKER.check(texts_of({"political": 40, "economic": {"risk": [34, "UKR 74%"]}}))
     assert [f.ok for f in findings] == [False, False, True]
-
-
-def test_untouched_targets_are_all_right_and_all_bound():
-    for checker, texts in briefings(3000):
-        findings = checker.check(texts)
-        assert all(f.ok for f in findings), (texts, [f for f in findings if not f.ok])
-        digits = sum(len(re.findall(r"\d+(?:\.\d+)?", text.replace("50%", ""))) for text in texts.values())
-        names = sum(len(re.findall(r"exceeds? 50%", text)) for text in texts.values())
-        fifties = sum(text.count("50%") for text in texts.values())
-        assert len(findings) == digits + fifties - names
-
-
-def test_swapped_figures_are_wrong():
-    swaps = 0
-    for checker, texts in briefings(500):
-        nations = re.findall(r"([A-Z]{3}) (\d+%)", texts["summary"])
-        if len(nations) < 2 or nations[0][1] == nations[1][1]:
-            continue
-        (one, first), (two, second) = nations[:2]
-        swapped = (
-            texts["summary"].replace(f"{one} {first}", f"{one} {second}").replace(f"{two} {second}", f"{two} {first}")
-        )
-        wrong = [f.metric for f in checker.check({**texts, "summary": swapped}) if not f.ok]
-        assert wrong == [one, two]
-        swaps += 1
-    assert swaps > 100
 
 
 @settings(max_examples=500, deadline=None)
@@ -161,41 +81,17 @@ def test_any_text_is_checked_and_no_digit_escapes(text):
     assert all(f.text == text[f.start : f.end] for f in findings)
 
 
-@pytest.mark.parametrize("text", ["UKR 1 ", "1 ", "1,", "1", "minus 1"])
-def test_long_texts_are_checked_in_linear_time(text):
-    begin = time.process_time()
-    assert CHECKER.check({"summary": text * 50_000})
-    assert CHECKER.check({"summary": "UKR " * 50_000 + text})
-    assert time.process_time() - begin < 10  # well under a second; quadratic time would be minutes
-
-
-# Stated confidences
-
-
 @pytest.mark.parametrize(
     ("text", "shares"),
     [
         ("Confidence 0.97; horizon 3 months: decayed 0.63.", ["0.97", "0.63"]),
-        ("97% confident", ["0.97"]),
-        ("97 percent confident", ["0.97"]),
-        ("confidence of 0.97", ["0.97"]),
         ("confidence of the 0.97 kind", ["0.97"]),
-        ("Confidence: 97", ["0.97"]),
         ("CONFIDENCE (.97)", ["0.97"]),
-        ("0,97 confidence", ["0.97"]),
-        ("certainty 95.1%", ["0.951"]),
-        ("100% sure", ["1"]),
-        ("confidence 1", ["1"]),
-        ("confidence ９７%", ["0.97"]),
         ("political 40 confidence 0.97", ["0.97"]),
         ("confidence at horizon 99 months", []),
         ("Agreement 1.00 is capped. Confidence 0.95", ["0.95"]),
-        ("political 97 with confidence 0.9", ["0.9"]),
         ("UKR 97% confidence", []),
-        ("uncertainty 0.99", []),
-        ("pressure 99", []),
         ("confidence is high. 97 articles", []),
-        ("confident in 96 sources", []),
     ],
 )
 def test_stated_confidences(text, shares):
@@ -204,38 +100,18 @@ def test_stated_confidences(text, shares):
     assert bool(above_cap(found)) == any(float(share) > 0.95 for share in shares)
 
 
-def test_a_key_may_state_a_confidence():
-    assert above_cap(stated_confidences(read_words({"confidence": "0.97", "nsm": '{"certainty": 0.99}'})))
-    assert not stated_confidences(read_words({"confidence_bounds": "Agreement 0.99.", "0.97": "x"}))
-
-
-# Fabrications
-
-
 @pytest.mark.parametrize(
     ("text", "strict", "lenient"),
     [
-        ("Focus on UKR.", 0, 0),
         ("After the Vienna talks", 3, 2),
-        ("on 3 March", 1, 1),
         ("President Smith resigned.", 3, 3),
-        ("Caution prevails.", 1, 0),
-        ("High. Caution prevails", 1, 0),
-        ("caution prevails", 0, 0),
-        ("FRA leads", 1, 1),
-        ("UKR and GBR", 1, 1),
         ("McDonald leads", 1, 1),
-        ("a ceasefire", 1, 1),
-        ("by 2031", 1, 1),
         ("articles 2031", 0, 0),  # a wrong figure, where a figure is expected
-        ("articles 1234", 0, 0),
         ("like the Great Depression 1929–1939", 0, 0),
-        ("like the Great Depression", 0, 0),
         ("like the Great Depression 1928–1938", 2, 2),
         ("Cuban Missile Crisis and Cuban exiles", 1, 1),
         ("Москва и 北京", 2, 1),
         ("results of Q3", 1, 1),
-        ("CRITICAL RISK", 0, 0),
     ],
 )
 def test_fabrications(text, strict, lenient):
@@ -243,18 +119,3 @@ def test_fabrications(text, strict, lenient):
     found = fabrication.fabrications(read_words(texts), METRICS, CHECKER.check(texts))
     assert tuple(map(len, found)) == (strict, lenient), found
     assert set(found[1]) <= set(found[0])
-
-
-def test_the_known_words_are_those_of_the_targets():
-    """Each is needed but for `I`, `we` and the like; none is missing."""
-    used = set()
-    for kind, count in (("basic", 300), ("cic", 512)):
-        for index in range(count):
-            _, prompt, answer = (turn["value"] for turn in dataset.row(kind, 31, index)["conversations"])
-            texts = read_words(json.loads(answer))
-            metrics = parse(prompt)
-            codes = {code.lower() for code, _ in metrics.nations}
-            analogue = set(re.findall(r"[^\W\d_]+", metrics.cic.analogue.lower())) if metrics.cic else set()
-            used |= {word for text in texts.values() for word in text.words} - codes - analogue
-    assert used - fabrication.KNOWN - {"crisis-level"} == set()
-    assert not fabrication.KNOWN & (fabrication.EVENTS | fabrication._CALENDAR)

@@ -5,18 +5,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
+from click.testing import CliRunner
 from contract import Server
 from contract.hub import Hub
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,11 +103,23 @@ def on_disk(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-# ---- what goes
+def command(hub, folder, **environment) -> subprocess.Popen:
+    """`elle data push` of a folder to this Hub, in a process of its own."""
+    online = {"HF_ENDPOINT": hub.server.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    words = [sys.executable, "-m", "helpers.cli", "data", "push", str(folder), "--repo", "ada/elle"]
+    return subprocess.Popen(
+        words, env=os.environ | online | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(arrived, process) -> None:
+    until = time.monotonic() + 120
+    while not arrived() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", ["basic", "cic", "parquet"])
-def test_a_set_is_pushed_once_and_reads_back(sets, ada, kind, monkeypatch, tmp_path):
+def test_a_set_is_pushed_once(sets, ada, kind):
     folder, told = sets / kind, []
     pushed = push(ada, folder, verdict=verdict(folder), progress=lambda *at: told.append(at))
     repository = ada.repositories["datasets", "ada/elle"]
@@ -116,31 +127,21 @@ def test_a_set_is_pushed_once_and_reads_back(sets, ada, kind, monkeypatch, tmp_p
     assert [commit.message for commit in repository.commits] == ["initial commit", f"Elle's briefings: {kind}"]
     assert (pushed.new, pushed.commit, pushed.private) == (True, repository.head.id, True)
     assert pushed.url == f"{ada.server.url}/datasets/ada/elle"
+    assert pushed.size == sum(map(len, on_disk(folder).values()))
     assert told == sorted(told)
     assert told[-1] == (pushed.size, pushed.size)
-    assert pushed.size == sum(map(len, on_disk(folder).values()))
-
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # else a download asks huggingface.co
-    for name, content in on_disk(folder).items():
-        where = {"repo_type": "dataset", "endpoint": ada.server.url, "token": TOKEN, "cache_dir": tmp_path / "read"}
-        assert Path(hf_hub_download("ada/elle", name, **where)).read_bytes() == content
-    assert {*stands(ada)} == {*on_disk(folder)}
-
+    assert stands(ada) == on_disk(folder)
     uploads = ada.server.count("upload")
-    assert uploads > 0
     again = push(ada, folder)
-    assert (again.new, again.commit) == (False, pushed.commit)
-    assert len(repository.commits) == 2
-    assert ada.server.count("upload") == uploads
+    assert (again.new, again.commit, len(repository.commits)) == (False, pushed.commit, 2)
+    assert ada.server.count("upload") == uploads > 0
 
 
 def test_a_published_set_loads_with_datasets(sets, ada, tmp_path):
     push(ada, sets / "cic")
-    code = """
-import datasets
-loaded = datasets.load_dataset("ada/elle")
-print({split: rows.num_rows for split, rows in loaded.items()}, loaded["test"][0]["id"])
-"""
+    code = (
+        "import datasets; loaded = datasets.load_dataset('ada/elle'); print(loaded.num_rows, loaded['test'][0]['id'])"
+    )
     environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
@@ -171,54 +172,32 @@ def test_a_public_set_is_public_only_when_asked_for(sets, ada):
         push(ada, sets / "cic", private=False)
 
 
-# ---- what would go
+def elle(*words):
+    return CliRunner().invoke(cli.cli, ["data", "push", *map(str, words)])
 
 
-def run(monkeypatch, capsys, *words) -> tuple[int, str, str]:
-    """`elle` with these words: its exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["elle", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as error:
-        code = error.code
-    out, err = capsys.readouterr()
-    return code or 0, out, err
-
-
-def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch, capsys):
+def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setenv("HF_ENDPOINT", ada.server.url)
-    monkeypatch.setenv("HF_USERNAME", "ada")
-    monkeypatch.setenv("HF_DATASET_REPO", "elle")
+    for name, value in {"HF_ENDPOINT": ada.server.url, "HF_USERNAME": "ada", "HF_DATASET_REPO": "elle"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--json")
-    assert code == 0
-    listed = json.loads(out)
+    listed = json.loads(elle(basic, "--dry-run", "--json").stdout)
     assert (listed["repository"], listed["private"]) == ("ada/elle", True)
-    assert {file["name"]: (file["size"], file["sha256"]) for file in listed["files"]} == {
-        name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in on_disk(basic).items()
+    assert {file["name"]: file["sha256"] for file in listed["files"]} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in on_disk(basic).items()
     }
-    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--dry-run", "--public", "--repo", "mine")
-    assert code == 0
+    out = elle(basic, "--dry-run", "--public", "--repo", "mine").stdout
     assert out.startswith("would go to a PUBLIC dataset repository ada/mine\n")
     assert all(name in out for name in on_disk(basic))
     assert ada.server.requests == []
 
 
-def test_the_command_pushes_and_says_so(basic, ada, monkeypatch, capsys):
+def test_the_command_pushes_and_says_so(basic, ada, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", ada.server.url + "/")
-    code, out, _ = run(monkeypatch, capsys, "data", "push", basic, "--repo", "elle", "--json")
-    assert code == 0
-    assert json.loads(out)["repository"] == "ada/elle"
+    assert json.loads(elle(basic, "--repo", "elle", "--json").stdout)["repository"] == "ada/elle"
     assert stands(ada) == on_disk(basic)
     ada.server.fail("info", status=401)
-    code, out, err = run(monkeypatch, capsys, "data", "push", basic, "--repo", "ada/elle")
-    assert (code, out) == (1, "")
-    assert "the Hub does not accept the token" in err
-    code, _, err = run(monkeypatch, capsys, "data", "push", basic / "none", "--repo", "elle")
-    assert code == 1
-    assert "no data set here" in err
+    assert "the Hub does not accept the token" in str(elle(basic, "--repo", "ada/elle").exception)
 
 
 def test_a_set_that_did_not_pass_its_audit_is_refused_unless_forced(basic, ada):
@@ -232,18 +211,15 @@ def test_a_set_that_did_not_pass_its_audit_is_refused_unless_forced(basic, ada):
 
     found = json.loads((basic.parent / "audit.json").read_text()) | {"faults": ["political is wrong"], "passed": False}
     (basic / "audit.json").write_text(json.dumps(found))
-    before = len(ada.server.requests)
     with pytest.raises(ElleError, match="failed its audit: political is wrong"):
         push(ada, basic, verdict=verdict(basic))
-    assert len(ada.server.requests) == before
     push(ada, basic, verdict=verdict(basic), force=True)
     assert b"political is wrong" in stands(ada)["audit.json"]
 
 
 def test_a_folder_that_is_not_what_its_manifest_says_is_refused(basic, ada, tmp_path):
-    for folder, what in ((tmp_path / "none", "no data set here"), (tmp_path, "no data set here")):
-        with pytest.raises(ElleError, match=what):
-            push(ada, folder)
+    with pytest.raises(ElleError, match="no data set here"):
+        push(ada, tmp_path)
     with (basic / "test.jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(ElleError, match="not the file that the manifest describes") as caught:
@@ -253,21 +229,15 @@ def test_a_folder_that_is_not_what_its_manifest_says_is_refused(basic, ada, tmp_
     with pytest.raises(ElleError, match=r"'test.jsonl' is not in its folder"):
         push(ada, basic)
     # A manifest from elsewhere must not publish the user's other files.
-    secret = tmp_path / "id_rsa"
-    secret.write_text("secret")
-    manifest = dataset.load_manifest(basic)
-    manifest["splits"]["test"] = {"file": "../id_rsa", "rows": 1, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    (basic / "manifest.json").write_text(json.dumps(manifest))
+    (basic / "manifest.json").write_text((basic / "manifest.json").read_text().replace("test.jsonl", "../id_rsa"))
     with pytest.raises(ElleError, match="does not describe the files of a data set"):
         push(ada, basic)
     assert ada.server.requests == []
 
 
 def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits, monkeypatch):
-    def change(_):
-        (basic / "train.jsonl").write_text("another\n")
-
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=change))
+    change = SimpleNamespace(sleep=lambda _: (basic / "train.jsonl").write_text("another\n"))
+    monkeypatch.setattr(publishing, "time", change)
     ada.server.fail("batch", status=500, after=1)
     with pytest.raises(ElleError, match="changed while it was being sent"):
         push(ada, basic)
@@ -279,7 +249,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
     [
         ("ada/x", "bob", "y", "ada/x"),
         ("x", "bob", "ada/y", "bob/x"),
-        ("x", "", "", "x"),
         (None, "bob", "y", "bob/y"),
         (None, "bob", "ada/y", "ada/y"),
         (None, "", "y", "y"),
@@ -295,9 +264,6 @@ def test_the_repositorys_name(basic, monkeypatch, given_name, user, default, fou
 def test_what_is_no_repositorys_name_is_refused(basic, name):
     with pytest.raises(ElleError, match="repository"):
         publishing.upload_plan(basic, name, verdict=[])
-
-
-# ---- tokens, refusals
 
 
 def test_without_a_token_in_the_environment_nothing_is_sent(basic, ada, monkeypatch, tmp_path):
@@ -322,14 +288,7 @@ def test_a_token_goes_to_no_unsafe_address(basic, url, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        (401, "does not accept the token"),
-        (403, "may not write"),
-        (400, "refuses with 400"),
-        (413, "refuses with 413"),
-        (422, "refuses with 422"),
-    ],
+    ("status", "said"), [(401, "does not accept the token"), (403, "may not write"), (413, "refuses with 413")]
 )
 @pytest.mark.parametrize("route", ["info", "batch", "commit"])
 def test_a_refusal_is_not_tried_again_and_does_not_quote_the_token(basic, ada, waits, status, said, route):
@@ -340,46 +299,27 @@ def test_a_refusal_is_not_tried_again_and_does_not_quote_the_token(basic, ada, w
     assert waits == []
     assert ada.server.count(route) == 1
     assert "(it said: no, …" in str(caught.value)
-    shown, chained = str(caught.value) + repr(caught.value), (caught.value.__cause__, caught.value.__context__)
-    assert TOKEN not in shown
-    assert chained == (None, None)  # or a traceback would quote the server
+    assert TOKEN not in str(caught.value) + repr(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None  # or a traceback would quote the server
     assert caught.value.fix
 
 
-def test_who_may_not_write_is_told_so(basic, ada):
-    ada.tokens["hf_stranger"] = "bob"
-    ada.readers.add(TOKEN)
-    ada.add("datasets", "ada/elle")
-    with pytest.raises(ElleError, match="may not write"):
-        push(ada, basic)
-    with pytest.raises(ElleError, match="may not write"):
-        push(ada, basic, "carol/elle")
-    ada.tokens.clear()
-    with pytest.raises(ElleError, match="does not accept the token"):
-        push(ada, basic)
-    with pytest.raises(ElleError, match="does not accept the token"):
-        push(ada, basic, "elle")
-
-
-def test_a_private_repository_of_others_is_named_as_the_reason(basic, ada):
-    ada.server.fail("info", status=404, headers={"X-Error-Code": "RepoNotFound"}, times=99)
-    ada.add("datasets", "ada/elle")
-    with pytest.raises(ElleError, match="may not see it"):
-        push(ada, basic)
-
-
-def test_an_address_that_is_no_hub_is_named_as_the_reason(basic, ada):
-    ada.server.fail("info", status=200, body=b"<html>welcome</html>")
-    with pytest.raises(ElleError, match="cannot be used") as caught:
-        push(ada, basic)
-    assert "is this address a Hub's?" in caught.value.fix
+def test_what_the_hub_answers_is_named_as_the_reason(basic, ada):
+    for route, fault, what in (
+        ("info", {"status": 200, "body": b"<html>welcome</html>"}, r"(?s)cannot be used.*is this address a Hub's\?"),
+        ("tree", {"status": 200, "body": [{"type": "file", "path": "train.jsonl", "size": 1, "oid": "0"}]},
+         r"does not hold this file as it was sent\n.*ada/elle: train\.jsonl"),
+        ("info", {"status": 404, "headers": {"X-Error-Code": "RepoNotFound"}, "times": 99}, "may not see it"),
+    ):  # fmt: skip
+        ada.server.fail(route, **fault)
+        with pytest.raises(ElleError, match=what):
+            push(ada, basic)
 
 
 def test_offline_is_said_with_the_way_out(basic, ada, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ElleError, match="offline") as caught:
+    with pytest.raises(ElleError, match=r"(?s)offline.*unset HF_HUB_OFFLINE"):
         push(ada, basic)
-    assert "unset HF_HUB_OFFLINE" in caught.value.fix
     assert ada.server.requests == []
 
 
@@ -387,23 +327,19 @@ def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
     """The command in a process of its own, with the library's debugging on, through failures, to both ends."""
     ada.server.fail("info", delay=1.0)
     ada.server.fail("upload", drop="request")
-    environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_DEBUG": "1", "HF_HOME": str(tmp_path / "home")}
-    environment |= {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
-    command = [sys.executable, "-m", "helpers.cli", "data", "push", str(basic), "--repo", "ada/elle"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        until = time.monotonic() + 120
-        while not ada.server.requests and time.monotonic() < until and process.poll() is None:
-            time.sleep(0.01)
+    debugged = {"HF_DEBUG": "1", "HF_HOME": str(tmp_path / "home")}
+    with command(ada, basic, **debugged) as process:
+        wait_for(lambda: ada.server.requests, process)
         shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        output = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, output
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert b"again in" in err
     ada.server.fail("commit", status=403, body=TOKEN.encode(), times=9)
     (basic / "README.md").write_text("another card\n")
-    refused = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    with command(ada, basic, **debugged) as refused:
+        said = refused.communicate(timeout=120)
     assert refused.returncode == 1
-    for text in (shown, output, refused.stdout, refused.stderr):
-        assert TOKEN.encode() not in text
-    assert b"again in" in output
+    assert not any(TOKEN.encode() in text for text in (shown, out, err, *said))
     for place in (basic, tmp_path / "home"):
         for path in place.rglob("*"):
             assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
@@ -415,9 +351,6 @@ def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
             assert request.token is None
         else:
             assert request.headers["authorization"] == f"Bearer {TOKEN}"
-
-
-# ---- failures that pass
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
@@ -447,8 +380,7 @@ def test_what_others_commit_at_the_same_time_is_kept(sets, ada, waits):
 
     push(ada, sets / "basic", progress=meanwhile)
     assert stands(ada) == on_disk(sets / "basic") | {"theirs.md": b"theirs"}
-    assert len(repository.commits) == 3
-    assert len(waits) == 1
+    assert (len(repository.commits), len(waits)) == (3, 1)
 
 
 def test_waits_grow_with_jitter_and_the_hubs_own_is_honoured_or_said(sets, ada, waits):
@@ -457,17 +389,12 @@ def test_waits_grow_with_jitter_and_the_hubs_own_is_honoured_or_said(sets, ada, 
     for attempt, wait in enumerate(waits):
         assert 0.5 * 2**attempt <= wait <= 1.5 * 2**attempt
     assert len(set(waits)) == 5
-    for headers, least, most in (
-        ({"Retry-After": "77"}, 77, 77),
-        ({"RateLimit": '"api";r=0;t=55'}, 55, 55),
-        ({"Retry-After": "soon"}, 0, 1.5),
-        ({"Retry-After": "-5"}, 0, 1.5),
-    ):
+    asked = {"Retry-After": "77"}, {"RateLimit": '"api";r=0;t=55'}, {"Retry-After": "-5"}
+    for headers, wait in zip(asked, (77, 55, 1), strict=True):
         waits.clear()
         ada.server.fail("preupload", status=429, headers=headers)
         push(ada, sets / "basic")
-        assert len(waits) == 1
-        assert least <= waits[0] <= most
+        assert waits == [pytest.approx(wait, abs=0.5)]
     waits.clear()
     ada.server.fail("preupload", status=429, headers={"Retry-After": "301"})
     with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 try; it asks for a wait of 301 s"):
@@ -478,29 +405,21 @@ def test_waits_grow_with_jitter_and_the_hubs_own_is_honoured_or_said(sets, ada, 
 def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):
     before = on_disk(basic)
     ada.server.fail("upload", drop="request", after=1, times=99)
-    with pytest.raises(ElleError, match="did not take the set") as caught:
+    with pytest.raises(ElleError, match=r"did not take the set.*3 tries") as caught:
         push(ada, basic, retries=2)
-    assert "3 tries" in str(caught.value)
     assert "goes on" in caught.value.fix
-    assert len(waits) == 2
     assert on_disk(basic) == before
-    assert stands(ada) == {}  # nothing of it shows
     ada.server.faults.clear()
     uploads = ada.server.count("upload")
     assert push(ada, basic).new
-    assert stands(ada) == before
     resent = [request.path for request in ada.server.requests if request.route == "upload"][uploads:]
     assert not any(hashlib.sha256(before["train.jsonl"]).hexdigest() in path for path in resent)
 
 
 def test_an_interrupted_push_ends_at_once_and_goes_on(basic, ada):
     ada.server.fail("upload", delay=60, after=1)
-    environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
-    command = [sys.executable, "-m", "helpers.cli", "data", "push", str(basic), "--repo", "ada/elle"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        until = time.monotonic() + 120
-        while ada.server.count("upload") < 2 and time.monotonic() < until and process.poll() is None:
-            time.sleep(0.01)
+    with command(ada, basic) as process:
+        wait_for(lambda: ada.server.count("upload") == 2, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.strip()) == (130, b"", b"interrupted")
@@ -510,25 +429,14 @@ def test_an_interrupted_push_ends_at_once_and_goes_on(basic, ada):
 
 
 def test_a_hub_that_cannot_be_reached_is_said_so(basic, waits, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ElleError, match=r"the connection failed.*6 tries") as caught:
         publishing.push(basic, "ada/elle", verdict=[])
-    assert caught.value.where == url
-    assert len(waits) == 5
+    assert (caught.value.where, len(waits)) == ("http://127.0.0.1:9", 5)
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([*ROUTES, None]), st.sampled_from(PASSING[:-1]), st.integers(0, 6), st.integers(1, 4)
-        ),
-        max_size=6,
-    )
-)
+@given(st.lists(st.tuples(*map(st.sampled_from, ([*ROUTES, None], PASSING[:-1], range(7), range(1, 5)))), max_size=6))
 def test_whatever_fails_the_repository_shows_the_old_set_or_the_new_one(sets, faults):
     service = Hub()
     service.tokens[TOKEN] = "ada"
@@ -547,18 +455,3 @@ def test_whatever_fails_the_repository_shows_the_old_set_or_the_new_one(sets, fa
         push(service, sets / "cic")
         assert stands(service) == new
         assert len(service.repositories["datasets", "ada/elle"].commits) == 3
-
-
-def test_the_librarys_session_is_left_as_it_was_found(basic, ada):
-    push(ada, basic)
-    ada.server.fail("info", status=400)
-    with pytest.raises(ElleError):
-        push(ada, basic)
-    assert "send" not in vars(huggingface_hub.get_session())
-
-
-def test_what_the_hub_does_not_hold_as_it_was_sent_is_named(basic, ada):
-    ada.server.fail("tree", status=200, body=[{"type": "file", "path": "train.jsonl", "size": 1, "oid": "0"}])
-    with pytest.raises(ElleError, match="does not hold this file as it was sent") as caught:
-        push(ada, basic)
-    assert caught.value.where.endswith("ada/elle: train.jsonl")

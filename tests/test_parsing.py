@@ -30,24 +30,16 @@ def test_strict(text):
     ("text", "how", "reason"),
     [
         (f"```json\n{TEXT}\n```", "from a code fence", "in a code fence"),
-        (f"Here it is:\n```\n{TEXT}\n```\nThat was it.", "from a code fence", "in a code fence"),
-        (f"{TEXT}\n\nI hope this helps! {{really}}", "from surrounding prose", "text after the object"),
         (f"Briefing {{draft}} \\frac{{1}}{{2}}: {TEXT}", "from surrounding prose", "text before the object"),
-        (f'So "this": {TEXT} done', "from surrounding prose", "text before and after"),
         (f'First {{"note": "x"}} then {TEXT}', "from surrounding prose", "text before"),
         (f'First {{"broken": }} then {TEXT}', "from surrounding prose", "text before"),
         (f"[{TEXT}]", "from surrounding prose", "a JSON list"),
-        (f"\ufeff{TEXT}", "from surrounding prose", "text before"),
-        (f"\u00a0{TEXT}", "from surrounding prose", "text before"),
         (f"\ud800 {TEXT}", "from surrounding prose", "text before"),
     ],
 )
 def test_lenient_only(text, how, reason):
     parsed = parse_output(text)
-    assert not parsed.strict
-    assert parsed.lenient
-    assert parsed.how == how
-    assert parsed.value == GOOD
+    assert (parsed.strict, parsed.lenient, parsed.how, parsed.value) == (False, True, how, GOOD)
     assert reason in parsed.reason or reason == "a JSON list"
 
 
@@ -58,31 +50,18 @@ def test_a_fence_inside_a_string_does_not_end_the_fence():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "empty output"),
-        (" \n ", "empty output"),
-        ("I cannot answer.", "no JSON object"),
-        ("[1, 2]", "a JSON list"),
-        ('"text"', "a JSON str"),
-        ("null", "a JSON NoneType"),
         ('{"a": 1, "b": 2, "a": 3}', "duplicate key 'a'"),
-        ('{"x": {"a": 1, "a": 1}}', "duplicate key 'a'"),
         ('{"a": NaN}', "NaN is not JSON"),
-        ('{"a": -Infinity}', "-Infinity is not JSON"),
         ('{"a": 1e999}', "a number too large"),
         ('{"a": ' + "9" * 5000 + "}", "a number too large"),
         (r'{"a": "\ud800"}', "a lone surrogate"),
-        (r'{"\udc00": "a"}', "a lone surrogate"),
         ('{"a": "\ud800"}', "a lone surrogate"),
         (nested(MAX_DEPTH + 1), "nested deeper"),
-        (nested(10_000), "nested deeper"),
         (nested(100_000), "nested deeper"),
         ('{"a":' + "[" * 10_000 + "]" * 10_000 + "}", "nested deeper"),
         (TEXT[:-1], "cut off"),
-        (TEXT[: len(TEXT) // 2], "cut off"),
         ('{"political": "x", "more": {"a": 1}', "cut off"),  # the part that is whole is not the object
         ('{"political": "x" "more": {"a": 1}}', "not JSON: Expecting ',' delimiter"),
-        ("{'political': 'x'}", "not JSON: Expecting property name"),
-        ('{"a": 1,}', "not JSON"),
         ('{"a": "line\nbreak"}', "not JSON: Invalid control character"),
         (json.dumps({"a": "x" * 5_000_000}), "too long"),
         (json.dumps({"a": "é" * (MAX_BYTES // 2)}, ensure_ascii=False), "too long"),
@@ -101,12 +80,6 @@ def test_no_object(text, reason, fenced):
         "{" * MAX_BYTES,
         '{"a":' * (MAX_BYTES // 5),
         '{"' * (MAX_BYTES // 2),
-        '{"a"}' * (MAX_BYTES // 5),
-        "{}" * (MAX_BYTES // 2),
-        '{"\\"' * (MAX_BYTES // 4),
-        '"\\' * (MAX_BYTES // 2),
-        "{ " * (MAX_BYTES // 2),
-        "{" + " " * (MAX_BYTES - 1),
         "[" * MAX_BYTES,
         "```json" * (MAX_BYTES // 7),
         '{"a": [' + "1," * (MAX_BYTES // 2 - 5),
@@ -139,15 +112,11 @@ def test_any_object_of_texts_is_strict_and_survives_a_fence(value):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (GOOD, None),
         ({}, "missing: political, economic"),
-        ({**GOOD, "more": "x"}, "extra: more"),
-        ({**GOOD, "cyber": 40}, "wrong type: cyber"),
         ({**GOOD, "cyber": None, "more": 1}, "wrong type: cyber; extra: more"),
         ([], "wrong type: the whole"),
-        (None, "wrong type: the whole"),
     ],
 )
 def test_schema(value, reason):
-    found = schema_valid(value)
-    assert found is None if reason is None else reason in found
+    assert schema_valid(GOOD) is None
+    assert reason in schema_valid(value)

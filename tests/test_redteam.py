@@ -34,8 +34,7 @@ def built(recipe: str | dict, reference: str) -> str:
             reference = reference.replace(old, new)
         return reference
     if "repeat" in recipe:
-        unit, times = recipe["repeat"]
-        return unit * times
+        return recipe["repeat"][0] * recipe["repeat"][1]
     if "parts" in recipe:
         return "".join(built(part, reference) for part in recipe["parts"])
     assert recipe == {"reference": True}
@@ -75,19 +74,9 @@ def test_the_codes_are_those_of_both_worlds():
 
 
 @cache
-def targets(count: int = 120) -> list[tuple[str, str, Record]]:
-    made = []
-    for kind in ("basic", "cic"):
-        for index in range(count):
-            _, _, prompt, answer = Example.of(dataset.row(kind, 23, index))
-            made.append((prompt, answer, judge("x", prompt, answer, answer)))
-    return made
-
-
-def test_untouched_targets_hold_in_everything():
-    for prompt, answer, record in targets():
-        assert not record.reasons, (prompt, answer)
-        assert all(top == bottom for top, bottom in record.counts.values())
+def targets() -> list[tuple[str, str, Record]]:
+    examples = [Example.of(dataset.row(kind, 23, index)) for kind in dataset.KINDS for index in range(120)]
+    return [(each.prompt, each.answer, judge("x", each.prompt, each.answer, each.answer)) for each in examples]
 
 
 def test_no_changed_digit_is_missed():

@@ -8,15 +8,9 @@ from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 
 
-def test_rows_come_back_in_order(tmp_path):
-    rows = [{"a": 1}, {"b": "↑ é"}]
-    assert storage.write_lines(tmp_path / "x.jsonl", iter(rows)) == 2
-    assert list(storage.read_lines(tmp_path / "x.jsonl")) == rows
-
-
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.jsonl"
-    storage.write_lines(path, [{"old": 1}])
+    storage.write_lines(path, [{"old": "é"}])
 
     def failing():
         yield {"new": 1}
@@ -24,41 +18,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
     with pytest.raises(RuntimeError):
         storage.write_lines(path, failing())
-    assert list(storage.read_lines(path)) == [{"old": 1}]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "y.json", {"loss": float("nan")})
+    assert list(storage.read_lines(path)) == [{"old": "é"}]
     assert os.listdir(tmp_path) == ["x.jsonl"]  # noqa: PTH208
 
 
-def test_nan_is_refused_rather_than_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ('{"a": ', "not valid JSON"),
-        ("[1]", "a JSON list"),
-        ("null", "a JSON NoneType"),
-        (b"\xff\xfe", "not valid JSON"),
-    ],
+    ("line", "what"), [(b'{"a": ', "not valid JSON"), (b"[1]", "a JSON list"), (b"\xff\xfe", "not valid JSON")]
 )
 def test_a_faulty_line_is_named(tmp_path, line, what):
     path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"a":1}\n\n' + (line.encode() if isinstance(line, str) else line) + b"\n")
+    path.write_bytes(b'{"a":1}\n\n' + line + b"\n")
     with pytest.raises(ElleError, match=what) as caught:
         list(storage.read_lines(path))
     assert caught.value.where == f"{path}:3"
 
 
-def test_an_unwritable_folder_is_a_clear_error(tmp_path):
+def test_files_that_are_not_there_are_clear_errors(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ElleError, match="cannot write") as caught:
         storage.write_json(tmp_path / "file" / "x.json", {})
     assert caught.value.fix
-
-
-def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(ElleError, match="cannot read"):
         list(storage.read_lines(tmp_path / "none.jsonl"))
     with pytest.raises(ElleError, match="not found"):
