@@ -15,13 +15,6 @@ from elle.serving.deployments import Deployment
 from helpers import cli
 
 FILE = "configs/vllm_deploy.json"
-H200 = hardware.find("h200", 8)
-
-
-def written(path, **changes):
-    content = json.loads((paths.root() / FILE).read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
-    return path
 
 
 def adapter(folder, rank=64, base="x"):
@@ -52,34 +45,26 @@ def base(folder):
         ({"guided_decoding_backend": "x"}, "constrains nothing", "response_format"),
         ({"model_id": ...}, "model_id: Field required", "docs/serving.md"),
         ({"max_model_len": "4096"}, "max_model_len: Input should be a valid integer", ""),
-        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization: Input should be less than 1", ""),
         ({"scaling": {"min": 0}}, "scaling.min: Extra inputs are not permitted", ""),
     ],
 )
 def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
-    file = written(tmp_path / "d.json", **changes)
+    file = tmp_path / "d.json"
+    with pytest.raises(ElleError, match="no such file"):
+        deployments.load_deployment(file)
+    content = storage.read_json(paths.root() / FILE) | changes
+    storage.write_json(file, {key: value for key, value in content.items() if value is not ...})
     with pytest.raises(ElleError) as caught:
         deployments.load_deployment(file)
     assert what in str(caught.value)
     assert fix in caught.value.fix
     assert caught.value.where == str(file)
-
-
-def test_a_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ElleError, match="no such file"):
-        deployments.load_deployment(tmp_path / "none.json")
-    (tmp_path / "list.json").write_text("[]")
+    storage.write_json(file, [])
     with pytest.raises(ElleError, match="no JSON object"):
-        deployments.load_deployment(tmp_path / "list.json")
+        deployments.load_deployment(file)
 
 
-@pytest.mark.parametrize(("rank", "reserved"), [(1, 1), (2, 8), (16, 16), (17, 32), (64, 64), (128, 128), (300, 320)])
-def test_an_adapters_rank_sets_the_room_for_it(tmp_path, rank, reserved):
-    place = adapter(tmp_path, rank)
-    assert deployments.lora_rank(Deployment(model_id="x", enable_lora=True, adapters={"a": str(place)})) == reserved
-
-
-def test_a_rank_that_cannot_be_is_refused(tmp_path):
+def test_an_adapters_rank_sets_the_room_for_it_and_one_that_cannot_be_is_refused(tmp_path):
     place = str(adapter(tmp_path / "a", 64))
     both = {"model_id": "x", "enable_lora": True, "adapters": {"a": place}}
     for changes, what, fix in (
@@ -95,6 +80,9 @@ def test_a_rank_that_cannot_be_is_refused(tmp_path):
             deployments.lora_rank(Deployment(**both | changes))
         assert fix in caught.value.fix
     assert deployments.lora_rank(Deployment(**both | {"adapters": {"a": "some/one"}, "max_lora_rank": 128})) == 128
+    for rank, reserved in ((1, 1), (2, 8), (16, 16), (17, 32), (300, 320)):
+        adapter(tmp_path / "a", rank)
+        assert deployments.lora_rank(Deployment(**both)) == reserved
 
 
 def test_the_allowed_ranks_are_vllms_own():
@@ -122,12 +110,9 @@ def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
 @pytest.mark.parametrize(
     ("model", "gpu", "gpus", "fits"),
     [
-        ("Qwen/Qwen2.5-3B-Instruct", "a10", 1, True),
         ("Qwen/Qwen2.5-14B-Instruct", "a10", 1, False),
         ("Qwen/Qwen2.5-14B-Instruct", "a10", 2, True),
         ("Qwen/Qwen2.5-72B-Instruct", "h100", 1, False),  # the documents' GPU for it
-        ("Qwen/Qwen2.5-72B-Instruct", "h100", 4, True),
-        ("Qwen/Qwen2.5-72B-Instruct", "h200", 1, False),
         ("Qwen/Qwen2.5-72B-Instruct", "h200", 2, True),
         ("qwen-72b-math-int4", "a100", 1, True),
     ],
@@ -157,16 +142,14 @@ def test_memory_is_counted_as_published():
 
 
 def test_what_cannot_be_spread_or_held_is_named():
-    for changes, what in (
-        ({"gpus": 3}, "cannot be spread over 3 GPUs"),
-        ({"gpu": "a10", "max_model_len": 1_000_000}, "the key-value cache holds"),
-        ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less"),
+    for changes, what, fix in (
+        ({"gpus": 3}, "cannot be spread over 3 GPUs", ""),
+        ({"gpu": "a10", "max_model_len": 10**6}, "the key-value cache holds", "max_model_len of at most"),
+        ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less", ""),
     ):
-        with pytest.raises(ElleError, match=what):
+        with pytest.raises(ElleError, match=what) as caught:
             deployments.check_fit(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
-    with pytest.raises(ElleError, match="key-value cache holds") as caught:
-        deployments.check_fit(Deployment(model_id="Qwen/Qwen2.5-7B", gpu="a10", max_model_len=10**6))
-    assert "max_model_len of at most" in caught.value.fix
+        assert fix in (caught.value.fix or "")
     assert deployments.check_fit(Deployment(model_id="some/unknown-model", gpu="h100")) is None
 
 
@@ -195,18 +178,16 @@ def test_an_adapter_is_served_under_the_models_name_and_its_base_beside_it(tmp_p
     found = deployments.for_this_machine(Deployment(model_id=str(on_top)))
     assert (found.served_name, found.model_id) == ("elle-base", str((tmp_path / "base").resolve()))
     assert found.adapters == {"elle": str(on_top.resolve())}
-    assert deployments.render_command(found)[-2:] == [
-        "--lora-modules",
-        json.dumps({"name": "elle", "path": str(on_top)}),
-    ]
-    assert "32" in deployments.render_command(found)
+    *before, flag, module = deployments.render_command(found)
+    assert (flag, json.loads(module)) == ("--lora-modules", {"name": "elle", "path": str(on_top)})
+    assert "32" in before
 
 
 def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypatch):
     shape = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
     shape |= {"intermediate_size": 29568, "vocab_size": 152064}
     storage.write_json(tmp_path / "config.json", shape)
-    monkeypatch.setattr(deployments, "_here", lambda: H200)
+    monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h200", 8))
     assert deployments.for_this_machine(Deployment(model_id=str(tmp_path))).gpus == 2
     assert deployments.for_this_machine(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
     monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h100", 1))

@@ -37,7 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 KEY, TOKEN = "rpa_RecognisableKeyThatMustNotLeak", "hf_RecognisableTokenThatMustNotLeak"
 RECIPE = "configs/config_3b_qlora.yaml"
-STARTED = {"id": "pod1", "name": "x", "status": "RUNNING", "cost": 1.0, "_since": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +82,6 @@ def pod(*arguments):
 
 def up(data, *arguments, run="first"):
     return pod("up", RECIPE, "--data", data, "--run-id", run, "--poll", "0.02", "--yes", *arguments)
-
-
-def clock(now, sleep):
-    """`time`, on a clock of the test's own."""
-    return SimpleNamespace(time=lambda: now[0], sleep=sleep, strftime=time.strftime, localtime=time.localtime)
 
 
 # ---- up
@@ -144,8 +138,9 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     """On a clock of the test's own: hours pass between two looks."""
     now = [time.time()]
     account.clock = lambda: now[0]
+    hands = {"time": lambda: now[0], "sleep": lambda _: now.__setitem__(0, now[0] + 600.0)}
     for module in (pods, record):
-        monkeypatch.setattr(module, "time", clock(now, lambda _: now.__setitem__(0, now[0] + 600.0)))
+        monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | hands))
     account.life = "hangs"
     assert up(data).exit_code == 1
     assert record.load_rental("first").state == "expired"
@@ -167,8 +162,6 @@ def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch)
         assert f"{name}: {record.VARIABLES[name][0]}" in message
     assert not account.pods
     assert not account.hub.repositories
-    rows = {row["variable"]: row["set"] for row in renting.environment()}
-    assert (rows["RUNPOD_API_KEY"], rows["HF_TOKEN"]) == ("yes", "no")
     for name, value in {"HF_DATASET_REPO": "ada/data", "HF_MODEL_REPO": "ada/model", "HF_TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, value)
     assert up(data).exit_code == 0  # each repository names its user
@@ -179,11 +172,6 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     assert "not confirmed" in str(done.exception)
     assert f"at most     ${renting.order(RECIPE, data=data, live=False).max_dollars:.2f}" in done.output
     assert {request.route for request in account.server.requests} == {"gpus"}
-    questions = []
-    order = renting.order(RECIPE, data=data)
-    with pytest.raises(ElleError, match="not confirmed"):
-        renting.up(order, confirm=lambda question: questions.append(question))
-    assert f"at most ${order.max_dollars:.2f}?" in questions[0]
     assert not record.rentals()
 
 
@@ -192,16 +180,14 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     [
         ((RECIPE, "--max-dollars", "1"), "may not be enough", "or more"),
         ((RECIPE, "--price", "1"), "it costs $1.79 a GPU-hour now", "leave it out"),
-        ((RECIPE, "--gpu", "a10"), "asks for A10", "h200, h100, a100"),
         (("configs/nano.yaml",), "is for a processor", "h200, h100, a100"),
         (("configs/config_72b_8xh200.yaml", "--gpu", "a100", "--count", "1"), "does not hold", "--fix"),
         ((RECIPE, "--run-id", "../x"), "not a valid run name", "letters"),
         (("configs/none.yaml",), "unknown recipe", "nano.yaml"),
-        (("battle-qlora", "--max-dollars", "20"), "may not be enough", "or more"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_rented(account, data, arguments, message, fix):
-    done = pod("up", *arguments, "--yes", *(() if arguments[0] == "battle-qlora" else ("--data", data)))
+    done = pod("up", *arguments, "--yes", "--data", data)
     assert message in str(done.exception)
     assert fix in done.exception.fix
     assert not account.server.count("create-pod")
@@ -234,12 +220,13 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
     assert "does not accept the key" in str(done.exception)
     assert "rpa_another" not in done.output + str(done.exception)
     assert account.server.count("gpus") == 1  # it is not tried again
-    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
-    with pytest.raises(ElleError, match="holds a character"):
-        runpod.Client().rented("pod", "x")
-    monkeypatch.setenv(runpod.REST, "http://runpod.example/v2")
-    with pytest.raises(ElleError, match="must begin with https"):
-        runpod.Client().rented("pod", "x")
+    for name, value, message in (
+        ("RUNPOD_API_KEY", "rpa_with a blank", "holds a character"),
+        (runpod.REST, "http://runpod.example/v2", "must begin with https"),
+    ):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ElleError, match=message):
+            runpod.Client().rented("pod", "x")
 
 
 PASSING = [
@@ -279,37 +266,24 @@ def test_the_wait_that_runpod_asks_for_is_waited(account, monkeypatch):
         runpod.Client().rented("pod", "x")
 
 
-@pytest.mark.parametrize("unseen", [0, 2])
-def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unseen):
+@pytest.mark.parametrize(("unseen", "refused"), [(0, False), (2, False), (2, True)])
+def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unseen, refused):
     """The answer is lost, and the request was done: the next try finds its pod; or the list does not show it in time,
-    and there are two for a moment."""
+    and there are two for a moment, or the next try is refused. What turns up still later is ended by whoever looks."""
     account.life = "works for ever"
     account.server.fail("create-pod", drop="done")
     account.server.fail("pods", status=200, body={"pods": []}, times=unseen)
-    made = runpod.Client().create("pod", renting.order(RECIPE, data=data, run_id="first").body())
-    assert list(account.pods) == [made["id"]]
-    assert len(account.gone) == (1 if unseen else 0)
-
-
-def test_a_create_that_is_refused_after_one_was_taken_up_late_leaves_no_pod(account, data):
-    account.life = "works for ever"
-    account.server.fail("create-pod", drop="done")
-    account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
-    account.server.fail("pods", status=200, body={"pods": []}, times=2)  # it does not show yet
-    assert "no longer any instances" in str(up(data).exception)
-    assert not account.pods
-    assert record.load_rental("first").state == "refused"
-
-
-def test_what_turns_up_still_later_is_ended_by_whoever_looks(account, data):
-    account.life = "works for ever"
+    if refused:
+        account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
+        assert "no longer any instances" in str(up(data, "--detach").exception)
+        assert (record.load_rental("first").state, account.pods) == ("refused", {})
+        return
     assert up(data, "--detach").exit_code == 0
-    first = next(iter(account.pods.values()))
+    (first,) = account.pods.values()
+    assert len(account.gone) == (1 if unseen else 0)
     account.pods["late"] = first | {"id": "late"}
     assert renting.status("first").pod == first["id"]
     assert list(account.pods) == [first["id"]]
-    renting.down("first")
-    assert not account.pods
 
 
 def test_a_lost_connection_does_not_end_the_pod(account, data):
@@ -343,7 +317,7 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
         raise KeyboardInterrupt
 
     account.life = "works for ever"
-    monkeypatch.setattr(pods, "time", clock([time.time()], interrupt))
+    monkeypatch.setattr(pods, "time", SimpleNamespace(**vars(time) | {"sleep": interrupt}))
     done = up(data)
     assert done.exit_code == 1
     assert all(message in done.output for message in messages)
@@ -357,6 +331,8 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
 
 
 def test_detached_it_is_watched_by_status_from_any_process(account, data):
+    for verb in ("status", "logs", "down"):
+        assert "nothing was rented" in str(pod(verb).exception)
     now = [0.0]
     account.clock, account.steps = lambda: now[0], (10.0, 10.0, 60.0)
     done = up(data, "--detach")
@@ -368,6 +344,9 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     assert pod("logs").output.splitlines()[0] == "working"
     with pytest.raises(ElleError, match="rented already"):
         record.begin("first", "pod")
+    account.pods["pod1"]["status"] = "EXITED"  # somebody stopped it: it still costs
+    assert renting.status("first").state == "exited"
+    account.pods["pod1"]["status"] = "RUNNING"
     account.server.fail("pods", drop="request", times=100)
     assert renting.status("first").state == "unreachable"
     account.server.faults.clear()
@@ -376,15 +355,6 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     assert pod("logs", "first").output.splitlines() == ["working", "ended"]
     assert pod("down", "first").exit_code == 0  # safe to repeat, and it stays what it was
     assert record.load_rental("first").state == "succeeded"
-
-
-def test_a_pod_that_somebody_stopped_still_costs_and_can_be_ended(account, data):
-    account.life = "works for ever"
-    up(data, "--detach")
-    account.pods["pod1"]["status"] = "EXITED"
-    assert renting.status("first").state == "exited"
-    renting.down("first")
-    assert runpod.Client().pod("pod1") is None
 
 
 def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
@@ -403,12 +373,6 @@ def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     assert renting.status("second").state == "refused"
     record.begin("third", "pod", dataset="ada/elle-data")
     assert "Nothing is rented" in renting.status("third").sentence
-
-
-def test_there_is_nothing_to_look_at():
-    for verb in ("status", "logs", "down"):
-        assert "nothing was rented" in str(pod(verb).exception)
-    assert "by run 'x'" in str(pod("status", "x").exception)
 
 
 def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(account):
@@ -461,7 +425,6 @@ def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, m
     for name in (*record.VARIABLES, "HF_ENDPOINT"):
         monkeypatch.delenv(name)
     bare = pod(*dry)
-    assert bare.exit_code == 0
     for text in ("Bearer $RUNPOD_API_KEY", "$HF_USERNAME/$HF_DATASET_REPO", "RUNPOD_SECRET_elle_hf_token"):
         assert text in bare.output
 
@@ -500,15 +463,17 @@ def script(account, data, monkeypatch):
     return run
 
 
-def test_the_pod_trains_reports_and_ends_itself_with_its_own_key(account, script):
+def test_the_pod_trains_and_keeps_trying_to_report_and_to_end_itself_with_its_own_key(account, script):
+    account.server.fail("terminate", status=500, times=2)
+    account.server.fail("terminate", drop="request")
+    account.server.fail("commit", status=503, after=1, times=2)  # the first commit is the upload's
     done, rental = script()
     assert done.exit_code == 0, done.output + str(done.exception)
     assert rental.state == "succeeded"
     ended = [request for request in account.server.requests if request.route == "terminate"]
-    assert [request.token for request in ended] == ["pod-key-pod1"]  # not by the machine that watched
-    assert [line.partition(" ")[2] for line in pod("logs").output.splitlines() if line[:2].isdigit()] == [
-        "fetching the run", "setting up", "working", "ending: succeeded ",
-    ]  # fmt: skip
+    assert len(ended) >= 4
+    assert {request.token for request in ended} == {"pod-key-pod1"}  # not by the machine that watched
+    assert "ending: succeeded" in pod("logs").output
 
 
 BAD = """echo '{"state": "failed", "reason": "of its own words"}' >"$ELLE_HOME/result.json"; exit 1"""
@@ -534,15 +499,6 @@ def test_whatever_happens_on_the_pod_it_reports_and_ends_itself(account, script,
     assert account.server.count("terminate") >= 1
 
 
-def test_the_pod_keeps_trying_to_report_and_to_end(account, script):
-    account.server.fail("terminate", status=500, times=2)
-    account.server.fail("terminate", drop="request")
-    account.server.fail("commit", status=503, after=1, times=2)  # the first commit is the upload's
-    done, _ = script()
-    assert done.exit_code == 0, str(done.exception)
-    assert account.server.count("terminate") >= 4
-
-
 def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(account, tmp_path):
     home = tmp_path / "runs" / "again"
     account.life = "works for ever"
@@ -553,7 +509,7 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
     }  # fmt: skip
 
     def start() -> dict:
-        account.pods["pod1"] = dict(STARTED)
+        account.pods["pod1"] = {"id": "pod1", "name": "x", "status": "RUNNING", "cost": 1.0, "_since": 0.0}
         command = ["bash", Path(pods.__file__).with_name("start.sh")]
         subprocess.run(command, env=os.environ | env, check=True, timeout=60, stdin=subprocess.DEVNULL)
         assert not account.pods
@@ -629,14 +585,8 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
     assert not account.server.requests
     done = pod("deploy", "--yes")
     assert done.exit_code == 0, str(done.exception)
-    sent = [(each.method, f"{account.server.url}{each.path}") for each in account.server.requests]
-    assert [each for number, each in enumerate(sent) if each != sent[number - 1]] == [
-        (each["method"], each["url"].partition("?")[0]) for each in shown["requests"]
-    ]
     assert account.server.requests[-1].json() == shown["requests"][-1]["body"]
     (made,) = account.endpoints.values()
-    assert made["scaling"] == {"type": "QUEUE_DELAY", "queueDelay": 2}
-    assert made["workers"] == {"min": 0, "max": 3, "idleTimeout": 60}
     assert (made["gpu"]["pools"], made["env"]["MODEL_NAME"]) == (["ADA_80_PRO"], "Qwen/Qwen2.5-3B-Instruct")
     assert f"{account.server.url}/queue/ep1/openai/v1 (workers: 1 idle)" in pod("status").output
     account.server.fail("update-endpoint", status=503)
@@ -701,7 +651,6 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
             run(verb, "held")
         account.life = "fails"  # with the token in its report
         run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
-        run(*rent, "--dry-run", "--json")
         run(*rent, "--dry-run")
         run("deploy", "--yes")
         run("deploy", "--dry-run")

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import watching
 
-from elle.base import machine
+from elle.base import machine, storage
 from elle.base.errors import ElleError
 from elle.base.process import Job, created, descendants
 from elle.briefings import dataset
@@ -42,6 +42,12 @@ SCHEMA = {
 
 
 # ---- starting, without vLLM: another program stands in for the server environment's python
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    storage.write_json(tmp_path / "model" / "config.json", {})
+    return tmp_path / "model"
 
 
 @pytest.fixture
@@ -340,8 +346,7 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
         text = right[body["messages"][1]["content"]] if "response_format" in body else "free"
         return 200, events(text) if body.get("stream") else completion(text)
 
-    # The form of a notebook asks where an event loop is running.
-    async def cell():
+    async def cell():  # a notebook's runs inside an event loop
         return measure_load(Endpoint(fake(behave).url, "elle"), rows, [1, 4], tmp_path, schema=schema_of(rows))
 
     points, batches = asyncio.run(cell())
