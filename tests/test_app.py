@@ -22,7 +22,7 @@ def test_neither_a_dry_run_nor_an_apps_variables_show_the_key_and_nothing_is_sen
     assert "political 40" in text
     assert "a-key" not in text
     lines = App("https://api.runpod.ai/v2/e1/openai/v1", "elle").variables().splitlines()
-    assert lines[:2] == ["LFBM_ENDPOINT=https://api.runpod.ai/v2/e1/openai/v1", "LFBM_API_KEY=$LFBM_API_KEY"]
+    assert lines[:2] == ["LFBM_ENDPOINT=https://api.runpod.ai/v2/e1/openai/v1", "LFBM_API_KEY=$RUNPOD_API_KEY"]
     with pytest.raises(ElleError, match="https"):
         App("http://nowhere.invalid/v1", "elle").client()
 

@@ -166,20 +166,10 @@ def nvidia_smi(tmp_path, monkeypatch):
     return fake
 
 
-def test_this_machine(nvidia_smi, tmp_path):
-    nvidia_smi(None)
-    found = machine.inspect(tmp_path / "not" / "yet")
-    assert (found.device, found.gpus) == ("cpu", [])
-    assert "not installed" in found.device_reason
-    assert found.cores >= 1
-    assert found.ram_gb > 0.5
-    assert found.disk_free_gb > 0
-    assert found.cpu_name
-
-
 @pytest.mark.parametrize(
     ("text", "code", "why"),
     [
+        (None, 0, "not installed"),
         ("", 0, "named no GPU and said 'nothing'"),
         ("No devices were found\n", 0, "No devices were found"),
         ("NVIDIA-SMI has failed because it couldn't communicate with the driver\n", 9, "failed and said"),
@@ -189,8 +179,9 @@ def test_this_machine(nvidia_smi, tmp_path):
 def test_nvidia_smi_that_names_no_gpu(nvidia_smi, text, code, why):
     nvidia_smi(text, code)
     found = machine.inspect()
-    assert found.device == "cpu"
+    assert (found.device, found.gpus) == ("cpu", [])
     assert why in found.device_reason
+    assert min(found.cores, found.ram_gb, found.disk_free_gb, len(found.cpu_name)) > 0
 
 
 @pytest.mark.parametrize(
@@ -264,14 +255,6 @@ def test_findings_about_the_volume(volume, monkeypatch):
     monkeypatch.setattr(machine.Path, "is_dir", lambda self: True)
     for folder in ("/workspace", "/workspace/data"):
         assert "hides what the image keeps there" in found("warn", folder, access=lambda *_: True)
-
-
-def test_the_command(nvidia_smi, tmp_path, capsys):
-    nvidia_smi("NVIDIA H200, 143771, 550.54.15\n")
-    assert machine.main([]) == 0
-    assert "cuda, because 1 x NVIDIA H200" in capsys.readouterr().out
-    assert machine.main(["--pod", "--volume", str(tmp_path)]) == 1
-    assert "error  NVIDIA driver 550.54.15 is too old" in capsys.readouterr().out
 
 
 # --- the pages

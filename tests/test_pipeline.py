@@ -22,7 +22,7 @@ from cic import claims
 from elle.base import paths
 from elle.base.errors import ElleError
 from elle.training.history import read_events
-from helpers.runs import manifest, parameters, pipeline, profile, publish
+from helpers.runs import parameters, pipeline, profile, publish
 
 
 def elle(*arguments, **variables):
@@ -145,16 +145,6 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
         pipeline.run_profile(name, run_id="r", resume=name == "two", say=lambda _: None)
         assert json.loads((paths.runs() / "r" / "run.json").read_text())["profile"] == name
     assert pipeline.latest("two") == "r"
-
-
-def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with pipeline._watched(tmp_path / "status"):
-        Path(os.environ[manifest.STATUS]).write_text("step 3 of 6")
-        time.sleep(1.5)
-    assert "step 3 of 6" in capsys.readouterr().err
-    assert not (tmp_path / "status").exists()
-    assert manifest.STATUS not in os.environ
 
 
 # The command
@@ -295,41 +285,22 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     assert "03_generate_data ..." in third.stdout
 
 
-def papermill(step: str, output: Path, runs: Path, *options: str) -> subprocess.CompletedProcess:
-    """`papermill notebooks/<step>.ipynb …`, as somebody without `elle` would call it."""
-    program = Path(sys.executable).with_name("papermill")
-    command = [program, parameters.file_of(step), output / f"{step}.ipynb", *options]
-    env = os.environ | {"ELLE_RUNS": str(runs)}
-    return subprocess.run(command, env=env, cwd=paths.root(), check=False, capture_output=True, text=True, timeout=1000)
-
-
-@real
-def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
-    """On the data and trainings of a finished run, which each finds again: the same notebooks, without `elle run`."""
-    folder, _ = finished
-    shutil.copytree(
-        folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
-    )
-    chosen = profile.load_profile("smoke")
-    for step, given in pipeline.step_parameters(chosen, chosen.notebooks, {}).items():
-        options = ["-p", "run_id", "plain"]
-        for name, value in given.items():  # -r: text that looks like a number stays text
-            options += ["-r" if type(value) is str else "-p", name, str(value)]
-        done = papermill(step, tmp_path, tmp_path / "runs", *options)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert (tmp_path / "runs" / "plain" / "manifests" / f"{step}.json").exists()
-    assert not orphans(tmp_path / "runs")
-
-
 @real
 def test_one_notebook_works_by_itself(tmp_path):
-    """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, with nothing before it."""
+    """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, without `elle`, and with nothing before it."""
+
+    def papermill(*options: str) -> subprocess.CompletedProcess:
+        program = Path(sys.executable).with_name("papermill")
+        command = [program, parameters.file_of("05_train"), tmp_path / "out.ipynb", *options]
+        env = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
+        return subprocess.run(command, env=env, cwd=paths.root(), check=False, capture_output=True, text=True)
+
     small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
-    done = papermill("05_train", tmp_path, tmp_path / "runs", *small)
+    done = papermill(*small)
     assert done.returncode == 0, done.stderr[-3000:]
     manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
     assert manifest["metrics"]["steps"] == 6
-    refused = papermill("05_train", tmp_path, tmp_path / "runs", "-p", "recipee", "x")
+    refused = papermill("-p", "recipee", "x")
     assert refused.returncode != 0
     assert "unknown parameter 'recipee'" in refused.stderr
 

@@ -657,7 +657,7 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
         account.server.fail("endpoints", status=403, body=echo)
         run("status", "elle")
         run("down", "elle")
-    assert any("curl" in line for line in seen)  # the pod's script was seen at work
+    assert any("start.sh" in line for line in seen)  # the pod's script was seen at work
     traces |= {"command lines": "\n".join(seen), "streams": "".join(capfd.readouterr())}
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     assert {record.FILE, "log.txt"} <= {path.name for path in written}
