@@ -17,10 +17,9 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -52,9 +51,6 @@ class Response:
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def encoded(self) -> bytes:
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-
 
 class Route(NamedTuple):
     """`pattern` matches a whole path; its named groups are `answer`'s keyword arguments."""
@@ -63,10 +59,6 @@ class Route(NamedTuple):
     method: str
     pattern: str
     answer: Callable[..., Response]
-
-
-class Service(Protocol):
-    routes: Iterable[Route]
 
 
 @dataclass
@@ -91,7 +83,7 @@ class Fault:
 class Server:
     """Serves `services` on a free port of 127.0.0.1 inside a `with`; `requests` holds all that came, in order."""
 
-    def __init__(self, *services: Service):
+    def __init__(self, *services: Any):
         self.routes = [route for service in services for route in service.routes]
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -105,9 +97,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closing.set()
         self._http.shutdown()
         self._http.server_close()
@@ -190,7 +180,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             response = server.answer(route, groups, request)
         if fault.drop == "done":
             return self.reset()
-        content = response.encoded()
+        content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
         length = max(len(content), 2 if fault.drop == "answer" else 0)  # of an empty answer, too, half can be missing
         self.send_response(response.status)
         kind = "application/octet-stream" if isinstance(response.body, bytes) else "application/json"
