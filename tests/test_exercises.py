@@ -93,6 +93,16 @@ EXERCISES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("check", EXERCISES)
+def test_a_right_answer_is_seen_and_none_is_asked_for(check):
+    right, context, _ = EXERCISES[check]
+    reply, nothing = (getattr(exercises, check)(answer, *context()) for answer in (right, None))
+    assert reply
+    assert repr(reply).startswith("Right. ")
+    assert not nothing
+    assert "in place of None" in repr(nothing)
+
+
 @pytest.mark.parametrize(
     ("check", "answer", "said"),
     [(check, answer, said) for check, (_, _, wrong) in EXERCISES.items() for answer, said in wrong],
