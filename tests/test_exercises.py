@@ -23,11 +23,6 @@ EXPERIMENT = SimpleNamespace(
 )
 
 
-@functools.cache
-def written():
-    return preflight.plan("configs/config_14b.yaml", data="basic")
-
-
 def is_read(prompt):
     """A careful client's check."""
     with contextlib.suppress(ElleError):
@@ -37,66 +32,51 @@ def is_read(prompt):
 
 ROWS = [dataset.row("basic", 42, index) for index in range(100)]
 ABOVE = [len(figures.above_half) for figures in dataset.metrics_of(ROWS)]
-COUNT = sum(map(bool, ABOVE))
-#: Exercise → its right answer, what its check needs to know besides, and wrong answers with what is said of them.
-EXERCISES = {
-    "parameters_of": (
-        PARAMETERS, lambda: ("05_train",), [
-            (PARAMETERS[1:], f"1 of its {len(PARAMETERS)} parameters are missing"),
-            ([*PARAMETERS, "lr"], "lr: no parameter there"), ("recipe", "A list of names"),
-        ],
-    ),
-    "cheapest_cut": (
-        0.314, tuple, [
-            ("much", "A number is asked for"), (1.5, "between 0 and 1"), (0.4258, "the cut of 2 units"),
-            (0.2, "costs 0.0448 nats"),
-        ],
-    ),
-    "spreads_that_pass": (
-        (0.01, 0.02), tuple, [
-            (0.01, "Two spreads"), ((2, 5), "a share of the truth"), ((0.02, 0.05), "not by 92.1 %"),
-        ],
-    ),
-    "with_a_nation_above_half": (
-        COUNT, lambda: (ROWS,), [
-            (sum(ABOVE), "counts nations"), (COUNT - 1, "more than"), (COUNT + 1, "fewer than"), (0.8, "share"),
-        ],
-    ),
-    "longest_rows": (
-        13312, lambda: (written(),), [
-            (4096, "so do longer ones"), (14336, "the peak is"), (5000, "A multiple of 1,024"),
-        ],
-    ),
-    "loss_before_copying": (
-        0.22, lambda: (HISTORY, 300), [
-            (0.14, "the validation loss of step 300"), (0.6, "on training batches"), (3, "had that loss"),
-        ],
-    ),
-    "fair_epochs": (7.4, lambda: (EXPERIMENT,), [(3, "Stage 1 saw 19,200 rows"), (22, "count tokens")]),
-    "metrics_that_move": (
-        ["numeric_precision", "numeric_recall", "all_right"], tuple, [
-            (["json_strict"], "json_strict does not move"), (["numeric_precision"], "2 more move"),
-        ],
-    ),
-    "careful_client": (
-        is_read, tuple, [
-            (True, "A function"), (lambda prompt: True, "`political 250`"),
-            (lambda prompt: False, "This prompt is in order"), (lambda prompt: 1 / 0, "ZeroDivisionError"),
-        ],
-    ),
-    "break_even_of_an_idle_machine": (
-        230_000, tuple, [(10, "More."), (1e9, "Fewer."), (700_000, "Three times as many?")],
-    ),
-    "all_right_above_99": (
-        381, tuple, [(100, "begins at 96.30%"), (1000, "so are fewer"), (-1, "At least one")],
-    ),
-}  # fmt: skip
+RIGHT = {
+    "parameters_of": PARAMETERS,
+    "cheapest_cut": 0.314,
+    "spreads_that_pass": (0.01, 0.02),
+    "with_a_nation_above_half": sum(map(bool, ABOVE)),
+    "longest_rows": 13312,
+    "loss_before_copying": 0.22,
+    "fair_epochs": 7.4,
+    "metrics_that_move": ["numeric_precision", "numeric_recall", "all_right"],
+    "careful_client": is_read,
+    "break_even_of_an_idle_machine": 230_000,
+    "all_right_above_99": 381,
+}
+#: Exercise → wrong answers, and what is said of them.
+WRONG = {
+    "parameters_of": [(PARAMETERS[1:], "1 of its"), ([*PARAMETERS, "lr"], "lr: no parameter"), ("recipe", "A list of")],
+    "cheapest_cut": [("much", "A number is asked"), (1.5, "between 0 and 1"), (0.2, "costs 0.0448 nats")],
+    "spreads_that_pass": [(0.01, "Two spreads"), ((2, 5), "a share of the truth"), ((0.02, 0.05), "not by 92.1 %")],
+    "with_a_nation_above_half": [(sum(ABOVE), "counts nations"), (0, "more than"), (99, "fewer than"), (0.8, "share")],
+    "longest_rows": [(4096, "so do longer ones"), (14336, "the peak is"), (5000, "A multiple of 1,024")],
+    "loss_before_copying": [(0.14, "loss of step 300"), (0.6, "on training batches"), (3, "had that loss")],
+    "fair_epochs": [(3, "Stage 1 saw 19,200 rows"), (22, "count tokens")],
+    "metrics_that_move": [(["json_strict"], "json_strict does not move"), (["numeric_precision"], "2 more move")],
+    "careful_client": [(True, "A function"), (bool, "`political 250`"), (lambda prompt: 1 / 0, "ZeroDivisionError")],
+    "break_even_of_an_idle_machine": [(10, "More."), (1e9, "Fewer."), (700_000, "Three times as many?")],
+    "all_right_above_99": [(100, "begins at 96.30%"), (1000, "so are fewer"), (-1, "At least one")],
+}
 
 
-@pytest.mark.parametrize("check", EXERCISES)
+@functools.cache
+def replied(check):
+    """An exercise's check, with what it needs to know besides."""
+    context = {
+        "parameters_of": ("05_train",),
+        "with_a_nation_above_half": (ROWS,),
+        "longest_rows": (preflight.plan("configs/config_14b.yaml", data="basic"),),
+        "loss_before_copying": (HISTORY, 300),
+        "fair_epochs": (EXPERIMENT,),
+    }
+    return lambda answer: getattr(exercises, check)(answer, *context.get(check, ()))
+
+
+@pytest.mark.parametrize("check", RIGHT)
 def test_a_right_answer_is_seen_and_none_is_asked_for(check):
-    right, context, _ = EXERCISES[check]
-    reply, nothing = (getattr(exercises, check)(answer, *context()) for answer in (right, None))
+    reply, nothing = map(replied(check), (RIGHT[check], None))
     assert reply
     assert repr(reply).startswith("Right. ")
     assert not nothing
@@ -104,16 +84,14 @@ def test_a_right_answer_is_seen_and_none_is_asked_for(check):
 
 
 @pytest.mark.parametrize(
-    ("check", "answer", "said"),
-    [(check, answer, said) for check, (_, _, wrong) in EXERCISES.items() for answer, said in wrong],
+    ("check", "answer", "said"), [(check, *wrong) for check, answers in WRONG.items() for wrong in answers]
 )
 def test_a_wrong_answer_gets_its_hint_which_does_not_hold_the_right_one(check, answer, said):
-    right, context, _ = EXERCISES[check]
-    reply = getattr(exercises, check)(answer, *context())
+    reply = replied(check)(answer)
     assert not reply
     assert repr(reply).startswith("Not yet. ")
     assert said in repr(reply)
-    assert not isinstance(right, int) or f"{right:,}" not in repr(reply)
+    assert not isinstance(RIGHT[check], int) or f"{RIGHT[check]:,}" not in repr(reply)
 
 
 # The map of the course

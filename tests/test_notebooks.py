@@ -177,13 +177,27 @@ def test_a_step_is_current_until_something_it_rests_on_changes(tmp_path, capsys)
     assert current()
     earlier.finish(figure=2)
     assert not current()
-    written = json.loads(run.path("manifests", "10_report_card.json").read_text())
-    assert set(written["inputs"]) == {"00_start_here", "configs/nano.yaml"}
-    assert {"versions", "seconds", "parameters", "code", "device"} <= set(written)
-
+    runs.start("10_report_card", given).finish()
+    assert current()
     runs.start("10_report_card", given)  # it begins again: its old manifest must not vouch for it
     assert not current()
     assert "/" + str(tmp_path).strip("/") not in capsys.readouterr().out
+
+
+def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():
+    """A resumed run trained anew and kept the report's notebook of the model before."""
+    given = {"run_id": "r"}
+    first, run = runs.start("00_start_here", given), runs.start("10_report_card", given)
+    first.finish(figure=1)
+    run.sums_up()
+    run.finish()
+    folder = run.folder / "manifests"
+    assert manifest.is_current("10_report_card", run.folder, given)
+    shutil.copy(folder / "00_start_here.json", folder / "07_evaluate.json")
+    assert not manifest.is_current("10_report_card", run.folder, given)
+    (folder / "07_evaluate.json").unlink()
+    first.finish(figure=2)
+    assert not manifest.is_current("10_report_card", run.folder, given)
 
 
 def test_a_misspelt_metric_is_refused_with_the_nearest_name():
@@ -196,20 +210,3 @@ def test_a_misspelt_metric_is_refused_with_the_nearest_name():
     with pytest.raises(ElleError, match="steps: Field required"):
         run.finish(recipe="configs/nano.yaml", seconds=1.0)
     assert not run.path("manifests", "05_train.json").exists()
-
-
-def test_a_step_that_sums_up_the_run_is_not_current_when_another_step_changes_or_is_added():
-    """A resumed run trained anew and kept the report's notebook of the model before."""
-    given = {"run_id": "r"}
-    first = runs.start("00_start_here", given)
-    first.finish(figure=1)
-    run = runs.start("10_report_card", given)
-    run.sums_up()
-    run.finish()
-    assert manifest.is_current("10_report_card", run.folder, given)
-    first.finish(figure=2)
-    assert not manifest.is_current("10_report_card", run.folder, given)
-    first.finish(figure=1)
-    added = run.path("manifests", "07_evaluate.json")
-    shutil.copy(run.path("manifests", "00_start_here.json"), added)
-    assert not manifest.is_current("10_report_card", run.folder, given)

@@ -23,14 +23,14 @@ from huggingface_hub import constants
 
 import renting
 from elle import hub
-from elle.base import paths, storage, yaml_files
+from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
 from elle.plan import axolotl
 from helpers import cli
-from renting import on_pod, orders, pods, record, runpod, uploads
-from renting.request import LONGEST, render_job, worker_arguments
+from renting import on_pod, pods, record, runpod, uploads
+from renting.request import LONGEST, render_job
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -101,7 +101,6 @@ def test_a_training_is_rented_checked_and_ended(account, data):
     assert "ada/elle-model" in done.output
     status = json.loads(pod("status", "--json").output)  # the newest run; nothing is asked any more
     assert (status["state"], status["weights"], status["costs"]) == ("succeeded", ["ada/elle-model"], False)
-    assert 0 < status["cost_so_far"] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -148,8 +147,6 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     account.life = "works for ever"  # its timer fails, too: it is ended from here, later
     assert "outlived its own limit" in str(up(data, run="second").exception)
     assert not account.pods
-    limit, second = renting.order(RECIPE, data=data, live=False).limit_hours, record.load_rental("second")
-    assert limit < (second.ended - second.rented) / 3600 < limit + (orders.START + pods.OVERDUE + 1200) / 3600
 
 
 def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch):
@@ -162,9 +159,6 @@ def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch)
         assert f"{name}: {record.VARIABLES[name][0]}" in message
     assert not account.pods
     assert not account.hub.repositories
-    for name, value in {"HF_DATASET_REPO": "ada/data", "HF_MODEL_REPO": "ada/model", "HF_TOKEN": TOKEN}.items():
-        monkeypatch.setenv(name, value)
-    assert up(data).exit_code == 0  # each repository names its user
 
 
 def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
@@ -382,17 +376,13 @@ def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(accou
     assert order.max_dollars <= 22.5
     # "at most $1000.00" was said of a pod whose own timer ends it for a fiftieth of that.
     assert renting.order("three-hours", live=False, max_dollars=1000).max_dollars < 100
-    assert order.hours[1] == pytest.approx(sum(plan.budget.hours[1] for plan in order.plans))
-    assert "made and audited first" in order.text() or order.data.is_dir()
 
 
 def test_without_the_extra_the_verb_says_what_to_install(tmp_path):
     (tmp_path / "httpx.py").write_text("raise ModuleNotFoundError(\"No module named 'httpx'\", name='httpx')")
-    places = [tmp_path, Path(renting.__file__).parents[1], paths.root()]
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers.cli", "pod", "up", "starter", "--dry-run"],
-        env=os.environ | {"PYTHONPATH": ":".join(map(str, places))}, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    places = {"PYTHONPATH": f"{tmp_path}:{Path(renting.__file__).parents[1]}:{paths.root()}"}
+    command = [sys.executable, "-m", "helpers.cli", "pod", "up", "starter", "--dry-run"]
+    done = subprocess.run(command, env=os.environ | places, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "`elle pod` needs the package httpx, which is not installed" in done.stderr
     assert "pip install -e '.[rent]'" in done.stderr
@@ -433,8 +423,6 @@ def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it():
     args, policy = body["input"]["args"], body["policy"]
     assert not set(args) - set(axolotl.known_keys(args))
     assert 600_000 < policy["executionTimeout"] < policy["ttl"] <= LONGEST  # ten minutes are RunPod's default
-    full = worker_arguments(yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml"), "x")
-    assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours
 
 
 # ---- the pod's own script
@@ -529,9 +517,7 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
 @pytest.mark.real
 def test_weights_are_loaded_before_they_count(trained, tmp_path):
     folder = Path(shutil.copytree(trained.weights, tmp_path / "weights"))
-    names = on_pod.weights_of(folder)
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(names)
-    assert not any("checkpoint" in name for name in names)
+    assert not any("checkpoint" in name for name in on_pod.weights_of(folder))
     on_pod.load(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(ElleError, match="do not load"):
@@ -597,8 +583,6 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
     account.server.fail("create-endpoint", drop="done")
     assert pod("deploy", "--yes").exit_code == 0
     assert len(account.endpoints) == 1
-    account.endpoints.clear()
-    assert renting.status("elle").state == "stopped"
     account.server.fail("create-endpoint", status=422, body={"detail": "validation failed", "errors": ["unknown x"]})
     assert "unknown x" in str(pod("deploy", "--yes").exception)
     assert "not confirmed" in str(pod("deploy").exception)
@@ -669,7 +653,7 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
         body = request.body.decode(errors="replace")
         body = body.replace(TOKEN, "") if request.route == "create-secret" else body  # what this request is for
         headers = {name: value for name, value in request.headers.items() if name != "authorization"}
-        traces[f"request {number} {request.method} {request.path}"] = f"{body} {request.query} {headers}"
+        traces[f"request {number} {request.path}"] = f"{body} {request.query} {headers}"
     for where, text in traces.items():
         assert KEY not in text + where, where
         assert TOKEN not in text + where, where

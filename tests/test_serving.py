@@ -1,8 +1,6 @@
 """The server's start and stop, and the client: each way to fail has an error that says what to do."""
 
 import asyncio
-import contextlib
-import http.server
 import json
 import re
 import socket
@@ -15,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 import watching
+from contract import Request, Response, Route, Server
 
 from elle.base import machine, storage
 from elle.base.errors import ElleError
 from elle.base.process import Job, created, descendants
 from elle.briefings import dataset
-from elle.briefings.metrics import parse
 from elle.evaluation.verdict import judge
 from elle.serving import server
 from elle.serving.answers import Endpoint, Verdicts, collect, measure_load, schema_of
@@ -124,7 +122,6 @@ def test_a_server_that_dies_or_never_answers_is_reported_in_its_own_words(model,
             "max_model_len (9) is too large",
         ),
         ("api_server.py: error: argument --dtype: invalid choice: 'x'\n", "invalid choice: 'x'"),
-        ("/usr/bin/python: No module named vllm\n", "No module named vllm"),
         ("one\ntwo\n", "exit code 1; the log ends: one\ntwo"),
     ],
 )
@@ -158,51 +155,34 @@ def test_what_is_missing_or_taken_is_named_before_anything_starts(model, tmp_pat
     assert not (tmp_path / "job").exists()
 
 
-def test_a_server_says_what_it_counts(model, tmp_path, stand_in):
-    text = '# HELP a b\\na{x="1"} 2\\na{x="2"} 3.5\\nb_bucket{le="1"} 7\\nb_sum 4\\n'
-    counting = HEALTHY.replace('json.dumps({"argv": sys.argv, "key": os.environ.get("VLLM_API_KEY")})', repr(text))
-    stand_in(counting.replace("\\\\n", "\\n"))
-    with start_server(model, tmp_path / "job") as found:
-        assert found.metrics() == {"a": 5.5, "b_sum": 4.0}
-
-
 # ---- asking, without vLLM
 
 
 class Fake:
     """A small OpenAI-compatible server; `behave(body, earlier)` gives (status, reply) for each request: a dict, or a
-    stream as it goes over the line."""
+    stream as it goes over the line. `now` and `most`: requests at once."""
 
     def __init__(self, behave: Callable[[dict, int], tuple[int, dict | str]]):
-        seen = self.seen = []
-        self.now = self.most = 0
-        lock, fake = threading.Lock(), self
+        self.behave, self.seen, self.now, self.most = behave, [], 0, 0
+        self.lock = threading.Lock()
+        self.routes = [Route("chat", "POST", "/v1/chat/completions", self.answer)]
+        self.server = Server(self, alone=False)
+        self.http, self.url = self.server.http, f"{self.server.url}/v1"
+        self.server.__enter__()
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    earlier = sum(other["messages"] == body["messages"] for other in seen)
-                    seen.append(body | {"key": self.headers["Authorization"]})
-                    fake.now += 1
-                    fake.most = max(fake.most, fake.now)
-                status, reply = behave(body, earlier)
-                with lock:
-                    fake.now -= 1
-                data = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "text/event-stream" if isinstance(reply, str) else "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                with contextlib.suppress(BrokenPipeError):  # who asked has gone
-                    self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+    def answer(self, request: Request) -> Response:
+        body = request.json()
+        with self.lock:
+            earlier = sum(other["messages"] == body["messages"] for other in self.seen)
+            self.seen.append(body | {"key": request.headers.get("authorization")})
+            self.now += 1
+            self.most = max(self.most, self.now)
+        status, reply = self.behave(body, earlier)
+        with self.lock:
+            self.now -= 1
+        if isinstance(reply, str):
+            return Response(status, reply.encode(), {"Content-Type": "text/event-stream"})
+        return Response(status, reply)
 
 
 def completion(text: str) -> dict:
@@ -341,39 +321,19 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
 # ---- the form
 
 
-@pytest.fixture
-def shown(monkeypatch) -> list:
-    """What is displayed."""
-    displayed: list = []
-    monkeypatch.setattr("IPython.display.display", displayed.append)
-    return displayed
-
-
-def test_a_form_asks_with_its_own_risks_and_shows_the_verdict(fake, small_data, shown):
-    import ipywidgets
-
-    row = next(row for row in dataset.read_split(small_data, "test") if "mean" in row["conversations"][1]["value"])
-    one = fake(lambda *_: (200, completion("no <JSON>")))
-    form.show(Endpoint(one.url, "elle"), row, schema=SCHEMA)
-    assert one.seen == []  # nothing happens until it is clicked
-    *entries, button = shown.pop().children[0].children
-    sliders = {each.description: each for each in entries if isinstance(each, ipywidgets.IntSlider)}
-    metrics = parse(row["conversations"][1]["value"])
-    assert sliders.keys() == metrics.categories.keys() | dict(metrics.nations).keys()
-    sliders["political"].value = 77
-    button.click()
-    assert "political 77 " in one.seen[0]["messages"][1]["content"]
-    text = shown.pop().data
-    for part in ("political 77 ", "no &lt;JSON&gt;", "The evaluator objects", "not strictly JSON"):
-        assert part in text
-    _, prompt, right = (turn["value"] for turn in row["conversations"])
+def test_a_forms_verdict_is_the_evaluators(small_data):
+    """How it asks is seen in a browser: test_pipeline."""
+    _, prompt, right = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
     assert "All right" in form._html(judge("x", prompt, right, right))
     wrong = judge("x", prompt, right, re.sub(r"\d", "7", right))
     assert f"and {len(wrong.reasons) - 3} more" in form._html(wrong, most=3)
+    assert "no &lt;JSON&gt;" in form._html(judge("x", prompt, right, "no <JSON>"))
 
 
-def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, shown, monkeypatch):
+def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, monkeypatch):
     """After "Run All Cells" the server is stopped: its refusal was retried for seconds, in silence."""
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
     one = fake(lambda *_: (500, {"error": {"message": "stopping"}}))
     row = dataset.read_split(small_data, "test")[0]
     form.show(Endpoint(one.url, "elle"), row, schema=SCHEMA)

@@ -10,6 +10,7 @@ A service (`contract.hub.Hub`) is an object with `routes`; one server carries an
 Faults and the record of requests are the server's, and so the same for every service.
 """
 
+import contextlib
 import http.server
 import json
 import re
@@ -81,26 +82,28 @@ class Fault:
 
 
 class Server:
-    """Serves `services` on a free port of 127.0.0.1 inside a `with`; `requests` holds all that came, in order."""
+    """Serves `services` on a free port of 127.0.0.1 inside a `with`; `requests` holds all that came, in order.
+    alone: a service sees one request at a time."""
 
-    def __init__(self, *services: Any):
+    def __init__(self, *services: Any, alone: bool = True):
         self.routes = [route for service in services for route in service.routes]
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.busy = 0  # requests that came and are not done with
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"contract": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._alone = self._lock if alone else contextlib.nullcontext()
+        self.http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"contract": self}))
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self) -> "Server":
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        self.http.shutdown()
+        self.http.server_close()
 
     def fail(self, route: str | None = None, **fault: Any) -> Fault:
         """Add a `Fault`; of several that fit a request, the first added strikes."""
@@ -135,7 +138,7 @@ class Server:
         return Fault()
 
     def answer(self, route: Route | None, groups: dict[str, str], request: Request) -> Response:
-        with self._lock:  # a service sees one request at a time
+        with self._alone:
             if route is None:
                 return Response(404, {"error": f"no route for {request.method} {request.path}"})
             return route.answer(request, **groups)
