@@ -120,17 +120,9 @@ def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, mes
     assert record.load_rental("first").state == state
     assert message in pod("status").output
     assert pod("status").exit_code == 1
-
-
-def test_a_report_that_is_taken_up_late_still_counts(account, data):
-    account.life = "dies"
-    up(data)
-    assert renting.status("first").state == "lost"
-    account.server.fail(None, drop="request", times=100)
-    assert renting.status("first").state == "lost"
-    account.server.faults.clear()
-    account.report(account.gone[0], account.trained(account.gone[0]))
-    assert renting.status("first").state == "succeeded"
+    if life == "dies":  # a report that is taken up late still counts
+        account.report(account.gone[0], account.trained(account.gone[0]))
+        assert renting.status("first").state == "succeeded"
 
 
 def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(account, data, monkeypatch):
@@ -583,6 +575,8 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
     account.server.fail("create-endpoint", drop="done")
     assert pod("deploy", "--yes").exit_code == 0
     assert len(account.endpoints) == 1
+    account.endpoints.clear()
+    assert renting.status("elle").state == "stopped"
     account.server.fail("create-endpoint", status=422, body={"detail": "validation failed", "errors": ["unknown x"]})
     assert "unknown x" in str(pod("deploy", "--yes").exception)
     assert "not confirmed" in str(pod("deploy").exception)

