@@ -10,13 +10,7 @@ from renting.app import App
 QUESTION = {"messages": [{"role": "user", "content": "political 40"}], "max_tokens": 9}
 
 
-@pytest.fixture(autouse=True)
-def _no_keys(monkeypatch):
-    for name in ("LFBM_API_KEY", "RUNPOD_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def test_a_dry_run_shows_the_request_and_sends_nothing(monkeypatch):
+def test_neither_a_dry_run_nor_an_apps_variables_show_the_key_and_nothing_is_sent(monkeypatch):
     monkeypatch.setenv("LFBM_API_KEY", "a-key-that-must-not-be-seen")
     texts = []
     app = App("https://nowhere.invalid/v2/e1/openai/v1", "elle")
@@ -24,15 +18,21 @@ def test_a_dry_run_shows_the_request_and_sends_nothing(monkeypatch):
     answer = client.chat.completions.create(model=app.model, **QUESTION)
     assert "nothing was sent" in answer.choices[0].message.content
     (text,) = texts
-    assert text.startswith(
-        "POST https://nowhere.invalid/v2/e1/openai/v1/chat/completions\nAuthorization: Bearer $LFBM_API_KEY"
-    )
+    assert text.startswith(f"POST {app.endpoint}/chat/completions\nAuthorization: Bearer $LFBM_API_KEY")
     assert "political 40" in text
     assert "a-key" not in text
+    lines = App("https://api.runpod.ai/v2/e1/openai/v1", "elle").variables().splitlines()
+    assert lines[:2] == ["LFBM_ENDPOINT=https://api.runpod.ai/v2/e1/openai/v1", "LFBM_API_KEY=$RUNPOD_API_KEY"]
+    with pytest.raises(ElleError, match="https"):
+        App("http://nowhere.invalid/v1", "elle").client()
 
 
 @pytest.mark.parametrize("variable", ["LFBM_API_KEY", "RUNPOD_API_KEY"])
 def test_an_endpoint_is_asked_with_the_key_of_the_environment(monkeypatch, variable):
+    for name in ("LFBM_API_KEY", "RUNPOD_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ElleError, match="no RunPod key"):
+        App("https://nowhere.invalid/v1", "elle").client()
     monkeypatch.setenv(variable, "secret-1")
     with Server(Chat()) as server:
         app = App(f"{server.url}/v2/e1/openai/v1", "elle")
@@ -40,22 +40,3 @@ def test_an_endpoint_is_asked_with_the_key_of_the_environment(monkeypatch, varia
     (request,) = server.requests
     assert request.token == "secret-1"
     assert request.json() == {"model": "elle"} | QUESTION
-
-
-def test_a_key_goes_to_safe_addresses_only_and_must_be_there(monkeypatch):
-    with pytest.raises(ElleError, match="no RunPod key"):
-        App("https://nowhere.invalid/v1", "elle").client()
-    monkeypatch.setenv("LFBM_API_KEY", "secret-1")
-    with pytest.raises(ElleError, match="https"):
-        App("http://nowhere.invalid/v1", "elle").client()
-
-
-def test_an_apps_variables_name_the_key_and_do_not_show_it(monkeypatch):
-    monkeypatch.setenv("RUNPOD_API_KEY", "secret-1")
-    lines = App("https://api.runpod.ai/v2/e1/openai/v1", "elle").variables().splitlines()
-    assert lines == [
-        "LFBM_ENDPOINT=https://api.runpod.ai/v2/e1/openai/v1",
-        "LFBM_API_KEY=$RUNPOD_API_KEY",
-        "LFBM_MODEL=elle",
-        "PREFER_LFBM=true",
-    ]

@@ -8,6 +8,7 @@ import pytest
 import watching
 import yaml
 from contract import Response, Route, Server
+from test_serving import completion
 from watching import FOLDER, Prometheus, fetched, free_port, listed, tool, types
 
 from elle.base.errors import ElleError
@@ -18,12 +19,6 @@ from elle.serving.client import Answer
 from elle.serving.exporter import OUTCOMES, VERDICTS, Exporter, outcome_of
 from helpers.cli import cli
 
-SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
-
-
-def answer(name: str, reason: str = "stop", error: str | None = None) -> Answer:
-    return Answer(name, "", reason, 100, 20, 0.3, error)
-
 
 @pytest.fixture
 def row(small_data) -> tuple[str, str]:
@@ -32,18 +27,15 @@ def row(small_data) -> tuple[str, str]:
     return prompt, reference
 
 
-def series(found: dict[str, str]) -> set[str]:
-    """The names that an expression may use, of metrics by name and type."""
-    return {name + suffix for name, kind in found.items() for suffix in SUFFIXES.get(kind, ("",))}
-
-
 # ---- the files
 
 
 def test_every_expression_uses_names_that_exist():
     with Exporter(0, dollars_per_hour=1) as exporter:
         ours = types(fetched(f"http://127.0.0.1:{exporter.port}/metrics"))
-    known = series(listed()) | series(ours) | {"up", "ALERTS"}
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+    names = {name + suffix for name, kind in (listed() | ours).items() for suffix in suffixes.get(kind, ("",))}
+    known = names | {"up", "ALERTS"}
     expressions = watching.queries() | {rule["alert"]: rule["expr"] for rule in watching.rules()}
     assert len(expressions) > 30
     for name, text in expressions.items():
@@ -57,42 +49,20 @@ def test_every_expression_uses_names_that_exist():
             assert set(values.split("|")) <= {"verdict": set(VERDICTS), "outcome": set(OUTCOMES)}[label]
 
 
-def test_the_dashboard_is_whole():
-    board = watching.dashboard()
-    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
-    assert board["schemaVersion"] >= 41
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    known = {"none", "s", "percentunit", "currencyUSD", "reqps"}
-    for panel in panels:
-        unit = panel["fieldConfig"]["defaults"]["unit"]
-        assert unit in known or unit.startswith("suffix:"), panel["title"]
-        assert panel["description"]
-        assert panel["datasource"]["uid"] == "${datasource}"
-        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
-        seconds = all(re.search(r"_seconds(_bucket)?\b", target["expr"]) for target in panel["targets"])
-        assert (unit == "s") == seconds, panel["title"]
-    cells = [
-        (x, y)
-        for panel in board["panels"]
-        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
-        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
-    ]
-    assert len(cells) == len(set(cells))  # no two overlap
-    assert max(x for x, _ in cells) < 24
-    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "server"]
-
-
 def test_templates_hold_no_absolute_path_no_key_and_loopback_only():
     for path in FOLDER.rglob("*.*"):
         text = path.read_text()
         assert not re.search(r"(?<![\w/.:<*])/(?:home|work|tmp|root|etc|var|usr)\b", text), path
         assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", text)) <= {"127.0.0.1"}, path
         assert "credentials:" not in text
-    for name in ("server", "client"):
-        assert yaml.safe_load((FOLDER / "targets" / f"{name}.yml").read_text())[0]["targets"]
 
 
-def test_every_alert_says_what_to_do_and_is_tested_both_ways():
+def test_panels_and_alerts_say_what_they_show_and_what_to_do_and_alerts_are_tested_both_ways():
+    for panel in (panel for panel in watching.dashboard()["panels"] if panel["type"] != "row"):
+        assert panel["description"]
+        seconds = all(re.search(r"_seconds(_bucket)?\b", target["expr"]) for target in panel["targets"])
+        assert (panel["fieldConfig"]["defaults"]["unit"] == "s") == seconds, panel["title"]
+        assert {"${datasource}"} == {each["datasource"]["uid"] for each in (panel, *panel["targets"])}
     tests = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
     checks = [check for test in tests for check in test["alert_rule_test"]]
     names = {rule["alert"] for rule in watching.rules()}
@@ -101,8 +71,6 @@ def test_every_alert_says_what_to_do_and_is_tested_both_ways():
     readme = (FOLDER / "README.md").read_text()
     for rule in watching.rules():
         assert ";" in rule["annotations"]["summary"]
-        assert rule["labels"]["severity"] in ("warning", "critical")
-        assert rule["for"].endswith("m")
         assert rule["alert"] in readme
 
 
@@ -134,39 +102,36 @@ def test_each_way_of_being_wrong_has_its_verdict(row):
     assert outcome_of(judge("x", prompt, good, None)) == "no_json"
 
 
+COUNTED = """
+elle_requests_total{outcome="answered"} 1.0
+elle_requests_total{outcome="cut_off"} 1.0
+elle_requests_total{outcome="failed"} 1.0
+elle_tokens_total{kind="prompt"} 200.0
+elle_tokens_total{kind="completion"} 40.0
+elle_request_duration_seconds_sum 0.6
+elle_briefings_total{verdict="right"} 1.0
+elle_server_dollars_per_hour{server="http://a/v1"} 4.59
+"""
+
+
 def test_requests_tokens_seconds_verdicts_and_the_price_are_shown(row):
     prompt, good = row
     with Exporter(0, server="http://a/v1", dollars_per_hour=4.59) as exporter:
         url = f"http://127.0.0.1:{exporter.port}/metrics"
         before = fetched(url)
-        exporter.arrived([answer("a"), answer("b", "length"), answer("c", "", "no connection")])
+        ends = (("stop", None), ("length", None), ("", "no connection"))
+        exporter.arrived([Answer(end, "", end, 100, 20, 0.3, error) for end, error in ends])
         exporter.judged(judge("a", prompt, good, good))
         after = fetched(url)
-    for line in (
-        'elle_requests_total{outcome="answered"} 1.0',
-        'elle_requests_total{outcome="cut_off"} 1.0',
-        'elle_requests_total{outcome="failed"} 1.0',
-        'elle_tokens_total{kind="prompt"} 200.0',
-        'elle_tokens_total{kind="completion"} 40.0',
-        'elle_request_duration_seconds_bucket{le="0.5"} 2.0',
-        "elle_request_duration_seconds_sum 0.6",
-        'elle_briefings_total{verdict="right"} 1.0',
-        'elle_server_dollars_per_hour{server="http://a/v1"} 4.59',
-    ):
-        assert line in after.splitlines()
+        assert exporter._http.server_address[0] == "127.0.0.1"  # others cannot reach it
+        with pytest.raises(ElleError, match=f"port {exporter.port} cannot be used"):
+            Exporter(exporter.port)
+    assert set(COUNTED.split("\n")) <= {"", *after.splitlines()}
     # A series that begins with its first count has no rate: the first failure would be overlooked.
-    assert all(f'verdict="{each}"}} 0.0' in before for each in VERDICTS)
-    assert 'outcome="failed"} 0.0' in before
+    assert all(f'="{each}"}} 0.0' in before for each in (*VERDICTS, "failed"))
     assert good[:40] not in after
     with pytest.raises(OSError, match="refused"):
         fetched(url)
-
-
-def test_a_taken_port_is_named_and_others_cannot_reach_it():
-    with Exporter(0) as exporter:
-        assert exporter._http.server_address[0] == "127.0.0.1"
-        with pytest.raises(ElleError, match=f"port {exporter.port} cannot be used"):
-            Exporter(exporter.port)
 
 
 def test_evaluate_counts_what_it_asks(small_data, tmp_path, row):
@@ -183,9 +148,7 @@ def test_evaluate_counts_what_it_asks(small_data, tmp_path, row):
                 break
             time.sleep(0.05)
         seen.append(text)
-        message = {"message": {"role": "assistant", "content": "no JSON"}, "finish_reason": "stop", "index": 0}
-        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-        return Response(200, {"id": "x", "object": "chat.completion", "choices": [message], "usage": usage})
+        return Response(200, completion("no JSON"))
 
     service = type("Chat", (), {"routes": [Route("chat", "POST", "/v1/chat/completions", complete)]})
     words = ["evaluate", "--data", str(small_data), "--model", "m", "--outputs", str(tmp_path / "o.jsonl")]
@@ -196,8 +159,6 @@ def test_evaluate_counts_what_it_asks(small_data, tmp_path, row):
     assert 'elle_requests_total{outcome="answered"} 2.0' in seen[-1]
     assert 'elle_briefings_total{verdict="no_json"}' in seen[-1]
     assert f'elle_server_dollars_per_hour{{server="{server.url}/v1"}} 2.0' in seen[-1]
-    refused = CliRunner().invoke(cli, [*words, "--endpoint", server.url, "--metrics-port", "0"])
-    assert refused.exit_code == 2
 
 
 # ---- the real Prometheus
@@ -210,12 +171,9 @@ def test_alerts_fire_in_the_real_prometheus(tmp_path, row):
     prompt, good = row
 
     def show(request) -> Response:
-        allowed = request.token == "a-key"
-        return (
-            Response(200, b'http_requests_total{status="2xx"} 1\n', {"Content-Type": "text/plain"})
-            if allowed
-            else Response(401)
-        )
+        if request.token != "a-key":
+            return Response(401)
+        return Response(200, b'http_requests_total{status="2xx"} 1\n', {"Content-Type": "text/plain"})
 
     service = type("Metrics", (), {"routes": [Route("metrics", "GET", "/metrics", show)]})
     with Exporter(0, dollars_per_hour=1) as exporter, Server(service) as server:

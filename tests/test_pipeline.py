@@ -21,9 +21,8 @@ from lab import Lab
 from cic import claims
 from elle.base import paths
 from elle.base.errors import ElleError
-from elle.evaluation.scorecard import METRICS
 from elle.training.history import read_events
-from helpers.runs import manifest, parameters, pipeline, profile, publish, report
+from helpers.runs import parameters, pipeline, profile, publish
 
 
 def elle(*arguments, **variables):
@@ -40,6 +39,7 @@ def elle(*arguments, **variables):
 @pytest.mark.parametrize(
     ("arguments", "what", "fix"),
     [
+        (["nano", "--resum"], "No such option", "--resume"),
         (["nanno"], "unknown profile 'nanno'", "did you mean 'nano'"),
         (["nano", "-p", "questoins", "5"], "unknown parameter 'questoins'", "did you mean 'questions'"),
         (["nano", "-p", "questions", "many"], "questions is a int, not 'many'", "such as 200"),
@@ -49,7 +49,7 @@ def elle(*arguments, **variables):
 )
 def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     done = elle("run", *arguments, ELLE_RUNS=str(tmp_path / "runs"))
-    assert done.returncode == 1
+    assert done.returncode == (2 if what == "No such option" else 1)
     assert what in done.stderr
     assert fix in done.stderr
     assert "Traceback" not in done.stderr
@@ -62,7 +62,6 @@ def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
         ("sumary: x\n", "unknown profile key 'sumary'"),
         ("summary: x\nnotebooks: [99_none]\n", "no notebook '99_none'"),
         ("summary: x\n", "notebooks: Field required"),
-        ("summary: 5\nnotebooks: []\n", "summary"),
     ],
 )
 def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
@@ -120,25 +119,19 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     for part in ("the well is dry", "the garden", "dig deeper", "elle run one --resume --run-id r"):
         assert part in str(caught.value)
     executed = paths.runs() / "r" / "notebooks"
-    assert {path.name for path in executed.iterdir()} == {"00_one.partial.ipynb", "00_one.partial.html"}
     assert "the well is dry" in (executed / "00_one.partial.html").read_text()
+    one_notebook("pass")
+    with pytest.raises(ElleError, match="wrote no manifest"):
+        pipeline.run_profile("one", run_id="r", say=lambda _: None)
     # Put right, it leaves a notebook and its page, and nothing half-finished.
     one_notebook(
         "from elle.base import paths, storage",
         'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
         'manifest |= {"step": "00_one", "device": "", "started": "", "seconds": 1}',
         'storage.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
-        'print("water at", 7 * 6, "feet")',
     )
     pipeline.run_profile("one", run_id="r", say=lambda _: None)
     assert {path.name for path in executed.iterdir()} == {"00_one.ipynb", "00_one.html"}
-    assert "water at 42 feet" in (executed / "00_one.html").read_text()
-
-
-def test_a_notebook_without_a_manifest_has_not_finished(one_notebook):
-    one_notebook("pass")
-    with pytest.raises(ElleError, match="wrote no manifest"):
-        pipeline.run_profile("one", say=lambda _: None)
 
 
 def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):
@@ -151,23 +144,12 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
     assert pipeline.latest("two") == "r"
 
 
-def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with pipeline._watched(tmp_path / "status"):
-        Path(os.environ[manifest.STATUS]).write_text("step 3 of 6")
-        time.sleep(1.5)
-    assert "step 3 of 6" in capsys.readouterr().err
-    assert not (tmp_path / "status").exists()
-    assert manifest.STATUS not in os.environ
-
-
 # The command
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ('{"id": 1, "output": "x"}', "not an output"),
         ('{"id": "a"}', "not an output"),
         ('{"id": "basic-7-2", "output": "x"}\n{"id": "basic-7-2", "output": "y"}', "appears twice"),
         ('{"id": "basic-7-2", "outp', "not valid JSON"),
@@ -180,12 +162,6 @@ def test_faulty_outputs_are_named(tmp_path, small_data, line, what):
     assert done.returncode == 1
     assert what in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_unknown_option_exits_2_and_an_unknown_run_1():
-    assert elle("run", "nano", "--resum").returncode == 2
-    done = elle("publish", "whale")
-    assert (done.returncode, "unknown run 'whale'" in done.stderr) == (1, True)
 
 
 # The whole path, for real
@@ -231,33 +207,15 @@ def test_the_whole_path_runs(finished):
         for cell in book.cells:
             assert not [o for o in cell.get("outputs", []) if o["output_type"] == "error"]
     assert not orphans(folder)
-
-
-@real
-def test_the_report_holds_what_it_promises(finished):
-    folder, _ = finished
     card = json.loads((folder / "report.json").read_text())
-    for figures in (card, card["base"], card["constrained"]):
-        for name in report.HEADLINE:
-            assert set(figures[name]) == {"value", "n", "low", "high"}
-    assert card["json_strict"]["n"] == 8
+    assert (card["json_strict"]["n"], card["seed"], card["not_run"]) == (8, 7, [])
     assert card["constrained"]["json_strict"]["value"] is not None
-    for name in ("train_seconds", "total_seconds", "tokens_per_second"):
-        assert card[name] > 0
-    assert card["total_seconds"] > card["train_seconds"]
-    assert card["seed"] == 7
-    assert {"axolotl", "torch", "python"} <= set(card["versions"])
-    assert len(card["worst"]) == 3
-    assert card["not_run"] == []
+    assert card["total_seconds"] > card["train_seconds"] > 0
     assert {row["claim"] for row in card["claims"]} == {claim.name for claim in claims.CLAIMS}
-    assert set(card["definitions"]) == set(METRICS)
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     for outside in ("http://", "https://", str(folder)):
         assert outside not in page
-    printed = elle("report", "whole", ELLE_RUNS=str(folder.parent)).stdout
-    assert "verdict" in printed
-    assert "trained json_strict" in printed
 
 
 @real
@@ -273,7 +231,6 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     for path in own.glob("*.ipynb"):
         book = json.loads(path.read_text())
         assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
-        assert parameters.stamp(path) == before[path.stem]
         assert "papermill" not in json.dumps([cell["metadata"] for cell in book["cells"]] + [book["metadata"]])
         assert str(folder) not in path.read_text()
         assert any(cell.get("outputs") for cell in book["cells"])
@@ -282,7 +239,6 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     figures = json.loads((tmp_path / "course.json").read_text())
     assert figures["json_strict"] == json.loads((folder / "report.json").read_text())["json_strict"]
     parts = report_parts.parts(figures)
-    assert parts["figures"].count("\n") == len(report_parts.CHOSEN) + 1
     assert f"| {figures['serving']['points'][0]['tokens_per_second']:,.0f} |" in parts["load"]
     assert "whole" in caught.value.fix
 
@@ -302,7 +258,6 @@ def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
         assert "political 0 " in form.locator("pre").first.text_content()
         assert form.get_by_role("cell").last.text_content().strip()
         assert form.get_by_role("button", name="Brief me").is_enabled()
-        assert lab.outputs("application/vnd.jupyter.error").all_text_contents() == []
         assert (lab.complaints, lab.elsewhere) == ([], [])
         assert len(orphans(tmp_path)) > 3  # JupyterLab, the kernel, the server, the browser
     assert not orphans(tmp_path)
@@ -319,53 +274,27 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     card = json.loads((folder / "report.json").read_text())
     assert card["total_seconds"] == pytest.approx(sum(card["step_seconds"].values()), abs=0.1)
     (folder / "manifests" / "03_generate_data.json").unlink()
-    third = elle("run", "smoke", "--resume", "--only", "00,03", **runs)
-    assert third.returncode == 0, third.stderr[-3000:]
-    assert "00_start_here: done and unchanged" in third.stdout
-    assert "03_generate_data ..." in third.stdout
-
-
-def papermill(step: str, output: Path, runs: Path, *options: str) -> subprocess.CompletedProcess:
-    """`papermill notebooks/<step>.ipynb …`, as somebody without `elle` would call it."""
-    command = [
-        Path(sys.executable).with_name("papermill"),
-        parameters.file_of(step),
-        output / f"{step}.ipynb",
-        *options,
-    ]
-    env = os.environ | {"ELLE_RUNS": str(runs)}
-    return subprocess.run(command, env=env, cwd=paths.root(), check=False, capture_output=True, text=True, timeout=1000)
-
-
-@real
-def test_every_notebook_works_by_plain_papermill(finished, tmp_path):
-    """On the data and trainings of a finished run, which each finds again: the same notebooks, without `elle run`."""
-    folder, _ = finished
-    shutil.copytree(
-        folder, tmp_path / "runs" / "plain", ignore=shutil.ignore_patterns("manifests", "notebooks", "servers")
-    )
-    chosen = profile.load_profile("smoke")
-    for step, given in pipeline.step_parameters(chosen, chosen.notebooks, {}).items():
-        values = given | {"run_id": "plain"}
-        # -r: text that looks like a number stays text.
-        options = [
-            part for name, value in values.items() for part in ("-r" if type(value) is str else "-p", name, str(value))
-        ]
-        done = papermill(step, tmp_path, tmp_path / "runs", *options)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert (tmp_path / "runs" / "plain" / "manifests" / f"{step}.json").exists()
-    assert not orphans(tmp_path / "runs")
+    third = elle("run", "smoke", "--resume", "--only", "00,03", **runs).stdout
+    assert "00_start_here: done and unchanged" in third
+    assert "03_generate_data ..." in third
 
 
 @real
 def test_one_notebook_works_by_itself(tmp_path):
-    """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, with nothing before it."""
+    """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, without `elle`, and with nothing before it."""
+
+    def papermill(*options: str) -> subprocess.CompletedProcess:
+        program = Path(sys.executable).with_name("papermill")
+        command = [program, parameters.file_of("05_train"), tmp_path / "out.ipynb", *options]
+        env = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
+        return subprocess.run(command, env=env, cwd=paths.root(), check=False, capture_output=True, text=True)
+
     small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
-    done = papermill("05_train", tmp_path, tmp_path / "runs", *small)
+    done = papermill(*small)
     assert done.returncode == 0, done.stderr[-3000:]
     manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
     assert manifest["metrics"]["steps"] == 6
-    refused = papermill("05_train", tmp_path, tmp_path / "runs", "-p", "recipee", "x")
+    refused = papermill("-p", "recipee", "x")
     assert refused.returncode != 0
     assert "unknown parameter 'recipee'" in refused.stderr
 

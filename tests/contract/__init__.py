@@ -10,6 +10,7 @@ A service (`contract.hub.Hub`) is an object with `routes`; one server carries an
 Faults and the record of requests are the server's, and so the same for every service.
 """
 
+import contextlib
 import http.server
 import json
 import re
@@ -17,10 +18,9 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -52,9 +52,6 @@ class Response:
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def encoded(self) -> bytes:
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-
 
 class Route(NamedTuple):
     """`pattern` matches a whole path; its named groups are `answer`'s keyword arguments."""
@@ -63,10 +60,6 @@ class Route(NamedTuple):
     method: str
     pattern: str
     answer: Callable[..., Response]
-
-
-class Service(Protocol):
-    routes: Iterable[Route]
 
 
 @dataclass
@@ -89,28 +82,28 @@ class Fault:
 
 
 class Server:
-    """Serves `services` on a free port of 127.0.0.1 inside a `with`; `requests` holds all that came, in order."""
+    """Serves `services` on a free port of 127.0.0.1 inside a `with`; `requests` holds all that came, in order.
+    alone: a service sees one request at a time."""
 
-    def __init__(self, *services: Service):
+    def __init__(self, *services: Any, alone: bool = True):
         self.routes = [route for service in services for route in service.routes]
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.busy = 0  # requests that came and are not done with
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"contract": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._alone = self._lock if alone else contextlib.nullcontext()
+        self.http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"contract": self}))
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self) -> "Server":
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        self.http.shutdown()
+        self.http.server_close()
 
     def fail(self, route: str | None = None, **fault: Any) -> Fault:
         """Add a `Fault`; of several that fit a request, the first added strikes."""
@@ -145,7 +138,7 @@ class Server:
         return Fault()
 
     def answer(self, route: Route | None, groups: dict[str, str], request: Request) -> Response:
-        with self._lock:  # a service sees one request at a time
+        with self._alone:
             if route is None:
                 return Response(404, {"error": f"no route for {request.method} {request.path}"})
             return route.answer(request, **groups)
@@ -190,7 +183,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             response = server.answer(route, groups, request)
         if fault.drop == "done":
             return self.reset()
-        content = response.encoded()
+        content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
         length = max(len(content), 2 if fault.drop == "answer" else 0)  # of an empty answer, too, half can be missing
         self.send_response(response.status)
         kind = "application/octet-stream" if isinstance(response.body, bytes) else "application/json"

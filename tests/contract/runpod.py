@@ -6,6 +6,7 @@ with this server in place of RunPod and the Hub. Mistakes fail loudly: an unknow
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -21,8 +22,7 @@ from contract.hub import Hub
 
 FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "env", "dataCenterIds", "registry"}
 GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
-ENDPOINT = {"name", "type", "image", "gpu", "disk", "env", "workers", "scaling"}
-ENDPOINT |= {"timeout", "flashboot", "networkVolumes"}
+ENDPOINT = {"name", "type", "image", "gpu", "disk", "env", "workers", "scaling", "timeout", "flashboot"}
 PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
 POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
 WEIGHTS = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      " * 500
@@ -77,6 +77,8 @@ class RunPod:
             if request.token not in self.keys and not own:
                 return problem(401, "Unauthorized", "missing or invalid bearer token")
             self.live()
+            if any(name not in {"pod": self.pods, "endpoint": self.endpoints}[kind] for kind, name in groups.items()):
+                return problem(404, "Not Found", f"no such {next(iter(groups))}")
             return answer(request, **groups)
 
         return checked
@@ -127,22 +129,15 @@ class RunPod:
         return Response(201, shown(pod))
 
     def get_pod(self, request: Request, pod: str) -> Response:
-        found = self.pods.get(pod)
-        return Response(200, shown(found)) if found else problem(404, "Not Found", "no such pod")
+        return Response(200, shown(self.pods[pod]))
 
     def terminate(self, request: Request, pod: str) -> Response:
-        if pod not in self.pods:
-            return problem(404, "Not Found", "no such pod")
         self.end(pod)
         return Response(204)
 
     def logs(self, request: Request, pod: str) -> Response:
-        if pod not in self.pods:
-            return problem(404, "Not Found", "no such pod")
         lines = [*self.pods[pod].get("_log", ["working"]), f"HF_TOKEN={self.token(self.pods[pod])}"]
-        events = [
-            f"id: {n}\ndata: {json.dumps({'source': 'container', 'line': each})}\n" for n, each in enumerate(lines)
-        ]
+        events = [f"data: {json.dumps({'source': 'container', 'line': each})}\n" for each in lines]
         return Response(200, "\n".join(events).encode(), {"Content-Type": "text/event-stream"})
 
     def token(self, pod: dict[str, Any]) -> str:
@@ -167,30 +162,22 @@ class RunPod:
             if age >= provisioning + starting + work and pod["status"] == "RUNNING":
                 self.finish(pod)
             if self.life == "hangs" and age >= provisioning + starting + float(pod["env"]["ELLE_SECONDS"]):
-                self.report(pod, {"state": "expired", "reason": "its limit of time was reached"})
-                self.end(pod["id"])
+                self.report(pod, {"state": "expired", "reason": "its limit of time was reached"}, last=True)
 
     def finish(self, pod: dict[str, Any]) -> None:
         """What its own script would do at its end."""
-        if self.life == "succeeds":
-            self.report(pod, self.trained(pod))
-        elif self.life == "no weights":
-            files = {"model.safetensors": [len(WEIGHTS), "0" * 64]}
-            repository = f"{pod['env']['ELLE_DATASET_REPO'].partition('/')[0]}/model"
-            self.report(pod, {"state": "succeeded", "weights": [{"repository": repository, "files": files}]})
-        elif self.life == "fails":
-            self.report(pod, {"state": "failed", "reason": f"Axolotl failed; {self.token(pod)}"})
-        elif self.life == "dies":
+        absent = {"repository": "ada/model", "files": {"model.safetensors": [len(WEIGHTS), "0" * 64]}}
+        if self.life == "dies":
             pod["status"] = "EXITED"
-            return
-        else:
-            return
-        self.end(pod["id"])
+        elif self.life == "succeeds":
+            self.report(pod, self.trained(pod), last=True)
+        elif self.life == "no weights":
+            self.report(pod, {"state": "succeeded", "weights": [absent]}, last=True)
+        elif self.life == "fails":
+            self.report(pod, {"state": "failed", "reason": f"Axolotl failed; {self.token(pod)}"}, last=True)
 
     def trained(self, pod: dict[str, Any]) -> dict[str, Any]:
         """Put weights into the model repositories of the pod's order; the result that says so."""
-        import hashlib
-
         run, dataset = pod["env"]["ELLE_RUN"], pod["env"]["ELLE_DATASET_REPO"]
         files = self.hub.repositories["datasets", dataset].head.files
         order, results = json.loads(files[f"runs/{run}/order.json"]), []
@@ -204,11 +191,14 @@ class RunPod:
             results.append({"repository": name, "files": found})
         return {"state": "succeeded", "reason": "", "weights": results}
 
-    def report(self, pod: dict[str, Any], result: dict[str, Any]) -> None:
+    def report(self, pod: dict[str, Any], result: dict[str, Any], *, last: bool = False) -> None:
+        """Push a result; `last`: then the pod ends itself."""
         repository = self.hub.repositories["datasets", pod["env"]["ELLE_DATASET_REPO"]]
         inside = f"runs/{pod['env']['ELLE_RUN']}"
         files = {f"{inside}/result.json": json.dumps(result).encode(), f"{inside}/log.txt": b"working\nended\n"}
         repository.commit(f"report of {pod['id']}", repository.head.files | files)
+        if last:
+            self.end(pod["id"])
 
     def end(self, pod: str) -> None:
         found = self.pods.pop(pod)
@@ -264,15 +254,14 @@ class RunPod:
         return Response(201, made)
 
     def update_endpoint(self, request: Request, endpoint: str) -> Response:
-        if endpoint not in self.endpoints:
-            return problem(404, "Not Found", "no such endpoint")
         if unknown := set(request.json()) - ENDPOINT:
             return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
         self.endpoints[endpoint] |= request.json()
         return Response(200, self.endpoints[endpoint])
 
     def delete_endpoint(self, request: Request, endpoint: str) -> Response:
-        return Response(204) if self.endpoints.pop(endpoint, None) else problem(404, "Not Found", "no such endpoint")
+        del self.endpoints[endpoint]
+        return Response(204)
 
     def health(self, request: Request, endpoint: str) -> Response:
         return Response(200, {"workers": {"idle": 1, "running": 0}})
