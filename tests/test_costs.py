@@ -10,12 +10,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elle.base import paths, storage
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import hardware
 from helpers import cli, economics
 from helpers.economics import AlwaysOn, Assumptions, Serverless
 
+REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
 MONTH = economics.HOURS * 3600
 #: A 24 GB card and an H100 with the speeds that the estimates below take: tokens a second alone, and when full.
 CARD = Serverless(0.00019, 700 / 47, 700 / 400, cold_start=35, idle=60)
@@ -115,19 +116,7 @@ def test_a_training_is_paid_off_by_the_month():
 # Assumptions
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"tokens_in": "0"}, "tokens_in is 0"),
-        ({"utilisation": "1.5"}, "utilisation is 1.5"),
-        ({"idle": "nan"}, "idle is nan"),
-        ({"together": "2.5"}, "not a number"),
-        ({"gpus": "16"}, "gpus is 16"),
-        ({"model": "qwen2.5-8b"}, "did you mean 'qwen2.5-7b'"),
-        ({"tokens_int": "9"}, "did you mean 'tokens_in'"),
-        ({"model": "qwen2.5-72b", "gpus": "1"}, "does not fit 1 x h100"),
-    ],
-)
+@pytest.mark.parametrize(("values", "message"), REFUSALS["assumptions"])
 def test_an_assumption_that_cannot_be_is_refused(values, message):
     with pytest.raises(ElleError) as caught:
         Assumptions.given(values)

@@ -23,6 +23,7 @@ from elle.training import checkpoints, diagnosis, health, history, launch, resol
 from helpers import cli
 
 FIXTURES = Path(__file__).parent / "fixtures"
+REFUSALS = yaml_files.read_yaml(FIXTURES / "refusals.yaml")
 LAPTOP = machine.Machine("a", 2, 16.0, 50.0)
 
 
@@ -78,17 +79,7 @@ def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_
     assert "test_datasets" not in without.config
 
 
-@pytest.mark.parametrize(
-    ("option", "files", "what", "where", "fix"),
-    [
-        ("train", {"x.jsonl": ""}, "empty", "x.jsonl", "larger count"),
-        ("train", {}, "cannot read", "x.jsonl", "path"),
-        ("train", {"x.jsonl": '{"conversations": [\n'}, "not valid JSON", "x.jsonl:1", "correct"),
-        ("base_model", {}, "no weights", "x", "name another"),
-        ("base_model", {"x/adapter_config.json": "{}", "x/a.safetensors": ""}, "not a whole model", "x", "merge"),
-        ("recipe_file", {}, "unknown recipe", "configs/nanno.yaml", "did you mean 'nano.yaml'"),
-    ],
-)
+@pytest.mark.parametrize(("option", "files", "what", "where", "fix"), REFUSALS["inputs"])
 def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, option, files, what, where, fix):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -100,16 +91,7 @@ def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, 
     assert fix in caught.value.fix
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"learning_rte": 1}, "did you mean 'learning_rate'"),  # the trainer would drop it silently
-        ({"base_model": None}, "no base_model"),
-        ({"micro_batch_size": "many"}, "not what Axolotl takes"),
-        ({"sequence_len": 128}, "are longer than 128 tokens and are dropped"),
-        ({"micro_batch_size": 60000}, "GB at the peak of a step"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), REFUSALS["recipes"])
 def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, prepare, changed_recipe, changes, said):
     recipe = changed_recipe(tmp_path / "bad.yaml", **changes)
     options = {"base_model": None} if "base_model" in changes else {}
