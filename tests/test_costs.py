@@ -44,12 +44,10 @@ def test_the_speeds_computed_contain_the_estimates():
     for gpu, full in (("a10", 400), ("h100", 3500)):
         fast, slow = economics.seconds(Assumptions(), gpu, 1)["full"]
         assert fast < 700 / full < slow
-    fast, slow = economics.seconds(Assumptions(), "h100", 1)["alone"]
-    assert fast < 700 / 140 < slow
     # By hand: 7,615,616,512 weights of 2 bytes at 3,350 GB/s for each of 700 tokens, and 2 FLOP a weight and token.
     cache = 57_344 * (1500 + 350)
     bound = 700 * (2 * 7_615_616_512 + cache) / 3350e9 + 2 * 7_615_616_512 * 2200 / 989e12
-    assert (fast, slow) == pytest.approx((bound / 0.8, bound / 0.5), rel=1e-9)
+    assert economics.seconds(Assumptions(), "h100", 1)["alone"] == pytest.approx((bound / 0.8, bound / 0.5), rel=1e-9)
 
 
 # The closed forms
@@ -152,11 +150,8 @@ def test_what_does_not_fit_is_left_out_and_72b_on_two_h100_never_pays():
 
 def test_what_the_page_says_is_so():
     """docs/costs.md's prose; it must be read again when this changes."""
-
-    def found(**values) -> dict:
-        return {row["option"]: row for row in economics.compare_costs(Assumptions(**values))["options"]}
-
-    haiku, newest, rows = "Claude Haiku 4.5", "Claude Haiku 5.5", found()
+    rows = {row["option"]: row for row in economics.compare_costs()["options"]}
+    haiku, newest = "Claude Haiku 4.5", "Claude Haiku 5.5"
     prices = [row["dollars_a_briefing"]["1000"]["low"] for row in rows.values() if row["kind"] == "api"]
     alone = [row["isolated"]["low"] for row in rows.values() if row["kind"] == "serverless"]
     assert min(alone) > max(prices)  # "cost more on serverless GPUs than by any of these APIs"
@@ -166,11 +161,6 @@ def test_what_the_page_says_is_so():
     assert 3.5e6 < even[newest]["low"] < even[newest]["high"] < 4.5e6
     worker = rows["serverless: 1 x 24 GB"]["break_even"]
     assert (worker[haiku]["low"], worker[newest]["high"]) == pytest.approx((100_000, 770_000), rel=0.02)
-    card = found(together=20)["serverless: 1 x 24 GB"]
-    assert card["isolated"]["high"] < 0.005
-    assert card["break_even"][newest]["low"] > 100_000
-    lean = found(tokens_in=121, tokens_out=164)["always on: 1 x H100 SXM"]["break_even"]
-    assert all(lean[name]["low"] > even[name]["high"] for name in even)
 
 
 def test_tokens_of_a_run():

