@@ -9,7 +9,6 @@ first. A tokenizer.json wants the pairs themselves, in that order.
 import base64
 import importlib.util
 import math
-import sys
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -18,7 +17,6 @@ from unittest import mock
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.plan import budget
 from experiments.stacking import curriculum
@@ -48,24 +46,12 @@ SETS = {
 
 
 def ranks() -> dict[bytes, int]:
-    """Each token's bytes and id, in the order of the ids.
-
-    Raises:
-        ElleError: the package is not installed, or it has another vocabulary.
-    """
+    """Each token's bytes and id, in the order of the ids."""
     package = importlib.util.find_spec("dashscope")  # not imported: it is the file that is wanted
-    if package is None:
-        raise ElleError("the package dashscope is not installed", where="Qwen's tokenizer", fix="make setup")
+    assert package, "the package dashscope, which has Qwen's ranks, is not installed: make setup"
     path = Path(package.submodule_search_locations[0]) / "resources" / "qwen.tiktoken"
-    try:
-        pairs = [line.split() for line in path.read_bytes().splitlines()]
-        found = {base64.b64decode(token): int(rank) for token, rank in pairs}
-    except (OSError, ValueError) as error:
-        raise ElleError(
-            f"Qwen's ranks cannot be read: {error}", where=str(path), fix="install dashscope anew"
-        ) from error
-    if list(found.values()) != list(range(RANKS)):
-        raise ElleError(f"not the {RANKS:,} ranks of Qwen2.5", where=str(path), fix="the locked version of dashscope")
+    found = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, path.read_bytes().splitlines())}
+    assert list(found.values()) == list(range(RANKS)), f"{path}: not the {RANKS:,} ranks of Qwen2.5"
     return found
 
 
@@ -132,7 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ElleError as failure:
-        sys.exit(f"error: {failure}")
+    main()

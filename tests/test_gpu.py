@@ -40,10 +40,6 @@ def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=paths.root(), check=False)
 
 
-def test_nothing_is_missing_where_the_lock_is_installed():
-    assert gpu.missing() == []
-
-
 def test_what_travels_is_without_tests_and_other_cuda(tmp_path):
     gpu.pack(tmp_path / "x.tar.xz", ["hjson", "annotated-types"])
     with tarfile.open(tmp_path / "x.tar.xz") as archive:

@@ -20,8 +20,10 @@ from elle.base.errors import ElleError
 from elle.evaluation import audit
 from elle.plan import hardware
 from elle.training import checkpoints, diagnosis, health, history, launch, resolution
-from helpers import cli, plots
+from helpers import cli
 
+FIXTURES = Path(__file__).parent / "fixtures"
+REFUSALS = yaml_files.read_yaml(FIXTURES / "refusals.yaml")
 LAPTOP = machine.Machine("a", 2, 16.0, 50.0)
 
 
@@ -77,17 +79,7 @@ def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_
     assert "test_datasets" not in without.config
 
 
-@pytest.mark.parametrize(
-    ("option", "files", "what", "where", "fix"),
-    [
-        ("train", {"x.jsonl": ""}, "empty", "x.jsonl", "larger count"),
-        ("train", {}, "cannot read", "x.jsonl", "path"),
-        ("train", {"x.jsonl": '{"conversations": [\n'}, "not valid JSON", "x.jsonl:1", "correct"),
-        ("base_model", {}, "no weights", "x", "name another"),
-        ("base_model", {"x/adapter_config.json": "{}", "x/a.safetensors": ""}, "not a whole model", "x", "merge"),
-        ("recipe_file", {}, "unknown recipe", "configs/nanno.yaml", "did you mean 'nano.yaml'"),
-    ],
-)
+@pytest.mark.parametrize(("option", "files", "what", "where", "fix"), REFUSALS["inputs"])
 def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, option, files, what, where, fix):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -99,16 +91,7 @@ def test_what_cannot_train_is_refused_before_anything_starts(tmp_path, prepare, 
     assert fix in caught.value.fix
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"learning_rte": 1}, "did you mean 'learning_rate'"),  # the trainer would drop it silently
-        ({"base_model": None}, "no base_model"),
-        ({"micro_batch_size": "many"}, "not what Axolotl takes"),
-        ({"sequence_len": 128}, "are longer than 128 tokens and are dropped"),
-        ({"micro_batch_size": 60000}, "GB at the peak of a step"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), REFUSALS["recipes"])
 def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, prepare, changed_recipe, changes, said):
     recipe = changed_recipe(tmp_path / "bad.yaml", **changes)
     options = {"base_model": None} if "base_model" in changes else {}
@@ -123,25 +106,19 @@ def test_training_refuses_what_the_preflight_refuses_unless_forced(tmp_path, pre
 
 
 def test_a_full_disk_is_foreseen(tmp_path, prepare, monkeypatch):
-    computer = machine.inspect(tmp_path)
-    monkeypatch.setattr(machine, "inspect", lambda *_: computer)
     assert not prepare(tmp_path).forced  # the packages that the planner counts are installed already
-    monkeypatch.setattr(machine, "inspect", lambda *_: dataclasses.replace(computer, disk_free_gb=0.0))
+    full = dataclasses.replace(machine.inspect(tmp_path), disk_free_gb=0.0)
+    monkeypatch.setattr(machine, "inspect", lambda *_: full)
     with pytest.raises(ElleError, match="GB of disk"):
         prepare(tmp_path)
 
 
-def test_further_reasons_refuse_too(tmp_path, prepare):
-    with pytest.raises(ElleError, match="fails its audit"):
-        prepare(tmp_path, refusals=["this set fails its audit: 3 wrong figures"])
-    assert prepare(tmp_path, refusals=["the audit"], force=True).forced == ["the audit"]
-
-
-def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, small_base, monkeypatch):
+def test_elle_train_refuses_a_set_that_fails_its_audit(tmp_path, small_data, small_base, prepare, monkeypatch):
     monkeypatch.setattr(audit, "verdict", lambda folder: ["3 wrong figures"])
     arguments = ["train", "configs/smoke.yaml", "--data", str(small_data), "--base", str(small_base)]
     done = CliRunner().invoke(cli.cli, [*arguments, "--out", str(tmp_path)])
     assert "fails its audit: 3 wrong figures" in str(done.exception)
+    assert prepare(tmp_path, refusals=["the audit"], force=True).forced == ["the audit"]
 
 
 def test_qlora_on_a_processor_switches_off_what_needs_cuda(tmp_path, prepare, changed_recipe, monkeypatch):
@@ -177,8 +154,8 @@ def test_without_an_optimizer_in_its_checkpoints_a_run_is_not_resumed(tmp_path, 
 
 @pytest.mark.parametrize(
     ("name", "gb", "expected"),
-    [("NVIDIA H200", 150.8, "h200"), ("NVIDIA A100-SXM4-80GB", 85.9, "a100"), ("NVIDIA A10", 24.1, "a10"),
-     ("NVIDIA H100 80GB HBM3", 85.5, "h100"), ("NVIDIA A100-PCIE-40GB", 42.9, "gpu"), ("NVIDIA A10G", 24.1, "gpu")],
+    [("NVIDIA H200", 150.8, "h200"), ("NVIDIA A10", 24.1, "a10"), ("NVIDIA H100 80GB HBM3", 85.5, "h100"),
+     ("NVIDIA A100-PCIE-40GB", 42.9, "gpu"), ("NVIDIA A10G", 24.1, "gpu")],
 )  # fmt: skip
 def test_this_machine_is_known_by_its_gpu(monkeypatch, name, gb, expected):
     monkeypatch.delenv(hardware.PRICE, raising=False)
@@ -245,35 +222,15 @@ def test_on_a_gpu_the_data_is_prepared_first(prepare_on):
 # Progress
 
 
-def event(kind, step, seconds, **values):
-    return json.dumps({"event": kind, "step": step, "of": 4, "seconds": seconds} | values)
-
-
 def test_history_joins_the_attempts_of_an_interrupted_run(tmp_path):
-    path = tmp_path / "progress.jsonl"
-    lines = [
-        event("begin", 0, 0.0, startup=5.0),
-        event("log", 1, 10.0, loss=3.0),
-        event("save", 1, 10.5),
-        event("log", 2, 20.0, loss=2.0),
-        event("log", 3, 30.0, loss=1.5),
-        event("begin", 1, 0.0, startup=7.0),
-        event("log", 2, 10.0, loss=2.5),
-        event("log", 2, 11.0, eval_loss=2.4),
-        event("log", 2, 12.0, digit_accuracy=0.95),
-        '{"event": "log", "st',
-    ]
-    path.write_text("\n".join(lines))
-    rows = history.read_history(path)
+    rows = history.read_history(FIXTURES / "progress.jsonl")
     # Step 3 of the broken attempt is gone: live progress would else speak of work that was lost.
     assert [(row["step"], row["seconds"], row["wall"]) for row in rows] == [
         (1, 10.0, 15.0), (1, 10.5, 15.5), (2, 40.0, 52.0), (2, 42.0, 54.0),
     ]  # fmt: skip
     assert rows[1]["saved"] is True
-    assert rows[2]["loss"] == 2.5
-    assert (rows[3]["eval_loss"], rows[3]["digit_accuracy"]) == (2.4, 0.95)
-    assert history.copying_learned(rows) == 2
-    assert history.copying_learned(rows[:3]) is None
+    assert (rows[2]["loss"], rows[3]["eval_loss"], rows[3]["digit_accuracy"]) == (2.5, 2.4, 0.95)
+    assert (history.copying_learned(rows), history.copying_learned(rows[:3])) == (2, None)
     assert history.resumed(rows) == [1]
     assert history.read_history(tmp_path / "none") == []
 
@@ -295,31 +252,25 @@ def run_of(steps=100, loss=lambda step: 3 * math.exp(-step / 20) + 0.1, **series
     return rows
 
 
-def test_speed_is_that_of_training_without_evaluation():
+def test_speed_and_moments_are_those_of_training_without_evaluation():
     rows = run_of()
     assert history.rate(rows) == pytest.approx(1000)
     assert {round(pace) for _, pace in history.rates(rows)} == {1000}
     assert history.tokens(rows) == (100_000, 40_000)
     assert history.rate(rows[:1]) is None
+    moments = {"copying learned": 60, "warm-up ends": 5, "decay begins": 50, "best validation": 100}
+    assert history.moments(rows).items() >= moments.items()
+    assert history.moments([]) == {}
 
 
 def test_a_line_says_where_a_training_is():
-    rows = run_of(steps=100)[:22]  # 20 steps and two evaluations
+    rows = run_of(steps=100)[:22]  # 20 steps and two evaluations: 140 s of wall-clock
     said = history.line(rows, 36.0)
     assert said.startswith("step 20 of 100, loss 1.2036, 1,000 tokens/s (40% of them trained on), ")
-    assert re.search(r"\$1\.40 so far$", said)  # 140 s of wall-clock
+    assert said.endswith("$1.40 so far")
     assert history.line(rows).endswith("free")
     assert "$" not in history.line(rows, None)
     assert history.line([]) == "the trainer is starting …"
-
-
-def test_moments_are_found():
-    found = history.moments(run_of())
-    assert found["copying learned"] == 60
-    assert found["warm-up ends"] == 5
-    assert found["decay begins"] == 50
-    assert found["best validation"] == 100
-    assert history.moments([]) == {}
 
 
 # Health
@@ -328,12 +279,6 @@ def test_moments_are_found():
 def verdicts(rows, kept=5):
     rows = health.check_health(rows, {"train": {"rows": 5, "kept": kept}} if rows else None)
     return {row.measure: row.verdict for row in rows}
-
-
-def test_a_healthy_run_raises_no_flag():
-    assert set(verdicts(run_of()).values()) == {"healthy"}
-    assert set(verdicts([]).values()) == {"not measured"}
-    assert set(verdicts([])) == set(yaml_files.config_table("health"))
 
 
 @pytest.mark.parametrize(
@@ -353,26 +298,15 @@ def test_what_is_wrong_is_flagged(measure, changes):
     assert verdicts(run_of(**changes))[measure] == "red flag"
 
 
-def test_lost_examples_uncopied_figures_and_a_slowing_machine_are_flagged():
+def test_a_healthy_run_raises_no_flag_and_lost_examples_or_a_slowing_machine_do():
     rows = run_of()
+    assert set(verdicts(rows).values()) == {"healthy"}
+    assert verdicts([]) == dict.fromkeys(yaml_files.config_table("health"), "not measured")
     assert verdicts(rows, kept=4)["examples kept"] == "red flag"
     assert verdicts(rows[:50])["figures copied"] == "red flag"
     for row in rows:
         row["seconds"] *= 1 + row["step"] / 50
     assert verdicts(rows)["tokens/s"] == "red flag"
-
-
-def test_the_figures_hold_what_is_known():
-    rows = run_of()
-    rows += [rows[-1] | {"step": 100, "saved": True, "resumed_at": 50}]
-    figure = plots.training.training(rows)
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["Loss", "Learning rate", "Gradient norm, before clipping", "Speed, without evaluation"]
-    labels = " ".join(figure.axes[0].get_legend_handles_labels()[1])
-    for part in ("training", "validation", "checkpoint", "copying learned (60)", "went on after a break"):
-        assert part in labels
-    assert plots.training.training(rows[:1]).axes
-    assert plots.training.loss_curve(rows, 60).axes
 
 
 # Checkpoints
@@ -399,11 +333,9 @@ def cut(path):
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
-        (lambda path: (path / "trainer_state.json").unlink(), "trainer_state.json is missing"),
         (lambda path: cut(path / "trainer_state.json"), "trainer_state.json is missing or cut short"),
         (lambda path: (path / "optimizer.pt").unlink(), "no optimizer state"),
         (lambda path: cut(path / "model.safetensors"), "model.safetensors is cut short"),
-        (lambda path: (path / "model.safetensors").write_bytes(b"abc"), "cut short"),
         (lambda path: (path / "optimizer.pt").write_bytes((path / "optimizer.pt").read_bytes()[:900]), "optimizer.pt"),
         (lambda path: (path / "rng_state.pth").unlink(), "no random state"),
         (lambda path: (path / "model.safetensors").unlink(), "no weights"),
@@ -426,15 +358,16 @@ def test_deepspeeds_checkpoints_are_judged_by_their_own_states(tmp_path):
     (path / "optimizer.pt").unlink()
     (path / "latest").write_text("global_step4")
     assert "optimizer states are missing" in checkpoints.fault(path)
-    (path / "global_step4").mkdir()
-    (path / "global_step4" / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(b"x")
+    states = path / "global_step4" / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    states.parent.mkdir()
+    states.write_bytes(b"x")
     assert checkpoints.fault(path) is None
 
 
 # Failures
 
 
-LOGS = yaml_files.read_yaml(Path(__file__).parent / "fixtures" / "failed_logs.yaml")
+LOGS = yaml_files.read_yaml(FIXTURES / "failed_logs.yaml")
 
 
 @pytest.mark.parametrize("case", diagnosis.cases(), ids=lambda case: case.name)
@@ -452,13 +385,6 @@ def test_an_ordinary_log_speaks_of_no_failure_and_a_kill_without_a_word_is_one()
     # What was only warned of is not the cause where the last exception names another.
     later = f"{LOGS['no-gpu']}\nTraceback (most recent call last):\n{LOGS['disk']}\n"
     assert diagnosis.diagnose(later, 1).name == "disk"
-
-
-@pytest.mark.parametrize("name", ["loss", "rows-lost"])
-def test_the_plugin_says_what_is_searched_for(name):
-    source = (paths.root() / "src" / "elle" / "training" / "plugin.py").read_text()
-    (case,) = (case for case in diagnosis.cases() if case.name == name)
-    assert all(pattern.search(source) for pattern in case.patterns)
 
 
 @pytest.mark.parametrize("entry", [{"paterns": ["x"]}, {"patterns": ["("]}, {"fix": None}])

@@ -26,18 +26,11 @@ from elle.plan.recipe import Zero
 from helpers import cli
 from helpers.runs import profile
 
-DOCUMENTED = Path(__file__).parent / "fixtures" / "documented"
+FIXTURES = Path(__file__).parent / "fixtures"
+DOCUMENTED = FIXTURES / "documented"
+CASES = yaml_files.read_yaml(FIXTURES / "plan.yaml")
 RECIPES = yaml_files.config_table("recipes")["recipes"]
-# The spec's table: published sizes of Qwen2.5, as PyTorch counts them.
-PARAMETERS = {
-    "0.5B": 494_032_768,
-    "1.5B": 1_543_714_304,
-    "3B": 3_085_938_688,
-    "7B": 7_615_616_512,
-    "14B": 14_770_033_664,
-    "32B": 32_763_876_352,
-    "72B": 72_706_203_648,
-}
+PARAMETERS = CASES["parameters"]
 
 
 def qwen(size: str) -> models.Model:
@@ -75,14 +68,6 @@ def elle(*arguments: str):
     return CliRunner().invoke(cli.cli, ["plan", *map(str, arguments)])
 
 
-def in_16_bits(enabled, section="bf16", **zero) -> dict:
-    """deepspeed/zero3.json with another word on precision (None: none)."""
-    content = axolotl.read_deepspeed("deepspeed/zero3.json")
-    content["zero_optimization"] |= zero
-    del content["bf16"]
-    return content if enabled is None else content | {section: {"enabled": enabled}}
-
-
 # Shapes
 
 
@@ -115,16 +100,11 @@ def test_parameters_are_those_of_pytorch():
         assert sum(net.get_submodule(n).weight.numel() for n in linears) == m.linears
 
 
-def test_every_base_of_the_documents_is_known_and_int4_is_for_serving_only():
+def test_every_base_of_the_documents_is_known():
     assert models.find("aphoticshaman/qwen-72b-math-v1").parameters == PARAMETERS["72B"]
     assert models.find("aphoticshaman/nemotron-70b-math-v1").parameters == 70_553_706_496
     assert models.find("aphoticshaman/qwen-72b-math-nf4").quantized == "nf4"
     assert models.find("someone/else") is None
-    served = assess(shipped("config_72b_math_nf4_qlora", base_model="aphoticshaman/qwen-72b-math-int4"), count=2)
-    assert not served.ok
-    assert "served, not trained" in only(served, "inference-only").message
-    for changes in ({"adapter": None, "load_in_4bit": None}, {"load_in_4bit": None}):
-        assert "quantised-base" in codes(assess(shipped("config_72b_math_nf4_qlora", **changes), count=2), "error")
 
 
 # Memory: what weights and states come to, as stated elsewhere, in GB (tests/test_memory.py: what was measured)
@@ -134,15 +114,6 @@ def step(size, *, gpus, stage, micro=1, sequence=2048, **zero):
     m, optimizer = qwen(size), "adamw_torch_fused"
     zero = Zero(stage, **zero)
     return memory.estimate(Setup(m, "full", m.parameters, gpus, zero, optimizer, micro, sequence, False, True, False))
-
-
-def test_weights_states_and_what_is_offloaded_are_what_was_stated():
-    replicated = step("72B", gpus=8, stage=2, micro=4, sequence=4096)
-    assert replicated.components["weights"] == pytest.approx(145.4, rel=0.001)
-    assert replicated.states == pytest.approx(273, rel=0.01)
-    for weights, stated in ((False, 1310), (True, 1450)):
-        offloaded = step("72B", gpus=4, stage=3, offload_optimizer=True, offload_parameters=weights)
-        assert offloaded.host["offload"] == pytest.approx(stated, rel=0.01)
 
 
 def test_components_add_up_to_the_peak_of_the_worst_phase():
@@ -192,18 +163,13 @@ def test_pieces_are_those_of_qwen2():
 
 
 def test_lengths_come_from_the_data_itself(small_data):
-    data = budget.find_data(str(small_data), "nothing/here")
+    data, stated = budget.find_data(str(small_data), "nothing/here"), budget.find_data("basic", "")
     assert data.examples == 180
-    assert 250 < data.tokens / data.examples < 320
     assert "180 rows" in data.source
-    stated = budget.find_data("basic", "")
     assert data.tokens / data.examples == pytest.approx(stated.tokens / stated.examples, rel=0.03)
     assert stated.source.endswith("in tokens of Qwen2.5")
     assert budget.find_data("documents-cic", "").tokens == 10_000 * 2971
     assert budget.find_data("documents-cic", "", 500).examples == pytest.approx(500, abs=2)
-    with pytest.raises(ElleError, match="unknown data set") as caught:
-        budget.find_data("documents-cix", "")
-    assert "documents-cic" in caught.value.fix
 
 
 # How a recipe's tokens are counted: by Qwen2.5's tokenizer (`qwen_base`), or by that of a nano base not made yet.
@@ -217,12 +183,9 @@ def test_the_stated_lengths_are_those_of_the_sets(tmp_path, qwen_base, kind, cou
     for base, sizes in ((str(qwen_base), ""), ("", NANO)):
         counted = qwen_tokens.lengths(tmp_path, qwen_tokens.SETS[kind][1], base, sizes)
         stated = budget.find_data(kind, base, sizes=sizes)
-        if kind == "basic":
-            assert counted == stated.lengths
-        else:
-            assert counted.keys() <= stated.lengths.keys()
-            mean = sum(length * rows for length, rows in counted.items()) / sum(counted.values())
-            assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.01)
+        assert counted == stated.lengths if kind == "basic" else counted.keys() <= stated.lengths.keys()
+        mean = sum(length * rows for length, rows in counted.items()) / sum(counted.values())
+        assert mean == pytest.approx(stated.tokens / stated.examples, rel=0.01)
 
 
 @pytest.mark.parametrize(("kind", "tokens", "pieces"), [("basic", 311.4, 286.1), ("cic", 628.7, 575.4)])
@@ -249,7 +212,7 @@ def test_a_nano_base_is_planned_in_pieces(tmp_path):
     assert budget.find_data("basic", str(tmp_path)) == pieces
 
 
-def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
+def test_the_tokens_are_those_of_qwen(qwen_base):
     import tiktoken
     from tokenizers import Tokenizer
 
@@ -266,9 +229,6 @@ def test_the_tokens_are_those_of_qwen(qwen_base, monkeypatch):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ids == theirs.encode_ordinary(text)
         assert tokenizer.decode(ids) == text
-    monkeypatch.setattr(qwen_tokens.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ElleError, match="dashscope is not installed"):
-        qwen_tokens.ranks()
 
 
 def test_faulty_data_is_named_with_its_line(tmp_path):
@@ -280,15 +240,9 @@ def test_faulty_data_is_named_with_its_line(tmp_path):
     path.write_text("")
     with pytest.raises(ElleError, match="empty"):
         budget.find_data(str(path), "")
-
-
-def test_hours_are_steps_by_speed():
-    for name in ("config", "config_72b_qlora", "config_72b_8xh200"):
-        config = shipped(name, val_set_size=None, eval_strategy="no", eval_steps=None, eval_on_start=False)
-        b = (plan := assess(config, count=2)).budget
-        tokens = b.steps * plan.setup.micro * plan.setup.accumulation * 2 * plan.setup.sequence
-        for hours, rate in zip(b.training_hours, reversed(b.tokens_per_second), strict=True):
-            assert hours * 3600 * rate == pytest.approx(tokens, rel=0.01)  # an epoch's last step may have fewer
+    with pytest.raises(ElleError, match="unknown data set") as caught:
+        budget.find_data("documents-cix", "")
+    assert "documents-cic" in caught.value.fix
 
 
 def test_throughput_is_that_of_the_published_anchors():
@@ -328,49 +282,49 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
         {"id": "another", "secure": True, "price": {"secure": 1}},
     ]
     assert gpu_prices.reprice({"gpus": offers}, "a test") == {"h200": [3.2, 4.1], "h100": [2.0, 2.0]}
-    found = hardware.find("h200", 8)
-    assert hardware.hourly(found) == (25.6, 32.8)
-    assert found.priced.startswith("a test, 20")
-    assert (tmp_path / "configs" / "gpus.yaml").read_text().startswith("# What can be rented.")
+    assert hardware.hourly(hardware.find("h200", 8)) == (25.6, 32.8)
+    assert hardware.find("h200").priced.startswith("a test, 20")
     assert hardware.find("a100").price == (1.39, 1.79)
-    for answer in ({}, {"gpus": []}, [], {"gpus": "x"}):
+    for answer in ({}, [], {"gpus": "x"}):
         with pytest.raises(ElleError, match="no price"):
             gpu_prices.reprice(answer, "a test")
 
 
 # What it finds, by itself, in the documents' originals
 
-ORIGINALS = {  # verdict, errors, and what is not found
-    "config": ("fits", {"ignored-key"}, {"activation-checkpointing-block", "lora-rank"}),
-    "config_14b": ("does not fit", {"gpu-memory"}, set()),
-    "config_72b": (
-        "does not fit",
-        {"host-memory", "examples-dropped", "zero3-fp32"},
-        {"optimizer-swapped", "gpu-memory"},
-    ),
-    "config_72b_qlora": ("fits", {"examples-dropped"}, set()),
-    "config_72b_8xh200": ("does not fit", {"weights-replicated", "gpu-memory", "disk"}, set()),
-    "config_72b_math_stacked": ("does not fit", {"weights-replicated", "gpu-memory"}, set()),
-}
 
-
-@pytest.mark.parametrize("name", [path.stem for path in sorted(DOCUMENTED.glob("*.yaml"))])
+@pytest.mark.parametrize("name", CASES["originals"])
 def test_what_is_wrong_with_the_documents_recipes_is_found(name):
-    plan = original(name)
-    assert "sharegpt" in codes(plan, "error")
-    verdict, wrong, absent = ORIGINALS.get(name, (plan.verdict, set(), set()))
-    assert plan.verdict == verdict
-    assert wrong <= codes(plan, "error")
-    assert not absent & codes(plan)
+    plan, case = original(name), CASES["originals"][name]
+    assert plan.verdict == case["verdict"]
+    assert {"sharegpt", *case.get("errors", ())} <= codes(plan, "error")
+    assert not set(case.get("absent", ())) & codes(plan)
+
+
+def short(case: dict) -> str:
+    return f"{case['recipe']} {case['change']}"
+
+
+@pytest.mark.parametrize("case", CASES["findings"], ids=short)
+def test_what_is_wrong_with_a_recipe_is_named_and_put_right(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))  # no kernel was fetched
+    plan = assess(shipped(case["recipe"], **case["change"]), count=case["gpus"], data="basic")
+    found = [f for f in plan.findings if f.code == case["code"]]
+    assert {f.severity for f in found} == {case["severity"]} - {"none"}
+    assert any(case.get("says", "") in f.message + f.fix for f in found) or not found
+    if case.get("fixed") == "none":
+        with pytest.raises(ElleError, match="no change of the recipe"):
+            fix.nearest_recipe(plan)
+    elif values := case.get("fixed"):
+        config = fix.nearest_recipe(plan)[0].config
+        assert {key: config.get(key) for key in values} == values
 
 
 def test_the_documents_faults_are_named_with_what_helps():
     offloaded, qlora, full = map(original, ("config_72b", "config_72b_qlora", "config_72b_8xh200"))
     assert offloaded.memory.peak < offloaded.hardware.memory_gb
     assert offloaded.memory.host_total > 4 * 276
-    assert offloaded.setup.zero.fp32
-    assert "activation-checkpointing-block" in codes(offloaded, "warning")
-    assert "reentrant" in codes(offloaded, "info")
+    assert {"activation-checkpointing-block", "reentrant"} <= codes(offloaded)
     for plan in (offloaded, qlora):
         assert plan.budget.dropped == plan.data.examples == 10_000
         assert only(plan, "examples-dropped").fix.startswith("sequence_len: 3072")
@@ -378,66 +332,15 @@ def test_the_documents_faults_are_named_with_what_helps():
     # Two, of 14 bytes a parameter: at step 200, and at the last.
     assert full.budget.disk["checkpoints"] == pytest.approx(2 * 1018, abs=1)
     assert "disk" not in codes(original("config_72b_8xh200", disk=3000))
-    flash = next(f for f in original("config").findings if f.where == "flash_attention")
-    assert flash.fix == "attn_implementation: sdpa"
-
-
-def test_a_broken_budget_is_named():
-    for name in ("config_72b_8xh200", "config_72b_math_nf4_qlora"):
-        plan = original(name, limit=50)
-        assert "budget" in codes(plan, "error")
-        assert not plan.ok
-    assert "budget" not in codes(original("config", limit=50))
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [("config", "push_to_hub"), ("config_72b_8xh200", "flash_attn_fuse_qkv"), ("config_72b_8xh200", "fsdp")],
-)
-def test_ignored_keys_are_named(name, key):
-    plan = original(name)
-    finding = next(f for f in plan.findings if f.where == key)
-    # One that asks for nothing is a remark: it makes no difference, and stops nothing.
-    assert (finding.code, finding.severity) == ("ignored-key", "error" if plan.config[key] else "info")
-    assert "drops" in finding.message
-    assert finding.fix == recipe.special_keys()["dropped"][key]
 
 
 @pytest.mark.parametrize("value", [None, False])
 def test_a_key_that_asks_for_nothing_is_a_remark(value):
-    config = shipped("config") | {"push_to_hub": value, "liger_rope": value}
-    plan = assess(recipe.merged(config, {"plugins": None}) | {"push_to_hub": value}, count=2, data="basic")
-    ignored = [f for f in plan.findings if f.code == "ignored-key" and f.where in ("push_to_hub", "liger_rope")]
-    assert [f.severity for f in ignored] == ["info"] * 2
-    plan = assess(config, count=2, data="basic")
+    plan = assess(shipped("config") | {"push_to_hub": value}, count=2, data="basic")
     assert plan.ok
     assert "info    ignored-key: push_to_hub" in plan.text()
     assert "ignored-key" not in plan.short()
     assert "push_to_hub" not in fix.nearest_recipe(plan)[0].config
-
-
-@pytest.mark.parametrize(
-    ("key", "name", "message", "fixed"),
-    [
-        ("optimizer", "adamw_bnb_8bt", "did you mean 'adamw_bnb_8bit'", "adamw_bnb_8bit"),
-        ("optimizer", "adamw", "use one of: adamw_8bit, ", None),  # one letter off adamc
-        ("optimizer", "apollo_adamw", "apollo_torch", None),
-        ("optimizer", "flash_adamw", "flashoptim", None),
-        ("optimizer", "ao_adamw_8bit", "Unhandled", None),
-        ("lr_scheduler", "cosine_with_minlr", "cosine_with_min_lr", "cosine_with_min_lr"),
-        ("lr_scheduler", "log_sweep", "", None),
-    ],
-)
-def test_a_name_that_only_the_builder_refuses_is_found(key, name, message, fixed):
-    plan = assess(shipped("config", **{key: name}), count=2, data="basic")
-    finding = only(plan, f"unknown-{key.removeprefix('lr_')}")
-    assert finding.severity == "error"
-    assert message in finding.message + finding.fix
-    if fixed is None:
-        with pytest.raises(ElleError, match="no change of the recipe"):
-            fix.nearest_recipe(plan)
-    else:
-        assert fix.nearest_recipe(plan)[0].config[finding.where] == fixed
 
 
 def test_every_name_that_the_builder_takes_passes():
@@ -448,76 +351,10 @@ def test_every_name_that_the_builder_takes_passes():
         assert not [name for name in names if recipe._name_findings({key: name})]
 
 
-def test_the_best_model_is_not_loaded_from_weights_alone_under_deepspeed():
-    plan = assess(shipped("config", load_best_model_at_end=True, save_only_model=True), count=2, data="basic")
-    assert "conflict" in codes(plan, "error")
-    assert "load_best_model_at_end" not in fix.nearest_recipe(plan)[0].config
-
-
-def test_eight_bit_adam_with_optimizer_offload_is_swapped():
-    config = yaml_files.read_yaml(DOCUMENTED / "config_72b.yaml")
-    swapped = assess(config | {"optimizer": "adamw_bnb_8bit"}, count=4)
-    assert "optimizer-swapped" in codes(swapped)
-    assert swapped.memory.host_total == assess(config, count=4).memory.host_total  # 32 bits all the same
-
-
-def pinned() -> dict:
-    content = axolotl.read_deepspeed("deepspeed/zero3_offload.json")
-    content["zero_optimization"]["offload_optimizer"]["pin_memory"] = True
-    return content
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "count", "severity", "code"),
-    [
-        ("config_72b_qlora", {"deepspeed": "deepspeed/zero3.json"}, 2, "warning", "qlora-zero3"),
-        ("config_72b_qlora", {"deepspeed": pinned()}, 2, "warning", "pinned-memory"),
-        ("config_72b_qlora", {}, 1, "warning", "deepspeed-alone"),
-        ("config_72b_qlora", {"base_model": "some/model"}, 2, "error", "unknown-model"),
-        ("config_72b_qlora", {"plugins": None}, 2, "error", "ignored-key"),
-        ("config_72b_8xh200", {}, 8, "warning", "resume"),
-        *(("config_72b_8xh200", {"deepspeed": in_16_bits(v)}, 8, "error", "zero3-fp32") for v in ("auto", None, False)),
-    ],
-)
-def test_further_traps_are_named(name, changes, count, severity, code):
-    assert code in codes(assess(shipped(name, **changes), count=count), severity)
-
-
-def test_zero3_whose_bf16_is_left_to_the_trainer_is_fp32():
-    assert "zero3-fp32" not in codes(preflight.plan("configs/config_72b_8xh200.yaml"))
-    divided_later = shipped("config_72b_qlora", deepspeed=in_16_bits("auto"))
-    assert "zero3-fp32" not in codes(assess(divided_later, count=2))
-    config = shipped("config_72b_8xh200")
-    for file in (in_16_bits(True), in_16_bits(True, "fp16"), in_16_bits(True, "bfloat16"), in_16_bits("auto", stage=2)):
-        zero, found = recipe.zero(config | {"deepspeed": file})
-        assert (zero.fp32, [f for f in found if f.code == "zero3-fp32"]) == (False, [])
-    zero, found = recipe.zero(config | {"deepspeed": in_16_bits("auto"), "bf16": False})
-    assert (zero.fp32, found) == (True, [])  # as the recipe says
-
-
-@pytest.mark.parametrize(
-    ("setting", "named", "repository"),
-    [
-        ("flash_attention", True, "kernels-community/flash-attn2"),
-        ("attn_implementation", "flash_attention_2", "kernels-community/flash-attn2"),
-        ("attn_implementation", "flash_attention_3", "kernels-community/vllm-flash-attn3"),
-        ("attn_implementation", "flash_attention_4", "kernels-community/flash-attn4"),
-        ("attn_implementation", "some/kernel@v1:part", "some/kernel"),
-    ],
-)
-def test_an_attention_that_would_have_to_be_fetched_is_named(setting, named, repository, tmp_path, monkeypatch):
+def test_an_attention_that_was_fetched_is_no_matter(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert "attention-kernel" not in codes(assess(shipped("config"), count=2))
-    config = shipped("config", attn_implementation=None) | {setting: named}
-    plan = assess(config, count=2)
-    finding = only(plan, "attention-kernel")
-    assert (finding.severity, finding.where) == ("warning", setting)
-    assert f"{repository} is fetched from the Hub" in finding.message
-    fixed, _ = fix.nearest_recipe(plan)
-    assert fixed.config["attn_implementation"] == "sdpa"
-    assert "flash_attention" not in fixed.config
-    (tmp_path / f"kernels--{repository.replace('/', '--')}").mkdir()
-    assert "attention-kernel" not in codes(assess(config, count=2))
+    (tmp_path / "kernels--some--kernel").mkdir()
+    assert "attention-kernel" not in codes(assess(shipped("config", attn_implementation="some/kernel@v1"), count=2))
 
 
 def test_every_finding_that_has_words_is_one_of_the_planners_and_the_other_way_round():
@@ -531,24 +368,10 @@ def test_every_finding_that_has_words_is_one_of_the_planners_and_the_other_way_r
 # What it does not cover, what it would do better, and what decides it
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("config", {"base_model": "some/model"}),
-        ("config", {"fsdp_config": {"fsdp_version": 2}}),
-        ("config", {"rl": "dpo"}),
-        ("config", {"load_in_8bit": True, "adapter": "lora"}),
-        ("config", {"tensor_parallel_size": 2}),
-        ("config_qlora", {"bf16": False}),  # planned as bf16 before, at half the memory
-        ("config_qlora", {"lora_modules_to_save": ["embed_tokens"]}),
-        ("config_qlora", {"sequence_parallel_degree": 4}),
-        ("config_qlora", {"adapter": "ia3"}),
-        ("config_qlora", {"torch_compile": True}),
-    ],
-)
-def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(name, changes, tmp_path):
-    path, where = tmp_path / "mine.yaml", next(iter(changes))
-    path.write_text(yaml.safe_dump(shipped(name, **changes) | {"learning_rte": 1}))
+@pytest.mark.parametrize("case", CASES["uncovered"], ids=short)
+def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(case, tmp_path):
+    path, where = tmp_path / "mine.yaml", next(iter(case["change"]))
+    path.write_text(yaml.safe_dump(shipped(case["recipe"], **case["change"]) | {"learning_rte": 1}))
     options = (path, "--gpu", "h200", "--data", "basic")
     done = elle(*options, "--json")
     answer = json.loads(done.stdout)
@@ -565,14 +388,12 @@ def test_what_is_not_covered_has_no_figure_and_is_checked_all_the_same(name, cha
     assert (text.exit_code, "NOT COVERED on 1 x H200" in text.output) == (2, True)
     assert found[where]["message"] in elle(*options, "--short").output
     fixed = elle(*options, "--fix", tmp_path / "out.yaml")
-    assert fixed.exit_code == 2
-    assert "not covered" in fixed.output
+    assert (fixed.exit_code, "not covered" in fixed.output) == (2, True)
 
 
 def test_a_gpu_or_a_value_beside_what_is_covered():
     done = elle("configs/config.yaml", "--gpu", "H20")
-    assert done.exit_code == 2
-    assert "not covered: " in done.output
+    assert (done.exit_code, "not covered: " in done.output) == (2, True)
     for gpu in ("H200", ""):  # in any case, and as if it were not there
         assert elle("configs/config_qlora.yaml", "--gpu", gpu).exit_code == 0
     harmless = shipped("config") | {"tensor_parallel_size": 1, "load_in_8bit": False, "rl": None}
@@ -606,24 +427,16 @@ def test_a_step_of_absurdly_many_rows_is_judged_as_fast_as_another():
     assert assess(config | {"micro_batch_size": 65_536, "gradient_accumulation_steps": 10**6}).verdict == "does not fit"
 
 
-def test_activations_that_are_offloaded_are_not_taken_for_an_idle_gpu():
-    config = shipped("config", activation_offloading=True)
-    assert preflight.faster(config, assess(config, count=2).setup, hardware.find("h200", 2)) == {}
-
-
 def test_an_idle_gpu_is_said_with_what_it_costs_and_filled(tmp_path):
     slow = {"micro_batch_size": 2, "gradient_accumulation_steps": 4, "gradient_checkpointing": True}
     tuned = preflight.plan("configs/config_qlora.yaml", data="documents-basic")
     plan = preflight.assess(tuned.file, tuned.config | slow, tuned.hardware, tuned.data)
-    finding = only(plan, "gpu-idle")
-    assert finding.severity == "info"
     changes = preflight.faster(plan.config, plan.setup, plan.hardware)
     other = preflight.assess(plan.file, recipe.merged(plan.config, changes), plan.hardware, plan.data)
-    assert other.setup.micro * other.setup.accumulation == 8
     before, after = plan.budget, other.budget  # compared in the middles of their intervals
     hours, dollars = (sum(before.hours) - sum(after.hours)) / 2, (sum(before.dollars) - sum(after.dollars)) / 2
-    assert f"{other.memory.peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less" in finding.message
-    assert min(hours, dollars) > 0
+    said = f"{other.memory.peak:.0f} GB, {hours:.2f} h and ${dollars:,.2f} less"
+    assert said in only(plan, "gpu-idle").message
     out = tmp_path / "filled.yaml"
     assert elle(DOCUMENTED / "config_qlora.yaml", "--data", "documents-basic", "--fix", out).exit_code == 0
     assert {key: yaml_files.read_yaml(out).get(key) for key in changes} == changes
@@ -654,44 +467,12 @@ def test_what_is_offered_fits_saves_time_and_keeps_the_batch(name, gpu, count, m
         assert not preflight.faster(recipe.merged(config, changes), after, machine)
 
 
-@pytest.mark.parametrize(
-    ("changes", "upcast"),
-    [
-        ({}, True),
-        ({"deepspeed": "deepspeed/zero2.json"}, False),
-        ({"attn_implementation": "flash_attention_2"}, False),
-        ({"adapter": "lora", "lora_r": 8}, False),
-        ({"cut_cross_entropy": True}, False),
-    ],
-)
+@pytest.mark.parametrize(("changes", "upcast"), CASES["upcast"])
 def test_a_full_fine_tune_by_itself_keeps_embedding_head_and_norms_in_fp32(changes, upcast):
-    assert assess(shipped("config", **{"deepspeed": None} | changes)).setup.upcast is upcast
+    assert assess(shipped("config", **changes)).setup.upcast is upcast
 
 
-def test_zero3_in_fp32_costs_twice_the_weights_and_nearly_three_times_the_time():
-    wide, plain = (
-        assess(shipped("config_72b_8xh200", deepspeed=in_16_bits(value)), count=8) for value in ("auto", True)
-    )
-    parts, others = wide.memory.components, plain.memory.components
-    for name in ("weights", "activations", "layer", "gathered"):
-        assert parts[name] == pytest.approx(2 * others[name])
-    assert all(parts[name] == others[name] for name in ("master", "optimizer", "gradients"))
-    assert (plain.verdict, wide.verdict) == ("fits", "does not fit")
-    for ours, theirs in zip(wide.budget.training_hours, plain.budget.training_hours, strict=True):
-        assert ours / theirs == pytest.approx(2.8, rel=0.02)
-
-
-KERNELS = [
-    ({}, True),
-    ({"adapter": "lora", "load_in_4bit": False}, True),
-    ({"trust_remote_code": True}, False),
-    ({"rl": "dpo"}, False),
-    ({"adapter": "lora", "load_in_4bit": False, "load_in_8bit": True}, False),
-    ({"lora_mlp_kernel": False}, False),
-]
-
-
-@pytest.mark.parametrize(("changes", "on"), KERNELS)
+@pytest.mark.parametrize(("changes", "on"), CASES["kernels"])
 def test_axolotls_lora_kernels_are_on_unless_something_speaks_against_them(changes, on):
     assert memory.lora_kernels(shipped("config_qlora", **changes)) is on
 
@@ -700,7 +481,7 @@ def test_axolotls_lora_kernels_are_on_unless_something_speaks_against_them(chang
 def test_axolotl_itself_switches_them_on_and_off_so():
     from axolotl.utils.schemas.validation import lora_kernels_auto_enable
 
-    for changes, on in KERNELS:
+    for changes, on in CASES["kernels"]:
         assert lora_kernels_auto_enable(shipped("config_qlora", **changes).get) is on
 
 
@@ -723,15 +504,15 @@ def test_every_recipe_is_listed():
 
 
 def test_a_copy_is_known_by_its_name_and_another_needs_a_gpu(tmp_path):
-    copy = tmp_path / "config_72b.yaml"
-    shutil.copy(paths.configs() / "config_72b.yaml", copy)
+    copy = Path(shutil.copy(paths.configs() / "config_72b.yaml", tmp_path))
     assert str(preflight.plan(copy).hardware) == "4 x H200 SXM"
     other = copy.rename(tmp_path / "mine.yaml")
     answer = elle(other)
-    assert answer.exit_code == 2
-    assert "--gpu" in answer.output
+    assert (answer.exit_code, "--gpu" in answer.output) == (2, True)
     assert elle(tmp_path / "missing.yaml").exit_code == 2
-    assert elle(other, "--gpu", "h200", "--count", "4").exit_code == 0
+    four = ("--gpu", "h200", "--count", "4")
+    assert elle(other, *four, "--fix", other).exit_code == 1  # not over what it read
+    assert elle(other, *four).exit_code == 0
     assert elle(other, "--gpu", "a10").exit_code == 1
     with pytest.raises(ElleError, match="unknown GPU") as caught:
         preflight.plan(other, gpu="h20")
@@ -740,16 +521,14 @@ def test_a_copy_is_known_by_its_name_and_another_needs_a_gpu(tmp_path):
 
 # The command
 
-KEYS = "verdict peak_gb components_gb host_gb disk_gb hours dollars tokens dropped_examples findings".split()  # noqa: SIM905
+
+KEYS = {"verdict", "peak_gb", "components_gb", "host_gb", "disk_gb", "hours", "dollars", "tokens", "findings"}
 
 
 def test_the_json_holds_what_programs_ask_for():
-    done = elle("configs/config_72b_8xh200.yaml", "--json")
-    answer = json.loads(done.stdout)
-    assert done.exit_code == 0
-    assert set(KEYS) <= set(answer)
+    answer = json.loads(elle("configs/config_72b_8xh200.yaml", "--json").stdout)
+    assert answer.keys() >= KEYS | {"dropped_examples"}
     assert answer["hours"].keys() == answer["dollars"].keys() == {"low", "high"}
-    assert answer["hours"]["low"] < answer["hours"]["high"]
     for finding in answer["findings"]:
         assert set(finding) == {"code", "severity", "where", "message", "fix"}
 
@@ -771,13 +550,12 @@ def test_a_profile_is_planned_by_its_recipes(tmp_path, monkeypatch):
     monkeypatch.setattr(profile, "profile_names", lambda: ["two"])
     monkeypatch.setattr(profile, "load_profile", lambda name: two)
     answer = json.loads(elle("two", "--json").stdout)
-    assert set(KEYS) <= set(answer)
+    assert answer.keys() >= KEYS
     assert [one["recipe"] for one in answer["plans"]] == ["configs/config.yaml", "configs/config_14b.yaml"]
     total = sum(one["dollars"]["high"] for one in answer["plans"])
     assert answer["dollars"]["high"] == pytest.approx(total, abs=0.02)
     over = elle("two", "--budget", "3")
-    assert over.exit_code == 1
-    assert "more than $3.00" in over.output
+    assert (over.exit_code, "more than $3.00" in over.output) == (1, True)
     assert elle("two", "--fix", str(tmp_path / "x.yaml")).exit_code == 1
 
 
@@ -785,11 +563,8 @@ def test_planning_imports_nothing_heavy():
     code = """
 import sys
 from elle.plan import axolotl, fix, preflight
-from elle.base.yaml_files import config_table
-for name in config_table("recipes")["recipes"]:
-    preflight.plan(f"configs/{name}").to_json()
-heavy = {"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules)
-print(heavy or "light")
+preflight.plan("configs/config_72b_8xh200.yaml").to_json()
+print({"torch", "transformers", "axolotl", "deepspeed", "numpy", "elle.briefings"} & set(sys.modules) or "light")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root(), check=True)
     assert done.stdout.strip() == "light"
@@ -816,13 +591,10 @@ def test_what_fix_writes_passes(name, tmp_path):
 
 
 def test_fix_changes_no_more_than_it_must():
-    config = fix.nearest_recipe(original("config_14b"))[0].config
-    assert (config["optimizer"], config["deepspeed"]) == ("adamw_bnb_8bit", "deepspeed/zero3.json")
-    assert config["micro_batch_size"] == 4
-    plan, _ = fix.nearest_recipe(original("config_72b"))  # no full fine-tune fits four
-    assert (plan.config["adapter"], plan.config["load_in_4bit"]) == ("lora", False)
-    plan, _ = fix.nearest_recipe(original("config_72b_8xh200"))
-    assert "adapter" not in plan.config
+    for name, case in CASES["originals"].items():
+        if values := case.get("fixed"):
+            config = fix.nearest_recipe(original(name))[0].config
+            assert {key: config.get(key) for key in values} == values
     good = preflight.plan("configs/config.yaml")
     assert fix.nearest_recipe(good) == (good, [])
 
@@ -835,30 +607,16 @@ def test_what_fix_makes_smaller_keeps_the_rows_of_a_step(micro, accumulation):
     assert plan.setup.micro * plan.setup.accumulation == micro * accumulation
 
 
-def test_fix_leaves_deepspeed_where_it_keeps_the_master_weights():
-    full = shipped("config", base_model="Qwen/Qwen2.5-1.5B-Instruct")
-    adapter = shipped("config_qlora", deepspeed="deepspeed/zero2.json")
-    assert fix.nearest_recipe(assess(full))[0].config["deepspeed"] == "deepspeed/zero2.json"
-    assert "deepspeed" not in fix.nearest_recipe(assess(adapter))[0].config
-
-
-def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path):
-    plan, _ = fix.nearest_recipe(assess(shipped("config_72b_8xh200", deepspeed=in_16_bits("auto")), count=8))
-    assert plan.config["deepspeed"] == "deepspeed/zero3.json"
+@pytest.mark.parametrize("more", [{}, {"sub_group_size": 12345}])
+def test_fix_turns_bf16_on_and_keeps_the_files_other_settings(tmp_path, more):
+    content = axolotl.read_deepspeed("deepspeed/zero3.json")
+    content["zero_optimization"] |= more
     own = tmp_path / "own.json"
-    own.write_text(json.dumps(in_16_bits("auto", sub_group_size=12345)))
+    own.write_text(json.dumps(content | {"bf16": {"enabled": "auto"}}))
     plan, changes = fix.nearest_recipe(assess(shipped("config_72b_8xh200", deepspeed=str(own)), count=8))
-    assert plan.config["deepspeed"] == in_16_bits(True, sub_group_size=12345)
+    assert plan.config["deepspeed"] == (content if more else "deepspeed/zero3.json")  # a shipped file, where it is one
     written = yaml_files.read_yaml(fix.write_recipe(plan, changes, tmp_path / "out.yaml"))
     assert assess(written, count=8).ok
-
-
-def test_fix_does_not_write_over_what_it_read(tmp_path):
-    file = tmp_path / "config_qlora.yaml"
-    shutil.copy(paths.configs() / file.name, file)
-    before = file.read_text()
-    assert elle(file, "--fix", file).exit_code == 1
-    assert file.read_text() == before
 
 
 def test_fix_spares_money_by_fewer_epochs_and_says_where_nothing_helps():
@@ -938,6 +696,12 @@ _interesting = [
     *["gradient_checkpointing", "gradient_checkpointing_kwargs", "sample_packing", "excess_length_strategy", "fsdp"],
     *["attn_implementation", "flash_attention", "saves_per_epoch", "evals_per_epoch", "eval_sample_packing"],
 ]
+zero_sections = st.fixed_dictionaries(
+    {}, optional={"stage": st.integers(0, 3) | values, "offload_optimizer": values, "offload_param": values}
+)
+deepspeed_files = st.fixed_dictionaries(
+    {}, optional={"zero_optimization": zero_sections | values, "activation_checkpointing": values, "bf16": values}
+)
 keys = st.sampled_from(_interesting) | st.sampled_from(sorted(axolotl.axolotl_schema()["keys"])) | st.text(max_size=8)
 
 
@@ -959,24 +723,16 @@ def judged(plan: preflight.Plan) -> None:
 @given(
     st.sampled_from(["config.yaml", "config_72b_qlora.yaml", "config_72b.yaml", "nano.yaml"]),
     st.dictionaries(keys, values, max_size=6),
+    st.just({}) | st.fixed_dictionaries({"deepspeed": deepspeed_files}),
     st.lists(st.sampled_from(_interesting), max_size=4),
     st.sampled_from([1, 2, 8]),
     st.sampled_from([None, "basic", "documents-cic"]),
     st.sampled_from([None, 0.0, 50.0]),
 )
-def test_any_recipe_ends_in_findings(name, changed, missing, count, data, limit):
-    config = yaml_files.read_yaml(paths.configs() / name) | changed
+def test_any_recipe_ends_in_findings(name, changed, deepspeed, missing, count, data, limit):
+    config = yaml_files.read_yaml(paths.configs() / name) | changed | deepspeed
     config = {key: value for key, value in config.items() if key not in missing}
     judged(assess(config, count=count, data=data, limit=limit))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.sampled_from(["zero_optimization", "activation_checkpointing", "bf16"]), values), values)
-def test_any_deepspeed_file_ends_in_findings(content, section):
-    config = yaml_files.read_yaml(paths.configs() / "config.yaml")
-    names = ("stage", "offload_optimizer", "offload_param", "x")
-    for inner in (content.get("zero_optimization"), dict.fromkeys(names, section)):
-        judged(assess(config | {"deepspeed": content | {"zero_optimization": inner}}, count=2))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,5 +1,6 @@
 """Steps, evaluations and saves: as the planner counts them, and as the installed trainer does."""
 
+import contextlib
 import math
 import random
 import time
@@ -15,6 +16,7 @@ from elle.plan.axolotl import axolotl_schema
 from elle.plan.findings import Finding
 
 RECIPES = yaml_files.config_table("recipes")
+CASES = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "steps.yaml")
 PACKED = {"sample_packing": True, "attn_implementation": "flash_attention_2", "num_epochs": 3}
 
 
@@ -79,21 +81,7 @@ def test_the_shipped_recipes_take_the_steps_of_axolotls_own_sampler():
         assert counted(config, RECIPES["data"][data]["pieces"], gpus).run.steps == wanted
 
 
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({}, 3 * 12),  # 50 rows of two, 4 steps each: 12 an epoch, and the trainer's own epoch has 13
-        ({"num_epochs": 1.5}, 18),
-        ({"dataloader_drop_last": True}, 3 * 12 - 3),
-        ({"max_steps": 100}, 100),
-        ({"max_steps": -1}, 3 * 13),
-        ({"max_steps": 0}, 3 * 12),
-        ({"attn_implementation": "sdpa"}, 3 * 12),
-        ({"sample_packing_bin_size": 1}, 3 * 50),
-        ({"sample_packing": False}, math.ceil(200 * 3 / 8)),
-        ({"sample_packing": False, "max_steps": -1}, 3 * 25),
-    ],
-)
+@pytest.mark.parametrize(("changes", "wanted"), CASES["schedules"])
 def test_steps_follow_the_settings(changes, wanted):
     config = PACKED | {"gradient_accumulation_steps": 4} | changes
     assert counted(config, {1024: 200}).run.steps == wanted
@@ -112,34 +100,23 @@ def test_too_few_examples_train_nothing():
     assert too_few.run.steps == 0
 
 
-@pytest.mark.parametrize(
-    ("size", "taken"), [(0.05, 5), (0.041, 5), (0, 0), (2, 2), (30.7, 30), (1, None), (1.5, 1), (100, None), (-1, None)]
-)
+@pytest.mark.parametrize(("size", "taken"), CASES["validation"])
 def test_the_validation_set_is_cut_as_datasets_cuts_it(size, taken):
+    """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
+    from datasets import Dataset
+
     found: list[Finding] = []
     assert steps.validation({"val_set_size": size}, 100, found)[0] == (taken or 0)
     assert [f.code for f in found] == ([] if taken is not None else ["validation-size"])
+    if size:
+        rows = Dataset.from_dict({"a": list(range(100))})
+        refused = pytest.raises(ValueError, match="test_size") if taken is None else contextlib.nullcontext()
+        with refused:
+            cut = rows.train_test_split(test_size=int(size) if size > 1 else float(size), shuffle=False)
+            assert len(cut["test"]) == taken
 
 
-@pytest.mark.parametrize(
-    ("changes", "evaluations", "saves"),
-    [
-        ({}, 0, 3),  # nothing says when to evaluate; Axolotl saves each epoch
-        ({"eval_steps": 10, "save_steps": 10}, 1 + 4, 4),  # 10, 20, 30, and the last
-        ({"eval_steps": 12, "save_steps": 12}, 1 + 3, 3),  # the last is one of them: not twice
-        ({"eval_steps": 500, "save_steps": 500}, 1 + 1, 1),
-        ({"eval_steps": 0.3, "save_steps": 0.3}, 1 + 4, 4),  # each 11
-        ({"evals_per_epoch": 2, "saves_per_epoch": 2}, 1 + 6, 6),
-        ({"eval_strategy": "epoch", "save_strategy": "epoch"}, 1 + 3, 3),
-        ({"eval_strategy": "no", "save_strategy": "no"}, 0, 0),
-        ({"eval_strategy": "epoch", "eval_on_start": False, "save_strategy": "best"}, 3, 3),
-        ({"eval_strategy": "epoch", "save_strategy": "best"}, 4, 3),
-        ({"eval_strategy": "steps", "logging_steps": 6, "save_strategy": "steps"}, 1 + 6, 1),
-        ({"eval_steps": 12, "save_steps": 12, "save_first_step": True}, 1 + 3, 4),
-        ({"num_epochs": 1, "evals_per_epoch": 1, "saves_per_epoch": 1}, 0, 1),
-        ({"eval_steps": 12, "val_set_size": 0}, 0, 3),
-    ],
-)
+@pytest.mark.parametrize(("changes", "evaluations", "saves"), CASES["evaluations"])
 def test_evaluations_and_saves_follow_the_settings(changes, evaluations, saves):
     config = PACKED | {"gradient_accumulation_steps": 4, "val_set_size": 8} | changes
     made = counted(config, {1024: 208})
@@ -156,17 +133,6 @@ def test_the_best_checkpoint_stays_beside_the_last():
 
 
 # What the installed trainer says
-
-SETTINGS: list[tuple[dict, int]] = [
-    (PACKED, 1),
-    (PACKED | {"gradient_accumulation_steps": 3}, 2),
-    (PACKED | {"gradient_accumulation_steps": 2, "num_epochs": 1.5}, 8),
-    (PACKED | {"attn_implementation": "sdpa", "micro_batch_size": 4}, 2),
-    (PACKED | {"attn_implementation": "sdpa", "multipack_real_batches": True}, 1),
-    (PACKED | {"sample_packing_bin_size": 3}, 2),
-    (PACKED | {"sample_packing_group_size": 100, "dataloader_drop_last": True}, 2),
-    ({"sample_packing": False, "num_epochs": 2.5, "gradient_accumulation_steps": 4}, 2),
-]
 
 
 @pytest.fixture
@@ -195,9 +161,9 @@ def axolotls_steps(monkeypatch):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("config", "gpus"), SETTINGS)
-def test_axolotl_takes_as_many_steps(axolotls_steps, config, gpus):
-    config = {"micro_batch_size": 2, "sequence_len": 2048} | config
+@pytest.mark.parametrize(("changes", "gpus"), CASES["packed"])
+def test_axolotl_takes_as_many_steps(axolotls_steps, changes, gpus):
+    config = PACKED | {"micro_batch_size": 2, "sequence_len": 2048} | changes
     lengths = {length: 3 + length % 7 for length in range(100, 1500, 11)}
     rows = [length for length, count in lengths.items() for _ in range(count)]
     made = counted(config, lengths, gpus).run.steps
@@ -219,38 +185,7 @@ def test_axolotl_takes_as_many_steps_of_each_shipped_recipe(axolotls_steps, name
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("size", [0.05, 0.041, 2, 30.7, 1, 1.5, 40, 100, 150, -0.1, 0.999])
-def test_datasets_cuts_the_validation_set_so(size):
-    """`size` as Axolotl hands it on (axolotl/utils/data/sft.py, _handle_train_dataset_split)."""
-    from datasets import Dataset
-
-    found: list[Finding] = []
-    taken, _ = steps.validation({"val_set_size": size}, 40, found)
-    rows = Dataset.from_dict({"a": list(range(40))})
-    given = int(size) if size > 1 else float(size)
-    if found:
-        with pytest.raises(ValueError, match="test_size"):
-            rows.train_test_split(test_size=given, shuffle=False)
-    else:
-        assert len(rows.train_test_split(test_size=given, shuffle=False)["test"]) == taken
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"eval_steps": 4, "save_steps": 4, "save_total_limit": 2},
-        {"eval_steps": 5, "save_steps": 5, "eval_on_start": False, "save_total_limit": 1},
-        {"eval_steps": 0.3, "save_steps": 0.3, "max_steps": 8},
-        {"eval_steps": 500, "save_steps": 500},
-        {"evals_per_epoch": 2, "saves_per_epoch": 4},
-        {"evals_per_epoch": 1, "saves_per_epoch": 1},
-        {"eval_strategy": "epoch", "max_steps": 7, "gradient_accumulation_steps": 4},
-        {"eval_strategy": "no", "save_strategy": "no"},
-        {"eval_strategy": "epoch", "num_epochs": 1.3, "gradient_accumulation_steps": 3},
-        {"eval_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_first_step": True},
-    ],
-)
+@pytest.mark.parametrize("changes", CASES["trained"])
 def test_the_trainer_evaluates_and_saves_as_often(changes, tmp_path, monkeypatch):
     """Axolotl's builder makes the arguments, transformers' trainer the run."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -37,6 +37,14 @@ def trainers(folder):
     ]
 
 
+def losses_of(run):
+    return {row["step"]: row["loss"] for row in run.history if "loss" in row}
+
+
+def train(prepared):
+    return launch.follow(prepared, launch.start_training(prepared))
+
+
 def test_a_finished_run_says_what_it_was(trained, small_base):
     """The unbroken run that others are compared with: its manifest, its history, its weights."""
     from transformers import AutoModelForCausalLM
@@ -45,29 +53,25 @@ def test_a_finished_run_says_what_it_was(trained, small_base):
     assert manifest == json.loads((trained.folder / launch.DONE).read_text())
     known = {"attempts": 1, "weights": "whole model", "seed": 42, "dollars": 0, "forced": []}
     known |= {"examples": {"train": {"rows": 180, "kept": 180}, "validation": {"rows": 10, "kept": 10}}}
-    assert {key: manifest[key] for key in known} == known
-    assert not trained.adapter
-    assert manifest["config_sha256"] == storage.sha256(trained.folder / "axolotl.yaml")
+    known |= {"config_sha256": storage.sha256(trained.folder / "axolotl.yaml")}
+    assert manifest.items() >= known.items()
     assert {"axolotl", "torch", "transformers", "peft", "bitsandbytes", "deepspeed"} <= set(manifest["versions"])
     assert manifest["tokens"] > manifest["tokens_trained_on"] > 0
     assert manifest["tokens_per_second"] > 0
     assert 0.1 < manifest["peak_host_gb"] < 10
     assert manifest["seconds"] > trained.history[-1]["seconds"]
-    losses = [row["loss"] for row in trained.history if "loss" in row]
+    losses = list(losses_of(trained).values())
     assert trained.steps == len(losses) == 6
     assert losses[-1] < losses[0]
-    assert all(0 <= row["digit_accuracy"] <= 1 for row in trained.history if "eval_loss" in row)
     assert [row["step"] for row in trained.history if "saved" in row] == [3, 6]
     assert manifest["history"][-1]["eval_loss"] == pytest.approx(trained.history[-2]["eval_loss"])
     assert diagnosis.diagnose((trained.folder / "log.txt").read_text(), 1) is None  # nothing in a good log is a cause
     assert len(health.check_health(trained.history, manifest["examples"])) == len(config_table("health"))
 
-    model = AutoModelForCausalLM.from_pretrained(trained.weights)
-    base = AutoModelForCausalLM.from_pretrained(small_base).state_dict()
+    model, base = (AutoModelForCausalLM.from_pretrained(path) for path in (trained.weights, small_base))
     assert manifest["parameters"] == manifest["trained_parameters"] == model.num_parameters()
     assert manifest["weights_bytes"] > 4 * manifest["parameters"]
-    weights = model.state_dict()
-    assert any(not weights[name].equal(base[name]) for name in base)
+    assert any(not weights.equal(base.state_dict()[name]) for name, weights in model.state_dict().items())
     with pytest.raises(ElleError, match="nothing to merge"):
         launch.merge_adapter(trained)
 
@@ -107,11 +111,8 @@ def test_training_is_joined_and_a_killed_one_ends_where_an_unbroken_one_does(tmp
     assert history.resumed(again.history) == [begins[-1]]
 
     # The same data in the same order from the same random state: the same losses as without a break.
-    def losses(run):
-        return {row["step"]: row["loss"] for row in run.history if "loss" in row}
-
-    assert losses(again) == pytest.approx(losses(trained), rel=1e-3)
-    assert sorted(losses(again)) == [1, 2, 3, 4, 5, 6]
+    assert losses_of(again) == pytest.approx(losses_of(trained), rel=1e-3)
+    assert sorted(losses_of(again)) == [1, 2, 3, 4, 5, 6]
     assert again.manifest["tokens"] == trained.manifest["tokens"]
     assert not trainers(prepared.folder)
 
@@ -125,26 +126,16 @@ def test_a_loss_that_is_no_number_ends_the_training_and_spares_its_checkpoint(tm
     recipe = changed_recipe(tmp_path / "nan.yaml", **absurd, **short)
     prepared = prepare(tmp_path / "train", recipe_file=recipe)
     with pytest.raises(ElleError, match=r"is not a finite number at step [23]") as caught:
-        launch.follow(prepared, launch.start_training(prepared))
+        train(prepared)
     assert "lower `learning_rate`" in caught.value.fix
     faults = [checkpoints.fault(path) for _, path in checkpoints.steps_of(prepared.weights)]
     assert faults
     assert not any(faults)
 
 
-def test_a_vanished_data_set_is_named(tmp_path, prepare, small_data):
-    file = Path(shutil.copy(small_data / "train.jsonl", tmp_path))
-    prepared = prepare(tmp_path / "train", train=file)
-    file.unlink()
-    with pytest.raises(ElleError, match="vanished") as caught:
-        launch.follow(prepared, launch.start_training(prepared))
-    assert "elle data" in caught.value.fix
-
-
-def test_a_faulty_row_is_named(tmp_path, prepare, small_data):
+def test_a_faulty_row_and_a_vanished_data_set_are_named(tmp_path, prepare, small_data):
     rows = (small_data / "train.jsonl").read_text().splitlines(keepends=True)
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(rows))
+    file = Path(shutil.copy(small_data / "train.jsonl", tmp_path / "rows.jsonl"))
     prepared = prepare(tmp_path / "train", train=file)
     file.write_text("".join([*rows[:100], rows[100][:50] + "\n", *rows[101:]]))  # cut off
     with pytest.raises(ElleError) as caught:
@@ -153,6 +144,10 @@ def test_a_faulty_row_is_named(tmp_path, prepare, small_data):
     with pytest.raises(ElleError, match="not what the recipe says") as caught:
         launch.preprocess(prepared)
     assert "audit" in caught.value.fix
+    file.unlink()
+    with pytest.raises(ElleError, match="vanished") as caught:
+        train(prepared)
+    assert "elle data" in caught.value.fix
 
 
 def test_examples_that_would_be_lost_are_counted_and_refuse(tmp_path, prepare, small_data):
@@ -195,7 +190,7 @@ def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare, changed_recipe):
         prepare(tmp_path / "train", recipe_file=bad)
     prepared = prepare(tmp_path / "train", recipe_file=bad, force=True)
     with pytest.raises(ElleError, match="no_such_optimizer") as caught:
-        launch.follow(prepared, launch.start_training(prepared))
+        train(prepared)
     assert caught.value.where.endswith("log.txt")
 
 
@@ -226,12 +221,10 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     recipe = changed_recipe(tmp_path / "nano_qlora.yaml", "configs/nano_qlora.yaml", max_steps=10, warmup_steps=1,
                      eval_steps=10, save_steps=10, logging_steps=1, micro_batch_size=8)  # fmt: skip
     prepared = prepare(tmp_path / "train", recipe_file=recipe, base_model=trained.weights)
-    adapted = launch.follow(prepared, launch.start_training(prepared))
-    assert adapted.adapter
+    adapted = train(prepared)
     assert adapted.manifest["weights"] == "adapter"
     assert launch.start_training(prepared) is None
-    losses = [row["loss"] for row in adapted.history if "loss" in row]
-    assert losses[-1] < losses[0]
+    assert losses_of(adapted)[10] < losses_of(adapted)[1]
     added = adapted.manifest["parameters"] - trained.manifest["parameters"]
     assert adapted.manifest["trained_parameters"] == added == prepared.plan.setup.trained
 
@@ -241,10 +234,8 @@ def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_pa
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
 
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )  # fmt: skip
+    kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.float32}
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, **kind)
     four = AutoModelForCausalLM.from_pretrained(trained.weights, quantization_config=nf4, dtype=torch.float32)
     four = PeftModel.from_pretrained(four, adapted.weights).eval()
     for module in four.modules():

@@ -12,6 +12,8 @@ from elle.base.errors import ElleError
 from elle.plan import axolotl
 from elle.training import nano
 
+REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
+
 # Recipes
 
 
@@ -24,17 +26,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path):
     assert isinstance(values["d"], int)
 
 
-@pytest.mark.parametrize(
-    ("text", "what", "where"),
-    [
-        ("a: 1\nb: [1\nc: 2\n", "not valid YAML", ":3"),
-        ("a: 1\na: 2\n", "appears twice", ":1"),
-        ("- a\n- b\n", "not a mapping", ""),
-        ("", "not a mapping", ""),
-        ("1: a\n", "not a mapping", ""),
-        ("a: \x00\n", "not valid YAML", ""),
-    ],
-)
+@pytest.mark.parametrize(("text", "what", "where"), REFUSALS["yaml"])
 def test_faulty_yaml_is_named(tmp_path, text, what, where):
     path = tmp_path / "x.yaml"
     path.write_text(text)
@@ -60,11 +52,10 @@ def test_the_tokenizer_that_trains_is_the_one_that_serves(small_base, small_data
     loaded = AutoTokenizer.from_pretrained(small_base)
     assert type(loaded).__name__.startswith("Qwen2Tokenizer")
     row = next(storage.read_lines(small_data / "train.jsonl"))
-    for turn in row["conversations"]:
-        ids = loaded(turn["value"])["input_ids"]
-        assert loaded.decode(ids) == turn["value"]
-        assert len(ids) <= nano.pieces(turn["value"])  # the merges were learned under the very same cuts
-    assert loaded.decode(loaded("a↑ ¿日本\n")["input_ids"]) == "a↑ ¿日本\n"
+    for text in (*(turn["value"] for turn in row["conversations"]), "a↑ ¿日本\n"):
+        ids = loaded(text)["input_ids"]
+        assert loaded.decode(ids) == text
+        assert "日" in text or len(ids) <= nano.pieces(text)  # the merges were learned under the very same cuts
     assert loaded.tokenize(" political 74%") == ["Ġpolitical", "Ġ", "7", "4", "%"]
     text = loaded.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
     assert text == "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"  # ChatML
@@ -72,22 +63,16 @@ def test_the_tokenizer_that_trains_is_the_one_that_serves(small_base, small_data
 
 
 def test_a_base_is_the_same_every_time_and_made_once(tmp_path, small_data, small_base):
-    again = nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", tmp_path / "base")
-    name = "model.safetensors"
-    assert (Path(again) / name).read_bytes() == (small_base / name).read_bytes()
-    before = (Path(again) / name).stat().st_mtime_ns
-    nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", tmp_path / "base")
-    assert (Path(again) / name).stat().st_mtime_ns == before
+    def made() -> Path:
+        base = nano.resolve_base("configs/smoke_base.yaml", small_data / "train.jsonl", tmp_path / "base")
+        return Path(base) / "model.safetensors"
+
+    assert made().read_bytes() == (small_base / "model.safetensors").read_bytes()
+    before = made().stat().st_mtime_ns
+    assert made().stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(
-    ("sizes", "what", "fix"),
-    [
-        ("hiden_size: 64\n", "hiden_size", "hidden_size"),
-        ("hidden_size: 6.5\n", "not a whole number", "configs/"),
-        ("vocab_size: 100\n", "vocabulary", "512 or more"),
-    ],
-)
+@pytest.mark.parametrize(("sizes", "what", "fix"), REFUSALS["sizes"])
 def test_bad_base_sizes_are_refused(tmp_path, small_data, sizes, what, fix):
     path = tmp_path / "sizes.yaml"
     path.write_text(sizes)
