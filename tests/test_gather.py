@@ -13,7 +13,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
 from elle.evaluation.compare import compare, differences_text
-from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by, error_table
+from elle.evaluation.gather import NATION, UNBOUND, _binned, error_table, errors_by
 from elle.evaluation.scorecard import METRICS, figures_text, score
 from elle.evaluation.statistics import wilson
 from helpers import plots

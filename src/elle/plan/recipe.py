@@ -14,13 +14,6 @@ from elle.base.yaml_files import config_table
 from elle.plan.axolotl import axolotl_schema, known_keys, read_deepspeed
 from elle.plan.findings import Finding, finding, value_text
 
-#: The packages of flash attention; without one transformers takes a compiled kernel from the Hub.
-FLASH_PACKAGES = {
-    "flash_attention_2": "flash-attn",
-    "flash_attention_3": "flash-attn-3",
-    "flash_attention_4": "flash-attn-4",
-}
-
 
 def special_keys() -> dict[str, Any]:
     """`configs/special_keys.yaml`: keys of older versions, keys that exclude one another, and what is not covered."""
@@ -150,9 +143,10 @@ def _attention_findings(recipe: dict) -> list[Finding]:
     """A flash attention that neither a package nor the Hub's cache holds here."""
     key = "flash_attention" if recipe.get("flash_attention") else "attn_implementation"
     named = "flash_attention_2" if key == "flash_attention" else recipe.get(key)
-    if not isinstance(named, str) or not (named in FLASH_PACKAGES or "/" in named):
+    packages = special_keys()["flash_packages"]
+    if not isinstance(named, str) or not (named in packages or "/" in named):
         return []
-    package = FLASH_PACKAGES.get(named, "")
+    package = packages.get(named, "")
     repository = axolotl_schema()["flash_kernels"].get(named) or re.split("[@:]", named)[0].strip()
     with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
         metadata.distribution(package)

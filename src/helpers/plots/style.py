@@ -6,6 +6,7 @@ figure is legible in a dark notebook too. Each function returns a matplotlib Fig
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -55,22 +56,13 @@ LOOKS = {
     )
 }
 
-_STYLE = {
-    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "black",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.axisbelow": True, "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "lines.linewidth": 1.6, "lines.markersize": 5.5, "errorbar.capsize": 3, "hatch.linewidth": 0.8,
-    "legend.fontsize": 9, "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.9,
-    "figure.constrained_layout.use": True,
-}  # fmt: skip
-
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw under the project's style, whatever the caller's is."""
 
     @functools.wraps(function)
     def draw(*arguments, **options) -> Figure:
-        with plt.style.context(["default", _STYLE]):
+        with plt.style.context(["default", Path(__file__).with_name("elle.mplstyle")]):
             return function(*arguments, **options)
 
     return draw
