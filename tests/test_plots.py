@@ -29,6 +29,7 @@ from elle.plan import preflight
 from experiments.stacking import ARMS, STAGE_1, pictures
 from helpers import economics, plots
 from helpers.course import overview
+from helpers.plots import looks
 
 #: Figure → why an axis of it has no label.
 UNLABELLED = {
@@ -63,7 +64,7 @@ PURE = {
     "scenario": "an index",
 }  # fmt: skip
 COLOURS = {
-    "#000000", "#ffffff", "#bbbbbb", *(colour.lower() for colour in plots.style.PALETTE),
+    "#000000", "#ffffff", "#bbbbbb", *(look.lower() for look in vars(looks).values() if str(look).startswith("#")),
     *(to_hex(colour) for colour in plots.data.BANDS.values()),
 }  # fmt: skip
 
@@ -151,7 +152,7 @@ def faults(figure: Figure, name: str = "") -> list[str]:
         if min(box.x0, box.y0) < canvas.x0 or box.x1 > canvas.x1 or box.y1 > canvas.y1
     ]  # fmt: skip
     found += [f"on one another: {a[0]}, {b[0]}" for a, b in itertools.combinations(boxes, 2) if overlap(a[1], b[1])]
-    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < plots.style.SMALL]
+    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < looks.SMALL]
     pale = [text for text in shown if lightness(text.get_color()) > 50 and to_hex(text.get_color()) != "#ffffff"]
     found += [f"pale: {text.get_text()}" for text in pale]
     for part in (figure, *figure.axes):
@@ -356,8 +357,8 @@ def test_figures_are_drawn_in_the_projects_style_whatever_the_callers_is():
 @plots.style.styled
 def sound() -> Figure:
     figure, (axes,) = plots.style.new_axes()
-    axes.plot([0, 1], color=plots.style.BLUE, label="one")
-    axes.plot([1, 0], color=plots.style.ORANGE, linestyle="--", label="two")
+    axes.plot([0, 1], color=looks.BLUE, label="one")
+    axes.plot([1, 0], color=looks.ORANGE, linestyle="--", label="two")
     axes.set(xlabel="steps", ylabel="loss (nats)")
     axes.legend()
     return figure
@@ -365,7 +366,7 @@ def sound() -> Figure:
 
 def hue_alone(axes):
     for line in axes.lines:
-        line.set(linestyle="-", color=plots.style.GREEN if line.get_label() == "two" else plots.style.RED)
+        line.set(linestyle="-", color=looks.GREEN if line.get_label() == "two" else looks.RED)
     axes.legend()
 
 
@@ -378,7 +379,7 @@ def hue_alone(axes):
         ("on one another: 0.1", lambda axes: axes.set_xticks([0.1, 0.11], ["0.1", "0.11"])),
         ("on one another: over, under", lambda axes: [axes.text(0.5, 0.8, said) for said in ("over", "under")]),
         ("too small: tiny", lambda axes: axes.text(0.5, 0.8, "tiny", fontsize=6)),
-        ("pale: faint", lambda axes: axes.text(0.5, 0.8, "faint", color=plots.style.ORANGE)),
+        ("pale: faint", lambda axes: axes.text(0.5, 0.8, "faint", color=looks.ORANGE)),
         ("the background", lambda axes: axes.figure.set_facecolor("none")),
         ("the background", lambda axes: axes.set_facecolor("#111111")),
         ("told apart by hue alone: one, two", hue_alone),

@@ -25,13 +25,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 
 def show(value: Any, as_json: bool, text: str | None = None) -> None:
     """A result: one JSON value for programs; for people a text, by default `name  value` lines."""
-    click.echo(json.dumps(value, ensure_ascii=False) if as_json else value_lines(value) if text is None else text)
-
-
-def value_lines(values: dict) -> str:
-    """Names and values in two columns."""
-    width = max(map(len, values), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+    if as_json:
+        text = json.dumps(value, ensure_ascii=False)
+    elif text is None:
+        width = max(map(len, value), default=0)
+        text = "\n".join(f"{name:<{width}}  {entry}" for name, entry in value.items())
+    click.echo(text)
 
 
 def note(text: str) -> None:
@@ -184,8 +183,7 @@ def convert(records, out, format, as_json) -> None:
     """Make a data set of your own records (JSONL of nations, signals, categories, briefings; see data/README.md)."""
     from elle.briefings.convert import convert as converted
 
-    manifest = converted(records, out, format=format)
-    _show_set(out, manifest, as_json)
+    _show_set(out, converted(records, out, format=format), as_json)
 
 
 @data.command()

@@ -249,11 +249,6 @@ class Option:
     def ends(self) -> tuple[Curve, Curve]:
         return self.low, self.high
 
-    def per_briefing(self, volume: float) -> list[float]:
-        """Dollars per briefing, lowest and highest, at so many per month. (A slow worker is awake for longer and starts
-        less often: the slow end of a serverless option may be the cheaper one.)"""
-        return sorted(float(end.monthly(volume)) / volume for end in self.ends)
-
     def break_even(self, dollars: float) -> list[float | None]:
         """The volume per month from which on it costs no more than `dollars` per briefing, lowest and highest; None: at
         no volume."""
@@ -330,7 +325,8 @@ def compare_costs(a: Assumptions = Assumptions()) -> dict[str, Any]:
     apis = {row["title"]: api(a, name) for name, row in prices["apis"].items()}
     rows = []
     for option in options(a):
-        volumes = {str(volume): _ends(option.per_briefing(volume)) for volume in VOLUMES}
+        # A slow worker is awake for longer and starts less often: it may be the cheaper end.
+        volumes = {str(n): _ends(sorted(float(end.monthly(n)) / n for end in option.ends)) for n in VOLUMES}
         row = {"option": option.name, "kind": option.kind, "dollars_a_briefing": volumes}
         if option.kind != "api":
             row["full"] = _ends(sorted(each.saturated() for each in option.ends))

@@ -169,7 +169,6 @@ def fair_epochs(answer: float, experiment: Any) -> str:
 
     from elle.base import paths
     from elle.base.yaml_files import read_yaml
-    from elle.briefings.schema import Example
     from elle.training.nano import pieces
     from experiments.stacking import curriculum
 

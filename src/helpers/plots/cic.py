@@ -14,22 +14,8 @@ from cic.trials.intervals import Reading
 from cic.trials.traces import Separation
 from cic.trials.transitions import FoldTrial, IsingTrial, detrended
 from cic.trials.votes import CENTRE, CLAIM, SPREADS, VOTE, VoteTrial
-from helpers.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOOKS,
-    ORANGE,
-    PURPLE,
-    RED,
-    SEQUENTIAL,
-    SKY,
-    SMALL,
-    name_rows,
-    new_axes,
-    note,
-    styled,
-)
+from helpers.plots.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, RED, SEQUENTIAL, SKY, SMALL
+from helpers.plots.style import name_rows, new_axes, note, styled
 
 #: Phase → look, from cold to hot.
 PHASE_LOOKS = {name: LOOKS[colour] for name, colour in zip(PHASES, (SKY, BLUE, ORANGE, RED, PURPLE), strict=True)}

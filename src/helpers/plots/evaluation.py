@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from elle.evaluation.compare import Comparison
 from elle.evaluation.gather import UNBOUND, Gathering
 from elle.evaluation.statistics import Estimate
-from helpers.plots.style import BLUE, GREY, LOOKS, ORANGE, RED, SMALL, dot_rows, name_rows, new_axes, note, styled
+from helpers.plots.looks import BLUE, GREY, LOOKS, ORANGE, RED, SMALL
+from helpers.plots.style import dot_rows, name_rows, new_axes, note, styled
 
 #: Property of `gather.errors_by` → (title, its unit).
 PROPERTIES = {

@@ -10,23 +10,8 @@ from matplotlib.ticker import FuncFormatter
 
 from elle.plan.preflight import Plan
 from helpers.economics import Option
-from helpers.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOOKS,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    YELLOW,
-    Look,
-    amount,
-    name_rows,
-    new_axes,
-    note,
-    styled,
-)
+from helpers.plots.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, RED, SKY, YELLOW, Look
+from helpers.plots.style import amount, name_rows, new_axes, note, styled
 
 #: What a GPU's memory is filled with (`training.memory`), in the order of a bar: look, name, and its components.
 MEMORY = (
