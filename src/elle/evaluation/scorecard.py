@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from elle.base.errors import ElleError
-from elle.base.tables import aligned, markdown
+from elle.base.tables import aligned
 from elle.base.yaml_files import config_table
 from elle.evaluation.statistics import Estimate, clustered_ratio, wilson
 from elle.evaluation.verdict import Record, judge
@@ -27,23 +27,6 @@ class Metric:
 
 
 METRICS = {name: Metric(**row) for name, row in config_table("metrics").items()}
-
-
-def metrics_table() -> str:
-    """`METRICS` as a markdown table, for the documentation."""
-    return markdown(
-        [
-            {
-                "metric": f"`{name}`",
-                "version": str(metric.version),
-                "definition": metric.definition,
-                "counts": "outputs with an object" if metric.of_objects else "all rows",
-                "95 % interval": "Wilson" if metric.by_briefing else "bootstrap over briefings",
-                "cannot see": metric.unseen,
-            }
-            for name, metric in METRICS.items()
-        ]
-    )
 
 
 @dataclass(frozen=True)

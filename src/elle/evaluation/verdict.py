@@ -71,7 +71,7 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
         )
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
-    required = checker.triples(texts_of(wanted.value))
+    required = triples(checker.check(texts_of(wanted.value)))
     parsed = Parsed(reason="no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None
