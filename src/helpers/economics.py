@@ -404,7 +404,7 @@ def break_even_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def claim_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
     """The source plans' figures beside these (against the dearest API, which favours them), as rows of a table."""
-    said, rows = comparison["documents"], {row["option"]: row for row in comparison["options"]}
+    claimed, rows = comparison["documents"], {row["option"]: row for row in comparison["options"]}
     apis = {name: row["dollars_a_briefing"]["1000"]["low"] for name, row in rows.items() if row["kind"] == "api"}
     cheap, *_, dear = sorted(apis, key=apis.get)
     machine = rows[f"always on: {comparison['machine']}"]
@@ -414,23 +414,21 @@ def claim_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
         return _span({"low": apis[dear] / ends["high"], "high": apis[dear] / ends["low"]})
 
     gain = apis[dear] - full["high"]
-    trained = said["break_even_briefings"] * said["haiku"]  # what their break-even takes a training to cost
+    break_even = claimed["break_even_briefings"]
+    trained = break_even * claimed["haiku"]  # what their break-even takes a training to cost
     paid = f"{money(trained / gain)} for a training of {money(trained)}" if gain > 0 else "never for a training"
     where, even = f"({comparison['machine']}, always on)", _span(machine["break_even"][dear])
-    theirs = {
-        "a briefing by Haiku": money(said["haiku"]),
-        "a briefing, self-hosted": f"{money(said['self-hosted-7b'])} (7B), {money(said['self-hosted-72b'])} (72B)",
-        "times cheaper": money(said["times_cheaper"]),
-        "break-even, briefings": money(said["break_even_briefings"]),
+    small, large = money(claimed["self-hosted-7b"]), money(claimed["self-hosted-72b"])
+    ours = {
+        "a briefing by Haiku": f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
+        "a briefing, self-hosted": f"{_span(full)} always full, {_span(few)} at 10,000 a month {where}",
+        "times cheaper": f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
+        "break-even, briefings": f"{even} a month for the machine; {paid}, if it is always full",
     }
-    ours = [
-        f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
-        f"{_span(full)} always full, {_span(few)} at 10,000 a month {where}",
-        f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
-        f"{even} a month for the machine; {paid}, if it is always full",
-    ]
-    lines = zip(theirs.items(), ours, strict=True)
-    return [{"the documents": name, "said": figure, "here": here} for (name, figure), here in lines]
+    haiku, cheaper = money(claimed["haiku"]), money(claimed["times_cheaper"])
+    theirs = (haiku, f"{small} (7B), {large} (72B)", cheaper, money(break_even))
+    lines = zip(ours.items(), theirs, strict=True)
+    return [{"the documents": name, "said": figure, "here": here} for (name, here), figure in lines]
 
 
 def costs_text(comparison: Mapping[str, Any]) -> str:

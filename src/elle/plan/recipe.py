@@ -250,13 +250,9 @@ def zero(recipe: dict) -> tuple[Zero, list[Finding]]:
         found.append(finding("activation-checkpointing-block", where))
     pinned = any(entry.get("pin_memory") for entry in (optimizer, parameters))
     # A quantised base is divided after the trainer has read the file, as everything is at the other stages.
-    fp32 = stage == 3 and not _half(content) and not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
+    precisions = (content.get("bf16", content.get("bfloat16")), content.get("fp16"))
+    half = any(isinstance(entry, dict) and entry.get("enabled") is True for entry in precisions)
+    fp32 = stage == 3 and not half and not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
     if fp32 and recipe.get("bf16", "auto") in ("auto", True) and not recipe.get("fp16"):
         found.append(finding("zero3-fp32", where))
     return Zero(stage, bool(optimizer), bool(parameters) and stage == 3, pinned, fp32), found
-
-
-def _half(content: dict) -> bool:
-    """Whether a DeepSpeed configuration says outright that it trains in 16 bits."""
-    sections = (content.get("bf16", content.get("bfloat16")), content.get("fp16"))
-    return any(isinstance(section, dict) and section.get("enabled") is True for section in sections)

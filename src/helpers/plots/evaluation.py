@@ -74,8 +74,8 @@ def error_map(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
     grid = figure.add_gridspec(
         max(len(rest), 1), 2, height_ratios=[len(groups) + 2 for groups in rest.values()] or None
     )
-    titles = {"metric": f"… by metric{f' (the worst {limit})' if len(worst) > limit else ''}"}
-    _shares(figure.add_subplot(grid[:, 0]), "metric", first, metrics.counted, titles["metric"])
+    title = f"… by metric{f' (the worst {limit})' if len(worst) > limit else ''}"
+    _shares(figure.add_subplot(grid[:, 0]), "metric", first, metrics.counted, title)
     for place, (name, groups) in enumerate(rest.items()):
         _shares(figure.add_subplot(grid[place, 1]), name, groups, gathered[name].counted, PROPERTIES[name][0])
     note = f"; {loose.n:,} numbers stand by no metric and are all wrong" if loose else ""
