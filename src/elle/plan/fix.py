@@ -209,11 +209,9 @@ def nearest_recipe(plan: Plan) -> tuple[Plan, list[Change]]:
         ElleError: what is left cannot be put right by changing the recipe (with the first such finding).
     """
     if plan.verdict == "not covered":
-        raise NotCovered(
-            next((f.message for f in plan.findings if "not covered" in f.message), "not covered"),
-            where=paths.shown(plan.file),
-            fix="without figures there is nothing to choose by; `elle plan` still checks the keys",
-        )
+        what = next((f.message for f in plan.findings if "not covered" in f.message), "not covered")
+        fix = "without figures there is nothing to choose by; `elle plan` still checks the keys"
+        raise NotCovered(what, where=paths.shown(plan.file), fix=fix)
     original, reasons = plan.config, {}
     for _ in range(ROUNDS):
         # Faults of the file first: what memory and money come to is known only when it can be read.

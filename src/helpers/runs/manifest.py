@@ -55,11 +55,9 @@ class Run:
         """
         path = self.path("manifests", f"{step}.json")
         if not path.exists():
-            raise ElleError(
-                f"this notebook continues from {step}, which has not run in this run",
-                where=paths.shown(self.folder),
-                fix=f"run notebooks/{step}.ipynb first (with the same run_id)",
-            )
+            what = f"this notebook continues from {step}, which has not run in this run"
+            fix = f"run notebooks/{step}.ipynb first (with the same run_id)"
+            raise ElleError(what, where=paths.shown(self.folder), fix=fix)
         self.inputs[step] = storage.sha256(path)
         return read_manifest(path)[0].metrics
 
@@ -93,11 +91,8 @@ class Run:
             ElleError: it does not hold; names the notebook to run again.
         """
         if not holds:
-            raise ElleError(
-                f"check failed: {what}",
-                where=f"{self.step}, {paths.shown(self.folder)}",
-                fix=f"run notebooks/{rerun or self.step}.ipynb again",
-            )
+            where, fix = f"{self.step}, {paths.shown(self.folder)}", f"run notebooks/{rerun or self.step}.ipynb again"
+            raise ElleError(f"check failed: {what}", where=where, fix=fix)
         print(f"ok: {what}")
 
     def finish(self, **metrics: Any) -> None:
