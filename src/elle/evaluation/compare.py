@@ -118,7 +118,7 @@ def yes_or_no(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) ->
     return Difference(*shares, difference, low, high, p, n=n, discordant=(only_a, only_b))
 
 
-def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> Difference:
+def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> Difference:
     """Two models' pooled ratios Σ numerators / Σ denominators, compared by the paired bootstrap over briefings.
 
     Whole briefings are drawn, the same ones for both; low..high are the 2.5 and 97.5 % points of the difference, and p
@@ -142,10 +142,10 @@ def ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> Difference
         return Difference(*values, test=BOOTSTRAP, n=n)
     difference = values[1] - values[0]
     counts = np.concatenate([a, b]).T.astype(float)  # (briefings, 4)
-    sums = np.empty((RESAMPLES, 4))
+    sums = np.empty((resamples, 4))
     step = max(1, 1_000_000 // n)  # memory stays flat
-    for begin in range(0, RESAMPLES, step):
-        size = min(step, RESAMPLES - begin)
+    for begin in range(0, resamples, step):
+        size = min(step, resamples - begin)
         # How often each briefing is drawn: the sums of all draws are then one product.
         sums[begin : begin + size] = rng.multinomial(n, np.full(n, 1 / n), size) @ counts
     sums = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]  # a draw without a number has no ratio
