@@ -8,6 +8,7 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
                                                `--data` takes) may be left out for a profile, and `at 3.59` (dollars a
                                                GPU-hour) may follow
     <!-- plans -->                             the table of all documented plans
+    <!-- metrics -->                           what the evaluation measures (configs/metrics.yaml)
     <!-- gpu rows -->                          what real GPUs said beside what is planned, a row each
     <!-- gpu summary -->                       how near the planner comes to them
     <!-- gpu measured -->                      the rows measured here, with what torch and the driver said
@@ -37,6 +38,7 @@ import report_parts
 from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError, unknown
 from elle.base.tables import markdown
+from elle.evaluation.scorecard import METRICS
 from elle.plan import hardware, memory, models, preflight, speed
 from elle.training import diagnosis
 from helpers import cli, economics, plots
@@ -260,6 +262,23 @@ def table(folder: Path) -> str:
     return "\n".join(rows)
 
 
+def metrics() -> str:
+    """What the evaluation measures, as a table."""
+    return markdown(
+        [
+            {
+                "metric": f"`{name}`",
+                "version": str(metric.version),
+                "definition": metric.definition,
+                "counts": "outputs with an object" if metric.of_objects else "all rows",
+                "95 % interval": "Wilson" if metric.by_briefing else "bootstrap over briefings",
+                "cannot see": metric.unseen,
+            }
+            for name, metric in METRICS.items()
+        ]
+    )
+
+
 def filled(page: Path) -> str:
     """A page's text with all places filled in.
 
@@ -274,6 +293,8 @@ def filled(page: Path) -> str:
         elif what == "causes":
             rows = [{"cause that is named": case.means, "fix": case.fix} for case in diagnosis.cases()]
             text = f"\n{markdown(rows)}\n"
+        elif what == "metrics":
+            text = f"\n{metrics()}\n"
         elif what.startswith("gpu ") and what in gpu():
             text = gpu()[what]
             text = f"\n{text}\n" if text.startswith("|") else text

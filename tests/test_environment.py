@@ -325,7 +325,7 @@ def check_elle(words: list[str], whole: bool) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_docs_exists(page):
-    """Make targets; verbs, options, profiles, recipes and parameters of `elle`; parameters of notebooks; modules, scripts."""
+    """Make targets; verbs, options, profiles, recipes and parameters of `elle`; parameters of notebooks; scripts."""
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     lines, spans = code(text)

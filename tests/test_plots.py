@@ -28,6 +28,7 @@ from elle.plan import preflight
 from experiments.stacking import ARMS, STAGE_1, pictures
 from helpers import economics, plots
 from helpers.course import overview
+from helpers.plots import looks
 
 #: Figure → why an axis of it has no label.
 UNLABELLED = {
@@ -121,7 +122,7 @@ def faults(figure: Figure, name: str = "") -> list[str]:
         if min(box.x0, box.y0) < canvas.x0 or box.x1 > canvas.x1 or box.y1 > canvas.y1
     ]  # fmt: skip
     found += [f"on one another: {a[0]}, {b[0]}" for a, b in itertools.combinations(boxes, 2) if overlap(a[1], b[1])]
-    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < plots.style.SMALL]
+    found += [f"too small: {text.get_text()}" for text in shown if text.get_fontsize() < looks.SMALL]
     pale = [text for text in shown if lightness(text.get_color()) > 50 and to_hex(text.get_color()) != "#ffffff"]
     found += [f"pale: {text.get_text()}" for text in pale]
     for part in (figure, *figure.axes):
@@ -291,8 +292,8 @@ def test_every_figure_is_looked_at():
 @plots.style.styled
 def test_a_bad_figure_is_found():
     figure, (axes,) = plots.style.new_axes()
-    axes.plot([0, 1], color=plots.style.RED, label="one")
-    axes.plot([1, 0], color=plots.style.GREEN, label="two")
+    axes.plot([0, 1], color=looks.RED, label="one")
+    axes.plot([1, 0], color=looks.GREEN, label="two")
     axes.set(xlabel="steps", ylabel="loss (nats)")
     assert faults(figure) == []
     axes.set(xlabel="", ylabel="loss")
@@ -300,7 +301,7 @@ def test_a_bad_figure_is_found():
     figure.text(0.99, 0.5, "far")
     axes.text(0.5, 0.8, "over")
     axes.text(0.5, 0.8, "under")
-    axes.text(0.2, 0.4, "tiny", fontsize=6, color=plots.style.ORANGE)
+    axes.text(0.2, 0.4, "tiny", fontsize=6, color=looks.ORANGE)
     figure.set_facecolor("none")
     figure.set_figwidth(12)
     found = faults(figure)

@@ -13,7 +13,7 @@ from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation import cost
 from elle.evaluation.failures import failure_html
-from elle.evaluation.scorecard import METRICS, metrics_table, score
+from elle.evaluation.scorecard import METRICS, score
 from elle.evaluation.statistics import Estimate, clustered_ratio, mean, wilson
 
 
@@ -65,8 +65,7 @@ def test_the_worst_come_first():
 
 def test_the_documentation_defines_every_metric():
     page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert metrics_table() in page, "put what scorecard.metrics_table() returns into docs/evaluation.md"
-    assert all(text in page for text in cost.FIELDS.values())
+    assert all(f"| `{name}` |" in page for name in (*METRICS, *cost.FIELDS))
 
 
 @pytest.mark.parametrize(
@@ -154,5 +153,3 @@ def test_what_a_request_took():
     assert set(cost.request_means([{"output": "x"}]).values()) == {None}
     assert cost.request_means([{"output": "x", "seconds": 10**400}])["seconds"] is None
     assert cost.per_hour(3.6, 1000, 500) == pytest.approx(0.002)
-    with pytest.raises(ValueError, match="briefings"):
-        cost.per_hour(1, 1, 0)

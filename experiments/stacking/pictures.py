@@ -9,7 +9,7 @@ from elle.briefings.cic_figures import DERIVED
 from elle.evaluation.statistics import Estimate
 from experiments.stacking import ARMS, STAGE_1
 from experiments.stacking.scores import Scores, share
-from helpers.plots.style import LOOKS as ALL
+from helpers.plots.looks import LOOKS as ALL
 from helpers.plots.style import dot_rows, new_axes, styled
 
 #: Model → look, the same in every figure.

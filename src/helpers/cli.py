@@ -184,8 +184,7 @@ def convert(records, out, format, as_json) -> None:
     """Make a data set of your own records (JSONL of nations, signals, categories, briefings; see data/README.md)."""
     from elle.briefings.convert import convert as converted
 
-    manifest = converted(records, out, format=format)
-    _show_set(out, manifest, as_json)
+    _show_set(out, converted(records, out, format=format), as_json)
 
 
 @data.command()
@@ -381,22 +380,16 @@ def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
     took = cost.request_means(line for line in storage.read_lines(outputs) if line["id"] not in left_out)
     if page:
         storage.write_text(page, browser.page(card.records, title=f"Failures: {outputs.name}"))
-    if as_json:
-        result = card.to_json() | {"requests": {name: each and asdict(each) for name, each in took.items()}}
-        result |= {"answers": str(outputs), "usage": used} if used else {}
-        result |= {"against": {"a": str(against), "b": str(outputs)} | compared.to_json()} if compared else {}
-        show(result, True)
-    else:
-        click.echo(compare.differences_text(compared, "against", "outputs") if compared else figures_text(card))
-        if worst := [record for record in card.worst(3) if record.reasons]:
-            click.echo(f"\nthe worst{' of the outputs' if compared else ''}:\n{failures.faults_text(worst)}")
-        if table := cost.requests_text(took):
-            click.echo(f"\n{table}")
-        if used:
-            click.echo()
-            show({name: value for name, value in used.items() if value is not None} | {"outputs": outputs}, False)
-        if page:
-            click.echo(f"\nfailures, marked: {page}")
+    result = card.to_json() | {"requests": {name: each and asdict(each) for name, each in took.items()}}
+    result |= {"answers": str(outputs), "usage": used} if used else {}
+    result |= {"against": {"a": str(against), "b": str(outputs)} | compared.to_json()} if compared else {}
+    parts = [compare.differences_text(compared, "against", "outputs") if compared else figures_text(card)]
+    if worst := [record for record in card.worst(3) if record.reasons]:
+        parts.append(f"the worst{' of the outputs' if compared else ''}:\n{failures.faults_text(worst)}")
+    known = {name: value for name, value in used.items() if value is not None}
+    parts += [cost.requests_text(took), value_lines(known | {"outputs": outputs}) if used else ""]
+    parts += [f"failures, marked: {page}"] if page else []
+    show(result, as_json, "\n\n".join(filter(None, parts)))
     if batch and batch.failed:
         raise ElleError(
             f"{len(batch.failed)} of {len(batch.answers)} requests have no answer; the first: {batch.failed[0].error}",

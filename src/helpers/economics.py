@@ -249,11 +249,6 @@ class Option:
     def ends(self) -> tuple[Curve, Curve]:
         return self.low, self.high
 
-    def per_briefing(self, volume: float) -> list[float]:
-        """Dollars per briefing, lowest and highest, at so many per month. (A slow worker is awake for longer and starts
-        less often: the slow end of a serverless option may be the cheaper one.)"""
-        return sorted(float(end.monthly(volume)) / volume for end in self.ends)
-
     def break_even(self, dollars: float) -> list[float | None]:
         """The volume per month from which on it costs no more than `dollars` per briefing, lowest and highest; None: at
         no volume."""
@@ -330,7 +325,8 @@ def compare_costs(a: Assumptions = Assumptions()) -> dict[str, Any]:
     apis = {row["title"]: api(a, name) for name, row in prices["apis"].items()}
     rows = []
     for option in options(a):
-        volumes = {str(volume): _ends(option.per_briefing(volume)) for volume in VOLUMES}
+        # A slow worker is awake for longer and starts less often: it may be the cheaper end.
+        volumes = {str(n): _ends(sorted(float(end.monthly(n)) / n for end in option.ends)) for n in VOLUMES}
         row = {"option": option.name, "kind": option.kind, "dollars_a_briefing": volumes}
         if option.kind != "api":
             row["full"] = _ends(sorted(each.saturated() for each in option.ends))
@@ -408,7 +404,7 @@ def break_even_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def claim_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
     """The source plans' figures beside these (against the dearest API, which favours them), as rows of a table."""
-    said, rows = comparison["documents"], {row["option"]: row for row in comparison["options"]}
+    claimed, rows = comparison["documents"], {row["option"]: row for row in comparison["options"]}
     apis = {name: row["dollars_a_briefing"]["1000"]["low"] for name, row in rows.items() if row["kind"] == "api"}
     cheap, *_, dear = sorted(apis, key=apis.get)
     machine = rows[f"always on: {comparison['machine']}"]
@@ -418,23 +414,21 @@ def claim_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
         return _span({"low": apis[dear] / ends["high"], "high": apis[dear] / ends["low"]})
 
     gain = apis[dear] - full["high"]
-    trained = said["break_even_briefings"] * said["haiku"]  # what their break-even takes a training to cost
+    break_even = claimed["break_even_briefings"]
+    trained = break_even * claimed["haiku"]  # what their break-even takes a training to cost
     paid = f"{money(trained / gain)} for a training of {money(trained)}" if gain > 0 else "never for a training"
     where, even = f"({comparison['machine']}, always on)", _span(machine["break_even"][dear])
-    theirs = {
-        "a briefing by Haiku": money(said["haiku"]),
-        "a briefing, self-hosted": f"{money(said['self-hosted-7b'])} (7B), {money(said['self-hosted-72b'])} (72B)",
-        "times cheaper": money(said["times_cheaper"]),
-        "break-even, briefings": money(said["break_even_briefings"]),
+    small, large = money(claimed["self-hosted-7b"]), money(claimed["self-hosted-72b"])
+    ours = {
+        "a briefing by Haiku": f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
+        "a briefing, self-hosted": f"{_span(full)} always full, {_span(few)} at 10,000 a month {where}",
+        "times cheaper": f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
+        "break-even, briefings": f"{even} a month for the machine; {paid}, if it is always full",
     }
-    ours = [
-        f"{money(apis[cheap])} ({cheap}) to {money(apis[dear])} ({dear})",
-        f"{_span(full)} always full, {_span(few)} at 10,000 a month {where}",
-        f"{times(full)} always full, {times(few)} at 10,000 a month (than {dear})",
-        f"{even} a month for the machine; {paid}, if it is always full",
-    ]
-    lines = zip(theirs.items(), ours, strict=True)
-    return [{"the documents": name, "said": figure, "here": here} for (name, figure), here in lines]
+    haiku, cheaper = money(claimed["haiku"]), money(claimed["times_cheaper"])
+    theirs = (haiku, f"{small} (7B), {large} (72B)", cheaper, money(break_even))
+    lines = zip(ours.items(), theirs, strict=True)
+    return [{"the documents": name, "said": figure, "here": here} for (name, here), figure in lines]
 
 
 def costs_text(comparison: Mapping[str, Any]) -> str:

@@ -299,43 +299,10 @@ def audit_summary(findings: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-#: What a dataset hub reads.
-_FRONT = """---
-license: apache-2.0
-language: [en]
-task_categories: [text-generation]
-configs:
-- config_name: default
-  data_files:
-{files}
----
-"""
-
-
 def card(manifest: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
-    """The data card in markdown, for people and for a dataset hub."""
-    files = [f"  - {{split: {split}, path: {facts['file']}}}" for split, facts in manifest["splits"].items()]
-    origin = "Converted from a user's own records."
-    if "seed" in manifest:
-        origin = (
-            f"Simulated, seed {manifest['seed']}: the figures say nothing about the countries whose names they carry."
-        )
-    lines = [
-        f"# Elle's briefings: {sum(findings['rows'].values()):,} examples, {'CIC' if findings['cic'] else 'basic'}",
-        "",
-        f"**{'Passed its audit.' if findings['passed'] else 'FAILED its audit: do not train on it.'}**",
-        *(f"- {fault}" for fault in findings["faults"]),
-        "",
-        f"System, human (pipeline metrics) and gpt (one JSON object) turns, one example a row. {origin}",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in audit_summary(findings).items()),
-    ]
-    if cic := findings["cic"]:
-        lines += ["", "| figure | mean | sd | 5 % | 95 % |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {name} | {s['mean']:.3f} | {s['sd']:.3f} | {s['5%']:.2f} | {s['95%']:.2f} |"
-            for name, s in cic["spread"].items()
-        ]
-    return _FRONT.format(files="\n".join(files)) + "\n".join(lines) + "\n"
+    """The data card in markdown, for people and for a dataset hub (`card.md.j2`)."""
+    import jinja2
+
+    text = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return template.render(manifest=manifest, found=findings, summary=audit_summary(findings))

@@ -8,24 +8,14 @@ import numpy as np
 from elle.base.tables import aligned
 from elle.evaluation.statistics import Estimate, mean
 
-#: Field of the outputs' file → what it holds.
-FIELDS = {
-    "prompt_tokens": "tokens in, per request, as the server counted them",
-    "completion_tokens": "tokens out, per request, as the server counted them",
-    "seconds": "seconds from sending a request to the last byte of its answer, waiting included",
-}
+#: What the outputs' file says of a request (docs/evaluation.md).
+FIELDS = ("prompt_tokens", "completion_tokens", "seconds")
 #: A larger figure is not a measurement.
 _LARGEST = 1e18
 
 
 def per_hour(dollars: float, seconds: float, briefings: int) -> float:
-    """Dollars per briefing on a machine of `dollars` per hour that made `briefings` in `seconds` of wall-clock time.
-
-    Raises:
-        ValueError: no briefings, or a negative price or time.
-    """
-    if briefings < 1 or not (dollars >= 0 and seconds >= 0):
-        raise ValueError(f"need a price, a time and briefings, not {dollars}, {seconds} and {briefings}")
+    """Dollars per briefing on a machine of `dollars` per hour that made `briefings` in `seconds` of wall-clock time."""
     return dollars * seconds / 3600 / briefings
 
 

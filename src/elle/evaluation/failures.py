@@ -45,14 +45,14 @@ def failure_html(record: Mapping[str, Any]) -> str:
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
 
 
-def faults_text(records: Iterable[Record], most: int = 4) -> str:
-    """Records with their first reasons, `most` of each."""
+def faults_text(records: Iterable[Record]) -> str:
+    """Records with the first four reasons of each."""
     lines = []
     for record in records:
         lines.append(f"{record.id}: {len(record.reasons)} fault{'s' * (len(record.reasons) != 1)}")
-        lines += [f"  {reason[:160]}" for reason in record.reasons[:most]]
-        if len(record.reasons) > most:
-            lines.append(f"  … and {len(record.reasons) - most} more")
+        lines += [f"  {reason[:160]}" for reason in record.reasons[:4]]
+        if len(record.reasons) > 4:
+            lines.append(f"  … and {len(record.reasons) - 4} more")
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cic.criticality import PHASES
-from elle.base.errors import ElleError
 from elle.briefings.metrics import Metrics, parse
 from elle.briefings.scenario import COUNTRIES
 from elle.evaluation.statistics import Estimate, clustered_ratio, wilson
@@ -32,12 +31,7 @@ def errors_by(records: Sequence[Record], *, seed: int = 0) -> dict[str, Gatherin
     first; what is missing from an answer is not seen there. By the others it is the share of the briefings that are not
     all right (Wilson): by the phase and the number of nations of the prompt, and by the length of the answer in
     characters, in `BINS` groups of about equal size, without the rows that have no answer.
-
-    Raises:
-        ElleError: no records.
     """
-    if not records:
-        raise ElleError("there are no verdicts to sort", fix="score at least one row")
     prompts = [parse(record.prompt) for record in records]
     phases = [metrics.cic and (metrics.cic.phase or UNDEFINED) for metrics in prompts]
     nations = [len(metrics.nations) for metrics in prompts]

@@ -232,18 +232,6 @@ class Checker:
                 begin += len(piece) + 2
         return findings
 
-    def triples(self, texts: Mapping[str, str]) -> set[tuple[str, str, Decimal]]:
-        """(key, metric, value) of every right number of `texts`: what `triples` makes of their findings, sooner."""
-        reader = _reader(self._codes, self._cic)
-        return {
-            (key, metric, value)
-            for key, text in texts.items()
-            if text.isascii() or not _INVISIBLE.search(text)
-            for piece in _PIECE.split(text)
-            for _, _, _, value, metric in reader[piece]
-            if value is not None and self._true.get(metric) == value
-        }
-
 
 def _why(value: Decimal | None, metric: str | None, expected: Decimal | None) -> str:
     if metric is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from elle.base.errors import ElleError
-from elle.base.tables import aligned, markdown
+from elle.base.tables import aligned
 from elle.base.yaml_files import config_table
 from elle.evaluation.statistics import Estimate, clustered_ratio, wilson
 from elle.evaluation.verdict import Record, judge
@@ -27,23 +27,6 @@ class Metric:
 
 
 METRICS = {name: Metric(**row) for name, row in config_table("metrics").items()}
-
-
-def metrics_table() -> str:
-    """`METRICS` as a markdown table, for the documentation."""
-    return markdown(
-        [
-            {
-                "metric": f"`{name}`",
-                "version": str(metric.version),
-                "definition": metric.definition,
-                "counts": "outputs with an object" if metric.of_objects else "all rows",
-                "95 % interval": "Wilson" if metric.by_briefing else "bootstrap over briefings",
-                "cannot see": metric.unseen,
-            }
-            for name, metric in METRICS.items()
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -98,27 +81,21 @@ def score(rows: Iterable[Mapping[str, Any]], outputs: Mapping[str, str], *, seed
     for position, row in enumerate(rows, 1):
         name, prompt, reference = _turns(row, position)
         if name in records:
-            raise ElleError(
-                f"the id {name!r} occurs twice in the data",
-                where=f"row {position}",
-                fix="keep one row of each id, or give the rows ids of their own",
-            )
+            what = f"the id {name!r} occurs twice in the data"
+            fix = "keep one row of each id, or give the rows ids of their own"
+            raise ElleError(what, where=f"row {position}", fix=fix)
         output = outputs.get(name)
         if not isinstance(output, str | None):
-            raise ElleError(
-                f"an output must be text, not {type(output).__name__}",
-                where=f"output of {name!r}",
-                fix="pass the raw text that the model wrote",
-            )
+            what = f"an output must be text, not {type(output).__name__}"
+            fix = "pass the raw text that the model wrote"
+            raise ElleError(what, where=f"output of {name!r}", fix=fix)
         records[name] = judge(name, prompt, reference, output)
     if not records:
         raise ElleError("there is nothing to score: the data set is empty", fix="give at least one row")
     if strangers := [name for name in outputs if name not in records]:
-        raise ElleError(
-            f"{len(strangers)} of {len(outputs)} outputs belong to no row of the data",
-            where=f"output id {strangers[0]!r}",
-            fix="score outputs against the data set that they were made from",
-        )
+        what = f"{len(strangers)} of {len(outputs)} outputs belong to no row of the data"
+        fix = "score outputs against the data set that they were made from"
+        raise ElleError(what, where=f"output id {strangers[0]!r}", fix=fix)
     judged = tuple(records.values())
     metrics, strict = {}, {}
     for name in METRICS:
@@ -152,11 +129,9 @@ def _turns(row: Mapping[str, Any], position: int) -> tuple[str, str, str]:
     except (KeyError, TypeError):
         parts = (None,)
     if not all(isinstance(part, str) for part in parts):
-        raise ElleError(
-            "this row is not in the project's format: it needs an id and the texts of a human and a gpt turn",
-            where=f"row {position} (id {str(row.get('id'))[:60]!r})",
-            fix='rows look like {"id": …, "conversations": [{"from": "human", "value": …}, …]}',
-        )
+        what = "this row is not in the project's format: it needs an id and the texts of a human and a gpt turn"
+        fix = 'rows look like {"id": …, "conversations": [{"from": "human", "value": …}, …]}'
+        raise ElleError(what, where=f"row {position} (id {str(row.get('id'))[:60]!r})", fix=fix)
     return parts
 
 

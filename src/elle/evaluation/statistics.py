@@ -60,8 +60,6 @@ def clustered_ratio(numerators: Sequence[int], denominators: Sequence[int], rng:
 
 def mean(values: Sequence[float], rng: np.random.Generator) -> Estimate:
     """The mean with a percentile bootstrap; one value has no spread: its interval is the value itself."""
-    if not len(values):
-        return Estimate(None, 0, None, None)
     values = np.asarray(values, float)
     return Estimate(float(values.mean()), len(values), *_percentiles(values, np.ones(len(values)), rng))
 

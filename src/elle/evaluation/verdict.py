@@ -64,14 +64,12 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
         raise ElleError(error.what, where=f"row id {name!r}, {error.where}", fix=error.fix) from error
     wanted = parse_output(reference)
     if wanted.value is None or not wanted.strict:
-        raise ElleError(
-            f"the reference answer is not one JSON object: {wanted.reason}",
-            where=f"row id {name!r}, gpt turn",
-            fix="regenerate or correct the row",
-        )
+        what = f"the reference answer is not one JSON object: {wanted.reason}"
+        fix = "regenerate or correct the row"
+        raise ElleError(what, where=f"row id {name!r}, gpt turn", fix=fix)
     checker = Checker(metrics)
     # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
-    required = checker.triples(texts_of(wanted.value))
+    required = triples(checker.check(texts_of(wanted.value)))
     parsed = Parsed(reason="no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None

@@ -71,15 +71,11 @@ def _nations(text: str, metrics: Metrics) -> Set[str]:
     return {code for code in _CODE.findall(text) if code in known or code in COUNTRIES}
 
 
-def _concerns(text: Text, metrics: Metrics) -> Set[str]:
-    return _nations(" ".join(_CONCERNS.findall(text.text)), metrics)
-
-
 _TRANSITIONS = {"transition": "yes", "no transition": "no", "no recent transition": "no"}
 #: (The text that says it, the thing) → what finds the words for it, in the order of the reasons.
 _FINDERS: dict[tuple[str, str], _Finder] = {
     ("financial", "stress"): _phrases(r"\b(under|no) stress\b", "stress"),
-    ("summary", "key concerns"): _concerns,
+    ("summary", "key concerns"): lambda text, metrics: _nations(" ".join(_CONCERNS.findall(text.text)), metrics),
     ("summary", "overall risk"): _phrases(rf"\boverall[^.;:]{{0,60}}?\b({'|'.join(_BANDS)})\b", "overall", _BANDS),
     ("summary", "signal density"): _phrases(r"\bdensity(?: is)?:? (high|moderate|low)\b", "density"),
     ("nsm", "plans"): _words("contingency", "routine"),

@@ -35,11 +35,7 @@ TOKENS_PER_PIECE = 1.094
 _PIECES = re.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:(?![\r\n])[\W_])?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-#: The two units of `configs/recipes.yaml`, in words.
-_UNITS = {
-    "tokens": "tokens of Qwen2.5",
-    "pieces": "pieces of Qwen2's pre-tokenisation, a nano base's tokens",
-}
+NANO = "pieces of Qwen2's pre-tokenisation, a nano base's tokens"
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,8 @@ def _tokenizer(base_model: str, nano: bool) -> tuple[Callable[[str], float], str
         else:
             return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), "its own tokenizer"
     each = 1 if nano else TOKENS_PER_PIECE
-    how = "pieces of Qwen2's pre-tokenisation"
-    how += ", a nano base's tokens" if nano else f", {each} tokens each (as in our sets; other text differs)"
-    return lambda text: each * sum(1 for _ in _PIECES.finditer(text)), how
+    estimated = f"pieces of Qwen2's pre-tokenisation, {each} tokens each (as in our sets; other text differs)"
+    return lambda text: each * sum(1 for _ in _PIECES.finditer(text)), NANO if nano else estimated
 
 
 def _texts(row: dict) -> list[str]:
@@ -141,9 +136,9 @@ def find_data(name: str, base_model: str, examples: int | None = None, sizes: st
     sets = config_table("recipes")["data"]
     if name in sets:
         entry = sets[name]
-        unit = "pieces" if "pieces" in entry and _is_nano(base_model, sizes) else "tokens"
-        lengths = {int(length): int(count) for length, count in entry[unit].items()}
-        data = Data(name, lengths, f"{entry['source']}, in {_UNITS[unit]}")
+        nano = "pieces" in entry and _is_nano(base_model, sizes)
+        lengths = {int(length): int(count) for length, count in entry["pieces" if nano else "tokens"].items()}
+        data = Data(name, lengths, f"{entry['source']}, in {NANO if nano else 'tokens of Qwen2.5'}")
     else:
         try:
             exists = paths.located(name).exists()

@@ -24,12 +24,6 @@ MEMORY = ("gpu-memory", "host-memory", "weights-replicated")
 LAST = (*MEMORY, "disk", "gpu-idle", "budget")
 ROUNDS = 50
 RANK = 64
-#: How the documents' rows (`conversations` of `from` and `value`) are named to Axolotl since `sharegpt` is gone.
-CHAT_TEMPLATE = {
-    "type": "chat_template",
-    "field_messages": "conversations",
-    "message_property_mappings": {"role": "from", "content": "value"},
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def _dataset(config: dict, finding: Finding) -> dict:
     sets = [dict(entry) for entry in config[key]]
     entry = sets[int(index[:-1])]
     if finding.code == "sharegpt":
-        entry |= CHAT_TEMPLATE
+        entry |= yaml_files.config_table("findings")["sharegpt"]["remedy"]
         entry.pop("conversation", None)
     else:
         known = axolotl_schema()["datasets"]
@@ -215,11 +209,9 @@ def nearest_recipe(plan: Plan) -> tuple[Plan, list[Change]]:
         ElleError: what is left cannot be put right by changing the recipe (with the first such finding).
     """
     if plan.verdict == "not covered":
-        raise NotCovered(
-            next((f.message for f in plan.findings if "not covered" in f.message), "not covered"),
-            where=paths.shown(plan.file),
-            fix="without figures there is nothing to choose by; `elle plan` still checks the keys",
-        )
+        what = next((f.message for f in plan.findings if "not covered" in f.message), "not covered")
+        fix = "without figures there is nothing to choose by; `elle plan` still checks the keys"
+        raise NotCovered(what, where=paths.shown(plan.file), fix=fix)
     original, reasons = plan.config, {}
     for _ in range(ROUNDS):
         # Faults of the file first: what memory and money come to is known only when it can be read.

@@ -38,7 +38,7 @@ class Hardware:
     disk_gb: float
     price: tuple[float, float]
     priced: str
-    generation: str = ""  # of NVIDIA's GPUs, as `speed.SHARES` names them
+    generation: str = ""  # of NVIDIA's GPUs, as coefficients.yaml names them
 
     @property
     def is_cpu(self) -> bool:
@@ -103,8 +103,10 @@ def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
         return replace(cpu, title=title, memory_gb=computer.ram_gb, host_gb=computer.ram_gb)
     gpu = min(computer.gpus, key=lambda gpu: gpu.memory_gb)
     listed = config_table("gpus")["gpus"]
-    named = [name for name, row in listed.items() if name != "cpu" and _is(gpu.name, row)]
-    slowest = min((name for name in listed if name != "cpu"), key=lambda name: listed[name]["tflops"])
+    # nvidia-smi's names: "NVIDIA H200", "NVIDIA A100-SXM4-80GB".
+    known = {name: row.get("catalogue") or f"NVIDIA {row['title']}" for name, row in listed.items() if name != "cpu"}
+    named = [name for name, title in known.items() if re.match(rf"{re.escape(title)}\b", gpu.name)]
+    slowest = min(known, key=lambda name: listed[name]["tflops"])
     found = find(named[0] if named else slowest, len(computer.gpus) * nodes, disk_gb)
     found = replace(found, memory_gb=gpu.memory_gb, host_gb=computer.ram_gb * nodes)
     if not named:
@@ -112,12 +114,6 @@ def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
         if not os.environ.get(PRICE):
             found = replace(found, price=(0.0, 0.0), priced=f"unknown: set {PRICE}")
     return found
-
-
-def _is(name: str, row: dict) -> bool:
-    """Whether nvidia-smi's name of a GPU is that of a row: "NVIDIA H200", "NVIDIA A100-SXM4-80GB"."""
-    known = row.get("catalogue") or f"NVIDIA {row['title']}"
-    return re.match(rf"{re.escape(known)}\b", name) is not None
 
 
 def hourly(hardware: Hardware) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from elle.base.yaml_files import config_table
 from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware
 from elle.plan.models import LINEARS, Model, nf4_bytes
@@ -31,29 +32,15 @@ LIVE, SUB_GROUP = 1e9, 1e9
 #: Bytes per token and word of the vocabulary for the logits' fp32 copy, the softmax and its gradient.
 LOGITS = 12
 LIGER = "axolotl.integrations.liger.LigerPlugin"
-#: What a layer takes, in tokens x bytes of a number x (first x h + second x f): KEPT for the backward pass where it
-#: is not recomputed, LAYER while it is. By how it is trained, and whether its LoRA has dropout (kernels: Axolotl's;
-#: upcast: norms and embedding in fp32, so the hidden states are too).
-KEPT = {
-    ("full", False): (12.0, 4.0),
-    ("upcast", False): (21.0, 4.0),
-    ("kernels", False): (10.1, 2.0),
-    ("kernels", True): (14.6, 2.0),
-    ("qlora", False): (9.9, 4.1),
-    ("qlora", True): (16.9, 4.6),
-    ("lora", False): (13.9, 4.1),
-    ("lora", True): (16.9, 4.6),
-}
-LAYER = {
-    ("full", False): (13.8, 6.0),
-    ("upcast", False): (22.7, 6.0),
-    ("kernels", False): (12.8, 3.0),
-    ("kernels", True): (18.4, 3.0),
-    ("qlora", False): (11.9, 6.0),
-    ("qlora", True): (22.9, 5.5),
-    ("lora", False): (19.9, 7.1),
-    ("lora", True): (20.9, 9.6),
-}
+
+
+def _layer(name: str) -> dict[tuple[str, bool], tuple[float, float]]:
+    """What a layer takes: (how it is trained, whether its LoRA has dropout) → factors of h and of f."""
+    table = config_table("coefficients")[name]
+    return {(way, bool(place)): tuple(pair) for way, pairs in table.items() for place, pair in enumerate(pairs)}
+
+
+KEPT, LAYER = _layer("kept"), _layer("taken")
 #: The same of h alone, for the last norm and the hidden states on either side of the loss.
 ENDS = 11.0
 

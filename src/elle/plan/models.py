@@ -14,17 +14,6 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 #: What a config.json may be of: dense decoders whose heads are hidden / heads wide.
 COVERED = ("qwen2", "llama", "mistral")
 
-#: transformers' names in config.json, and those of a nano base (elle.training.nano.Sizes), for ours.
-_NAMES = {
-    "hidden_size": "hidden",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "intermediate_size": "ffn",
-    "vocab_size": "vocab",
-    "tie_word_embeddings": "tied",
-}
-
 
 @dataclass(frozen=True)
 class Model:
@@ -93,7 +82,8 @@ def nf4_bytes(model: Model) -> float:
 def _shape(content: dict) -> dict[str, int | bool]:
     """The sizes in a config.json or a base's sizes; those that are not positive whole numbers are left out."""
     wanted = {field.name for field in fields(Model)} - {"name", "quantized", "train", "qkv_bias"}
-    found = {_NAMES.get(key, key): value for key, value in content.items()}
+    names = config_table("models")["names"]
+    found = {names.get(key, key): value for key, value in content.items()}
     return {k: v for k, v in found.items() if k in wanted and isinstance(v, int) and (k == "tied" or 0 < v < 2**24)}
 
 

@@ -14,13 +14,6 @@ from elle.base.yaml_files import config_table
 from elle.plan.axolotl import axolotl_schema, known_keys, read_deepspeed
 from elle.plan.findings import Finding, finding, value_text
 
-#: The packages of flash attention; without one transformers takes a compiled kernel from the Hub.
-FLASH_PACKAGES = {
-    "flash_attention_2": "flash-attn",
-    "flash_attention_3": "flash-attn-3",
-    "flash_attention_4": "flash-attn-4",
-}
-
 
 def special_keys() -> dict[str, Any]:
     """`configs/special_keys.yaml`: keys of older versions, keys that exclude one another, and what is not covered."""
@@ -150,9 +143,10 @@ def _attention_findings(recipe: dict) -> list[Finding]:
     """A flash attention that neither a package nor the Hub's cache holds here."""
     key = "flash_attention" if recipe.get("flash_attention") else "attn_implementation"
     named = "flash_attention_2" if key == "flash_attention" else recipe.get(key)
-    if not isinstance(named, str) or not (named in FLASH_PACKAGES or "/" in named):
+    packages = special_keys()["flash_packages"]
+    if not isinstance(named, str) or not (named in packages or "/" in named):
         return []
-    package = FLASH_PACKAGES.get(named, "")
+    package = packages.get(named, "")
     repository = axolotl_schema()["flash_kernels"].get(named) or re.split("[@:]", named)[0].strip()
     with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
         metadata.distribution(package)
@@ -256,13 +250,9 @@ def zero(recipe: dict) -> tuple[Zero, list[Finding]]:
         found.append(finding("activation-checkpointing-block", where))
     pinned = any(entry.get("pin_memory") for entry in (optimizer, parameters))
     # A quantised base is divided after the trainer has read the file, as everything is at the other stages.
-    fp32 = stage == 3 and not _half(content) and not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
+    precisions = (content.get("bf16", content.get("bfloat16")), content.get("fp16"))
+    half = any(isinstance(entry, dict) and entry.get("enabled") is True for entry in precisions)
+    fp32 = stage == 3 and not half and not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
     if fp32 and recipe.get("bf16", "auto") in ("auto", True) and not recipe.get("fp16"):
         found.append(finding("zero3-fp32", where))
     return Zero(stage, bool(optimizer), bool(parameters) and stage == 3, pinned, fp32), found
-
-
-def _half(content: dict) -> bool:
-    """Whether a DeepSpeed configuration says outright that it trains in 16 bits."""
-    sections = (content.get("bf16", content.get("bfloat16")), content.get("fp16"))
-    return any(isinstance(section, dict) and section.get("enabled") is True for section in sections)

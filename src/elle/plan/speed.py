@@ -4,18 +4,15 @@ Each is an interval, slow end over fast end at most 1.6, that holds what was mea
 Units: seconds, FLOP, tokens of one GPU.
 """
 
+from elle.base.yaml_files import config_table
 from elle.plan.hardware import Hardware, NotCovered
 from elle.plan.memory import Setup
 
-#: The share of the dense bf16 peak that arithmetic reaches (lowest, highest), by the GPU's generation: of the matrix
-#: products really done, recomputation among them.
+#: (GPU's generation, full or lora) → the share of the peak that arithmetic reaches, lowest and highest.
 SHARES = {
-    ("hopper", "full"): (0.345, 0.55),
-    ("hopper", "lora"): (0.33, 0.528),
-    ("ampere", "full"): (0.41, 0.65),
-    ("ampere", "lora"): (0.41, 0.65),
-    ("ada", "full"): (0.41, 0.65),
-    ("ada", "lora"): (0.41, 0.65),
+    (generation, method): tuple(ends)
+    for generation, methods in config_table("coefficients")["shares"].items()
+    for method, ends in methods.items()
 }
 #: On two CPU cores the share is of 6 FLOP per parameter and token, whatever is done: the nano run.
 CPU = (0.3, 0.7)
@@ -52,7 +49,7 @@ def _shares(s: Setup, hardware: Hardware) -> tuple[float, float]:
     if kind not in SHARES:
         what = f"nothing says which share of its peak a GPU of the generation {hardware.generation!r} reaches"
         raise NotCovered(
-            what, where="configs/gpus.yaml", fix="a known one, or add its share to SHARES of src/elle/plan/speed.py"
+            what, where="configs/gpus.yaml", fix="a known one, or add its shares to configs/coefficients.yaml"
         )
     return SHARES[kind]
 

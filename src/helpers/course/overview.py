@@ -87,7 +87,9 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 def equipment(computer: machine.Machine) -> list[dict[str, str]]:
     """What this machine has for the course, a row each: found, what for, and what to do where it is missing."""
-    trainer, server = _version("axolotl"), _version("vllm", *_server_packages(computer))
+    # On a GPU vLLM lies in this environment, else in the CPU server's own.
+    apart = [str(path) for path in paths.server_python().parents[1].glob("lib/python3*/site-packages")] or ["missing"]
+    trainer, server = _version("axolotl"), _version("vllm", *(() if computer.gpus else apart))
     little = "" if computer.ram_gb >= 0.9 * MEMORY_GB else f"{MEMORY_GB} GB are meant: close what you can"
     full = "" if computer.disk_free_gb >= 1 else "make room, or set ELLE_RUNS to a folder on another disk"
     keys = ", ".join(name for name in ("HF_TOKEN", "RUNPOD_API_KEY") if os.environ.get(name))
@@ -101,13 +103,6 @@ def equipment(computer: machine.Machine) -> list[dict[str, str]]:
         ("keys", keys or "none set", "09 for real, never in a dry run", ""),
     ]
     return [dict(zip(("what", "found", "for", "to do"), row, strict=True)) for row in rows]
-
-
-def _server_packages(computer: machine.Machine) -> list[str]:
-    """Where vLLM is looked for: on a GPU in this environment, else in the CPU server's own."""
-    if computer.gpus:
-        return []
-    return [str(path) for path in paths.server_python().parents[1].glob("lib/python3*/site-packages")] or ["missing"]
 
 
 def _version(package: str, *folders: str) -> str:

@@ -25,12 +25,9 @@ def table(rows: Iterable[Mapping[str, Any]], index: str | None = None):
 
 def text(rows: Iterable[Mapping[str, Any]]):
     """Rows whose cells are text, for display: to the left and never cut off (and a dollar sign starts no formula)."""
-    return HTML(_table(rows))
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = [{escape(str(name)): escape(str(value)) for name, value in row.items()} for row in rows]
-    return _cells(rows, ' class="tex2jax_ignore mathjax_ignore"', ' style="text-align: left"') if rows else "none"
+    attributes = ' class="tex2jax_ignore mathjax_ignore"', ' style="text-align: left"'
+    return HTML(_cells(rows, *attributes) if rows else "none")
 
 
 def _cells(rows: Sequence[Mapping[str, str]], table: str = "", head: str = "") -> str:
@@ -46,7 +43,7 @@ def example(row: Mapping[str, Any]):
     _, _, prompt, answer = Example.of(row)
     derived = metrics.derived_figures(metrics.parse(prompt))
     texts = json.loads(answer) | {"derived by rule": ", ".join(f"{name} {value}" for name, value in derived.items())}
-    return HTML(preformatted(prompt) + _table({"key": key, "text": text} for key, text in texts.items()))
+    return HTML(preformatted(prompt) + text({"key": key, "text": entry} for key, entry in texts.items()).data)
 
 
 def preformatted(text: str) -> str:

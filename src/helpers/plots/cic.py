@@ -14,22 +14,8 @@ from cic.trials.intervals import Reading
 from cic.trials.traces import Separation
 from cic.trials.transitions import FoldTrial, IsingTrial, detrended
 from cic.trials.votes import CENTRE, CLAIM, SPREADS, VOTE, VoteTrial
-from helpers.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOOKS,
-    ORANGE,
-    PURPLE,
-    RED,
-    SEQUENTIAL,
-    SKY,
-    SMALL,
-    name_rows,
-    new_axes,
-    note,
-    styled,
-)
+from helpers.plots.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, RED, SEQUENTIAL, SKY, SMALL
+from helpers.plots.style import name_rows, new_axes, note, styled
 
 #: Phase → look, from cold to hot.
 PHASE_LOOKS = {name: LOOKS[colour] for name, colour in zip(PHASES, (SKY, BLUE, ORANGE, RED, PURPLE), strict=True)}
@@ -214,13 +200,13 @@ def uipt_on_trial(ising: IsingTrial, fold: FoldTrial) -> Figure:
 
 
 @styled
-def fold_examples(trial: FoldTrial, shown: int = 3) -> Figure:
+def fold_examples(trial: FoldTrial) -> Figure:
     """Series that approach a fold, and series that take the same road without losing stability; below, what is left of
     the first of each without its drift. Noise makes a heavy picture: a tenth of the observations, and no soft edges."""
     figure, axes = new_axes(2, rows=2, height=3.6, sharex=True, sharey="row")
     kinds = ((trial.approaching, "Approaching a fold", RED), (trial.quiet, "The same drift, as stable as before", BLUE))
     for above, below, (series, title, colour) in zip(axes[:2], axes[2:], kinds, strict=True):
-        above.plot(np.arange(0, series.shape[1], 10), series[:shown, ::10].T, color=colour, linewidth=0.8)
+        above.plot(np.arange(0, series.shape[1], 10), series[:3, ::10].T, color=colour, linewidth=0.8)
         above.set_title(title)
         below.plot(detrended(series[0]), color=colour, linewidth=0.6, antialiased=False)
         below.set_xlabel("time (observations)")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from helpers.plots.style import BLUE, GREY, RED, SMALL, new_axes, styled
+from helpers.plots.looks import BLUE, GREY, RED, SMALL
+from helpers.plots.style import new_axes, styled
 
 #: State of a notebook → how its number stands on the map: shape, filling, edge and the edge's width.
 STATES = {

@@ -14,7 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from elle.briefings import world
 from elle.briefings.metrics import RISK_WORDS, Metrics
 from helpers.plots.cic import PHASE_LOOKS
-from helpers.plots.style import BLUE, GREY, ORANGE, RED, SEQUENTIAL, SMALL, name_rows, new_axes, note, styled
+from helpers.plots.looks import BLUE, GREY, ORANGE, RED, SEQUENTIAL, SMALL
+from helpers.plots.style import name_rows, new_axes, note, styled
 
 #: Upper end of a band of risk (%) → about the risk map's colour there.
 BANDS = dict(zip((bound for bound, _ in RISK_WORDS), colormaps[SEQUENTIAL]((0.1, 0.37, 0.63, 0.9)), strict=True))

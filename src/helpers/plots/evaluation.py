@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from elle.evaluation.compare import Comparison
 from elle.evaluation.gather import UNBOUND, Gathering
 from elle.evaluation.statistics import Estimate
-from helpers.plots.style import BLUE, GREY, LOOKS, ORANGE, RED, SMALL, dot_rows, name_rows, new_axes, note, styled
+from helpers.plots.looks import BLUE, GREY, LOOKS, ORANGE, RED, SMALL
+from helpers.plots.style import dot_rows, name_rows, new_axes, note, styled
 
 #: Property of `gather.errors_by` → (title, its unit).
 PROPERTIES = {
@@ -73,8 +74,8 @@ def error_map(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
     grid = figure.add_gridspec(
         max(len(rest), 1), 2, height_ratios=[len(groups) + 2 for groups in rest.values()] or None
     )
-    titles = {"metric": f"… by metric{f' (the worst {limit})' if len(worst) > limit else ''}"}
-    _shares(figure.add_subplot(grid[:, 0]), "metric", first, metrics.counted, titles["metric"])
+    title = f"… by metric{f' (the worst {limit})' if len(worst) > limit else ''}"
+    _shares(figure.add_subplot(grid[:, 0]), "metric", first, metrics.counted, title)
     for place, (name, groups) in enumerate(rest.items()):
         _shares(figure.add_subplot(grid[place, 1]), name, groups, gathered[name].counted, PROPERTIES[name][0])
     note = f"; {loose.n:,} numbers stand by no metric and are all wrong" if loose else ""

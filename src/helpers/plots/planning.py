@@ -10,23 +10,8 @@ from matplotlib.ticker import FuncFormatter
 
 from elle.plan.preflight import Plan
 from helpers.economics import Option
-from helpers.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOOKS,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    YELLOW,
-    Look,
-    amount,
-    name_rows,
-    new_axes,
-    note,
-    styled,
-)
+from helpers.plots.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, RED, SKY, YELLOW, Look
+from helpers.plots.style import amount, name_rows, new_axes, note, styled
 
 #: What a GPU's memory is filled with (`training.memory`), in the order of a bar: look, name, and its components.
 MEMORY = (
@@ -98,12 +83,12 @@ def cost_intervals(choices: Mapping[str, Plan], title: str, budget: float | None
 
 
 @styled
-def break_even(options: Sequence[Option], title: str, volumes: tuple[float, float] = (1e2, 1e8)) -> Figure:
+def break_even(options: Sequence[Option], title: str) -> Figure:
     """Dollars a month by briefings a month, both on log scales: an API is a line, a self-hosted option the band between
     its cheapest and dearest case. Dots: from there on the dearest case is cheaper than that API; the first and the last
     with their volume."""
     figure, (axes,) = new_axes(height=5.2)
-    x = np.geomspace(*volumes, 1200)
+    x = np.geomspace(1e2, 1e8, 1200)
     apis = sorted((option for option in options if option.kind == "api"), key=lambda one: one.low.dollars)
     for place, (option, dashes) in enumerate(
         zip(apis, itertools.cycle(((0, (7, 1.5)), ":", "-.", "--")), strict=False)
@@ -125,7 +110,7 @@ def break_even(options: Sequence[Option], title: str, volumes: tuple[float, floa
             # The dearest above its line, the others below: they run close to one another.
             side = {"offset": (0, 6), "va": "bottom"} if not place else {"offset": (0, -6), "va": "top"}
             note(axes, amount(at), (at, cost), **side, ha="center", weight="bold")
-    axes.set(title=title, xscale="log", yscale="log", xlim=volumes)
+    axes.set(title=title, xscale="log", yscale="log", xlim=(x[0], x[-1]))
     axes.set(xlabel="briefings a month (log scale)", ylabel="dollars a month (log scale)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from helpers.plots.style import BLUE, LOOKS, ORANGE, SMALL, log_ticks, new_axes, styled
+from helpers.plots.looks import BLUE, LOOKS, ORANGE, SMALL
+from helpers.plots.style import log_ticks, new_axes, styled
 
 
 @styled

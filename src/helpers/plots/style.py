@@ -1,12 +1,11 @@
 """The figures of the notebooks and the report: one style, axes with units, readable without the text.
 
-Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; the background is white, so that a
-figure is legible in a dark notebook too. Each function returns a matplotlib Figure and shows nothing by itself.
+The background is white, so that a figure is legible in a dark notebook too. Colours and markers: `looks`.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -15,54 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from elle.evaluation.statistics import Estimate
-
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
-SKY, YELLOW = "#56B4E9", "#F0E442"
-PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY, YELLOW)
-#: For quantities from little (light) to much (dark): even steps of lightness, so that it survives printing in grey.
-SEQUENTIAL = "cividis_r"
-SMALL = 8  # points: the smallest text
-
-
-class Look(NamedTuple):
-    """How one of several things side by side is drawn: where its colour cannot be seen, the rest tells it apart."""
-
-    colour: str
-    marker: str
-    line: Any
-    hatch: str
-
-    @property
-    def curve(self) -> dict[str, Any]:
-        return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
-
-    @property
-    def bar(self) -> dict[str, Any]:
-        return {"color": self.colour, "hatch": self.hatch, "edgecolor": "white", "linewidth": 0.5}
-
-
-#: Colour → look. The first is for what the others are compared with.
-LOOKS = {
-    look.colour: look
-    for look in (
-        Look(GREY, "o", "-", "--"),
-        Look(BLUE, "s", "-", ""),
-        Look(ORANGE, "^", (0, (5, 1.5)), "//"),
-        Look(GREEN, "D", (0, (1, 1)), ".."),
-        Look(RED, "v", "-.", "xx"),
-        Look(PURPLE, "P", (0, (8, 1.5, 1, 1.5, 1, 1.5)), "\\\\"),
-        Look(SKY, "X", (0, (2, 2)), "++"),
-    )
-}
-
-_STYLE = {
-    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "black",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.axisbelow": True, "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "lines.linewidth": 1.6, "lines.markersize": 5.5, "errorbar.capsize": 3, "hatch.linewidth": 0.8,
-    "legend.fontsize": 9, "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.9,
-    "figure.constrained_layout.use": True,
-}  # fmt: skip
+from helpers.plots.looks import GREY, SMALL, Look
 
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -70,7 +22,7 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(function)
     def draw(*arguments, **options) -> Figure:
-        with plt.style.context(["default", _STYLE]):
+        with plt.style.context(["default", Path(__file__).with_name("elle.mplstyle")]):
             return function(*arguments, **options)
 
     return draw

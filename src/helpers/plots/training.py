@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from elle.training.history import moments, rates, resumed
-from helpers.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SMALL, log_ticks, new_axes, styled
+from helpers.plots.looks import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SMALL
+from helpers.plots.style import log_ticks, new_axes, styled
 
 #: Moment → the colour and the dashes of its line.
 MOMENTS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elle.base import machine, paths, storage
-from elle.base.errors import ElleError, unknown
+from elle.base.errors import ElleError
 from helpers.runs.parameters import check_parameters, file_of, injected, parameters, stamp
 from helpers.runs.results import Manifest, check_metrics, read_manifest
 
@@ -55,11 +55,9 @@ class Run:
         """
         path = self.path("manifests", f"{step}.json")
         if not path.exists():
-            raise ElleError(
-                f"this notebook continues from {step}, which has not run in this run",
-                where=paths.shown(self.folder),
-                fix=f"run notebooks/{step}.ipynb first (with the same run_id)",
-            )
+            what = f"this notebook continues from {step}, which has not run in this run"
+            fix = f"run notebooks/{step}.ipynb first (with the same run_id)"
+            raise ElleError(what, where=paths.shown(self.folder), fix=fix)
         self.inputs[step] = storage.sha256(path)
         return read_manifest(path)[0].metrics
 
@@ -93,11 +91,8 @@ class Run:
             ElleError: it does not hold; names the notebook to run again.
         """
         if not holds:
-            raise ElleError(
-                f"check failed: {what}",
-                where=f"{self.step}, {paths.shown(self.folder)}",
-                fix=f"run notebooks/{rerun or self.step}.ipynb again",
-            )
+            where, fix = f"{self.step}, {paths.shown(self.folder)}", f"run notebooks/{rerun or self.step}.ipynb again"
+            raise ElleError(f"check failed: {what}", where=where, fix=fix)
         print(f"ok: {what}")
 
     def finish(self, **metrics: Any) -> None:
@@ -146,11 +141,8 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     Raises:
         ElleError: a parameter that it does not declare or of the wrong type; an invalid run_id.
     """
-    declared = parameters(file_of(step))
-    for name in injected(namespace):
-        if name not in declared:
-            raise unknown("parameter", name, declared, where=f"notebooks/{step}.ipynb")
-    values = check_parameters(step, {name: namespace[name] for name in declared})
+    names = (*parameters(file_of(step)), *injected(namespace))
+    values = check_parameters(step, {name: namespace[name] for name in names})
     run_id = values["run_id"]
     if not run_id or not all(c.isalnum() or c in "-_." for c in run_id) or run_id.startswith("."):
         raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix="letters, digits, - and _")

@@ -9,7 +9,6 @@ from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import hardware, preflight, recipe
 from elle.plan.budget import Data
-from elle.plan.findings import Finding
 from elle.plan.fix import Change
 from elle.plan.preflight import Plan, span
 from helpers.runs import Run, profile
@@ -108,16 +107,11 @@ def documented() -> dict[str, tuple[Plan, Plan]]:
     return found
 
 
-def _error_codes(findings: Iterable[Finding]) -> str:
-    """The codes of the errors among findings, each once: "sharegpt, ignored-key (3)"."""
-    counted = Counter(f.code for f in findings if f.severity == "error")
-    return ", ".join(code if n == 1 else f"{code} ({n})" for code, n in counted.items()) or "none"
-
-
 def facts(plan: Plan) -> dict[str, str]:
     """A plan as a row of a table. GB of each GPU (of a laptop: of all its memory) and of the host; the examples that
     it trains on; "?" where nothing is known."""
     m, b, machine = plan.memory, plan.budget, plan.hardware
+    errors = Counter(f.code for f in plan.findings if f.severity == "error")
     return {
         "verdict": plan.verdict,
         "memory (GB)": f"{m.peak:.1f} of {machine.memory_gb:.1f}" if m else "?",
@@ -128,7 +122,7 @@ def facts(plan: Plan) -> dict[str, str]:
         "hours": span(b.hours, "").strip() if b else "?",
         # Without its unit: a table's dollar signs would be taken for formulas.
         "dollars": "0" if machine.is_cpu else span(b.dollars, "").strip() if b else "?",
-        "errors": _error_codes(plan.findings),
+        "errors": ", ".join(code if n == 1 else f"{code} ({n})" for code, n in errors.items()) or "none",
     }
 
 

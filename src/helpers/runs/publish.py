@@ -32,11 +32,9 @@ def publish(run_id: str) -> list[str]:
         executed, own = folder / "notebooks" / f"{step}.ipynb", parameters.file_of(step)
         stamp = parameters.stamp(own)
         if not executed.exists() or read_manifest(folder / "manifests" / f"{step}.json")[0].code != stamp:
-            raise ElleError(
-                f"notebook {step} has not been executed in this run as it now stands",
-                where=paths.shown(folder),
-                fix=f"elle run {chosen.name} --resume --run-id {run_id}",
-            )
+            what = f"notebook {step} has not been executed in this run as it now stands"
+            fix = f"elle run {chosen.name} --resume --run-id {run_id}"
+            raise ElleError(what, where=paths.shown(folder), fix=fix)
         book = nbformat.read(executed, as_version=4)
         book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell in book.cells:

@@ -26,8 +26,6 @@ from helpers.runs.results import Manifest, read_manifest
 HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")
 #: Scorecard of notebook 07 → its name in the report, in the report's order.
 MODELS = {"tuned": "trained", "adapter": "adapter", "constrained": "constrained", "base": "base"}
-#: Metrics of the reading itself: for them strict and lenient are metrics of their own.
-READING = ("json", "schema")
 #: Pictures that stand on the page; all others open on a click.
 FIRST = ("compliance", "errors", "loss", "load", "audit")
 MAIN = ("03_generate_data", "05_train", "07_evaluate", "08_serve_vllm")
@@ -54,7 +52,8 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
     plan = planning.with_measured(planned and planned.plan, trained)
     cards = evaluation.scorecards if evaluation else {}
     tuned = cards.get("tuned", {})
-    audit = _audit(folder)
+    faults = data_audit.verdict(folder / "data") if (folder / "data" / "manifest.json").exists() else None
+    audit = None if faults is None else {"passed": not faults, "faults": faults}
     seconds = {step: manifest.seconds for step, manifest in manifests.items()}
     # The data's seed, where it was made; notebooks that simulate something else have seeds of their own.
     seeds = [manifests[step].parameters.get("seed") for step in (MAIN[0], *manifests) if step in manifests]
@@ -87,12 +86,6 @@ def report_card(folder: Path | str, total_seconds: float | None = None) -> dict[
         "versions": last.versions,
         "not_run": [step for step in MAIN if step not in manifests],
     }
-
-
-def _audit(folder: Path) -> dict[str, Any] | None:
-    """Whether the run's data passed its audit, and its faults; None where it was not audited."""
-    faults = data_audit.verdict(folder / "data") if (folder / "data" / "manifest.json").exists() else None
-    return None if faults is None else {"passed": not faults, "faults": faults}
 
 
 def _warnings(folder: Path, manifests: Mapping[str, Manifest], training: Any, cards: Mapping, audit: Any) -> list[str]:
@@ -226,7 +219,8 @@ def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     def cell(model: str, name: str) -> dict[str, Any]:
         lenient, strict = models[model].get(name), report["strict"].get(model, {}).get(name)
-        differs = lenient and strict and not name.startswith(READING) and strict["value"] != lenient["value"]
+        own = name.startswith(("json", "schema"))  # of these strict and lenient are metrics of their own
+        differs = lenient and strict and not own and strict["value"] != lenient["value"]
         compared = ((report["differences"] or {}).get(model) or {}).get("metrics", {}).get(name)
         return {
             "value": interval(lenient),
@@ -269,7 +263,6 @@ def missing(report: Mapping[str, Any]) -> dict[str, str]:
 
 def summary(report: Mapping[str, Any]) -> dict[str, str]:
     """The report's main figures as text, by name: what `elle report` prints and the documentation quotes."""
-
     lines = {"verdict": overall_verdict(report)}
     if report["warnings"]:
         lines["warning"] = "; ".join(report["warnings"])
