@@ -60,7 +60,7 @@ def test_each_term_occurs_in_the_course(term, course_text):
 def literals() -> str:
     """The programs' own words: Python's adjacent literals joined, what an f-string fills in left out."""
     found = [(ROOT / "requirements" / "setup.sh").read_text(encoding="utf-8")]
-    for path in (ROOT / "src").rglob("*.py"):
+    for path in (*(ROOT / "src").rglob("*.py"), *(ROOT / "requirements").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 found.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))

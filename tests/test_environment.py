@@ -135,6 +135,19 @@ def test_set_up_stops_early_and_clearly(checkout, stubs, messages):
     assert not (checkout / ".venv").exists()
 
 
+def test_pod_is_checked_before_anything_is_installed(checkout):
+    real = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
+    smi = 'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H200"; else echo "NVIDIA H200, 143771, 550.54.15"; fi\n'
+    done = set_up(checkout, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
+    if "no Python 3.12" in done.stderr:
+        pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
+    assert done.returncode == 1
+    assert "NVIDIA driver 550.54.15 is too old" in done.stdout
+    assert "does not exist" in done.stdout
+    assert "set-up failed: this machine is not ready" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
 # --- elle.base.machine
 
 

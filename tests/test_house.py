@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Package → the packages of ours that it may import, and its most lines.
+#: Package → the packages of ours that it may import, and its most lines: about what it takes. What is added is paid for
+#: by what it makes needless.
 PACKAGES = {
-    "cic": ({"cic"}, 2_500),
-    "elle": ({"cic", "elle"}, 10_300),
-    "helpers": ({"cic", "elle", "helpers"}, 4_000),
-    "renting": ({"cic", "elle", "helpers", "renting"}, 1_850),
+    "cic": ({"cic"}, 2_400),
+    "elle": ({"cic", "elle"}, 9_900),
+    "helpers": ({"cic", "elle", "helpers"}, 3_950),
+    "renting": ({"cic", "elle", "helpers", "renting"}, 1_700),
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 18_400, 14_000
+ALL_OF_SRC, ALL_OF_TESTS = 17_800, 11_500
 LONGEST, MOST_PARAMETERS = 60, 8
 
 

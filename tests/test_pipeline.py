@@ -22,7 +22,7 @@ from cic import claims
 from elle.base import paths
 from elle.base.errors import ElleError
 from elle.training.history import read_events
-from helpers.runs import parameters, pipeline, profile, publish
+from helpers.runs import manifest, parameters, pipeline, profile, publish
 
 
 def elle(*arguments, **variables):
@@ -132,6 +132,16 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     )
     pipeline.run_profile("one", run_id="r", say=lambda _: None)
     assert {path.name for path in executed.iterdir()} == {"00_one.ipynb", "00_one.html"}
+
+
+def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with pipeline._watched(tmp_path / "status"):
+        Path(os.environ[manifest.STATUS]).write_text("step 3 of 6")
+        time.sleep(1.5)
+    assert "step 3 of 6" in capsys.readouterr().err
+    assert not (tmp_path / "status").exists()
+    assert manifest.STATUS not in os.environ
 
 
 def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):

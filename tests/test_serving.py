@@ -363,10 +363,10 @@ def test_one_failure_among_answers_is_an_error_in_words(fake):
 
 def test_a_batch_of_which_nothing_is_answered_is_an_error_with_the_reason(fake):
     unknown = fake(lambda *_: (404, {"error": {"message": "The model `x` does not exist."}}))
-    late = fake(lambda body, _: (time.sleep(1), echo(body))[1])
+    late = fake(lambda body, _: (time.sleep(3), echo(body))[1])
     for url, message in ((unknown.url, "does not exist"), (nobody(), "no connection"), (late.url, "no answer within")):
         with pytest.raises(ElleError, match=message):
-            ask(url, "elle", PROMPTS[:1], max_tokens=9, retries=0, timeout=0.3)
+            ask(url, "elle", PROMPTS[:1], max_tokens=9, retries=0, timeout=1.0)
 
 
 def test_an_interrupt_ends_the_batch_at_once_and_loses_no_answer(fake):

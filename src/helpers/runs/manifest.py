@@ -142,7 +142,7 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
         ElleError: a parameter that it does not declare or of the wrong type; an invalid run_id.
     """
     names = (*parameters(file_of(step)), *injected(namespace))
-    values = check_parameters(step, {name: namespace[name] for name in names})
+    values = check_parameters(step, {name: namespace.get(name) for name in names})
     run_id = values["run_id"]
     if not run_id or not all(c.isalnum() or c in "-_." for c in run_id) or run_id.startswith("."):
         raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix="letters, digits, - and _")
