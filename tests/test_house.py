@@ -112,6 +112,9 @@ def forbidden() -> list[str]:
         for other in sorted(imports(name)):
             if other.partition(".")[0] not in PACKAGES[name.partition(".")[0]][0]:
                 found.append(f"{name} imports {other}")
+            # Else a text would be checked by the code that wrote it.
+            if name.startswith("elle.evaluation.") and other.endswith("writer"):
+                found.append(f"{name} imports {other}")
             if name.startswith("elle.") and other.startswith("elle."):
                 mine, theirs = name.split(".")[1], other.split(".")[1]
                 if FLOORS.index(theirs) > FLOORS.index(mine):

@@ -72,7 +72,7 @@ class _Verbs(click.Group):
 def _missing(verb: str, module: str | None) -> click.Command:
     """The verb of a package that is not installed: it says how to install it."""
 
-    @click.command(verb, help="Not installed: pip install 'elle[rent]'.", add_help_option=False)
+    @click.command(verb, help="Not installed: pip install -e '.[rent]'.", add_help_option=False)
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def missing(arguments) -> None:
         fix = "in the repository: pip install -e '.[rent]' (`make setup` installs it too)"
