@@ -174,7 +174,11 @@ def test_stop_kills_what_ignores_sigterm(folder):
 
 
 def test_what_a_command_leaves_behind_ends_with_it(folder, tmp_path):
-    short = FAMILY.replace("time.sleep(300)", "time.sleep(300 * (os.getsid(0) == os.getpid()))")
+    # The command ends once all have noted their pids, the child in its own session never.
+    wait = """below, leader = f"{folder}/below", os.getsid(0) == os.getpid()
+while leader or not (os.path.exists(below) and os.path.getsize(below)):
+    time.sleep(0.02)"""
+    short = FAMILY.replace("time.sleep(300)", wait)
     assert Job.start(folder, python(short, tmp_path)).wait(30) == 0
     assert gone(pids(tmp_path, "child", "apart", "below"))
 
