@@ -36,17 +36,7 @@ def elle(*arguments, **variables):
 # Refused before anything runs
 
 
-@pytest.mark.parametrize(
-    ("arguments", "what", "fix"),
-    [
-        (["nano", "--resum"], "No such option", "--resume"),
-        (["nanno"], "unknown profile 'nanno'", "did you mean 'nano'"),
-        (["nano", "-p", "questoins", "5"], "unknown parameter 'questoins'", "did you mean 'questions'"),
-        (["nano", "-p", "questions", "many"], "questions is a int, not 'many'", "such as 200"),
-        (["nano", "--only", "03,99"], "unknown notebook '99'", "03_generate_data"),
-        (["nano", "--resume"], "no run of profile 'nano' to resume", "elle run nano"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "what", "fix"), REFUSALS["runs"])
 def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     done = elle("run", *arguments, ELLE_RUNS=str(tmp_path / "runs"))
     assert done.returncode == (2 if what == "No such option" else 1)
@@ -56,14 +46,7 @@ def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        ("sumary: x\n", "unknown profile key 'sumary'"),
-        ("summary: x\nnotebooks: [99_none]\n", "no notebook '99_none'"),
-        ("summary: x\n", "notebooks: Field required"),
-    ],
-)
+@pytest.mark.parametrize(("content", "what"), REFUSALS["profiles"])
 def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
     monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
     (tmp_path / "bad.yaml").write_text(content)
@@ -157,15 +140,7 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
 # The command
 
 
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ('{"id": "a"}', "not an output"),
-        ('{"id": "basic-7-2", "output": "x"}\n{"id": "basic-7-2", "output": "y"}', "appears twice"),
-        ('{"id": "basic-7-2", "outp', "not valid JSON"),
-        ('{"id": "stranger", "output": "x"}', "belong to no row"),
-    ],
-)
+@pytest.mark.parametrize(("line", "what"), REFUSALS["outputs"])
 def test_faulty_outputs_are_named(tmp_path, small_data, line, what):
     (tmp_path / "o.jsonl").write_text(line)
     done = elle("evaluate", "--data", small_data / "train.jsonl", "--outputs", tmp_path / "o.jsonl")

@@ -105,26 +105,7 @@ def test_a_server_that_dies_or_never_answers_is_reported_in_its_own_words(model,
     assert not Job.attach(tmp_path / "job").running
 
 
-@pytest.mark.parametrize(
-    ("log", "expected"),
-    [
-        (
-            "(EngineCore pid=7) ERROR 11-22 10:54:44 [core.py:9] Traceback (most recent call last):\n"
-            "(EngineCore pid=7) ERROR 11-22 10:54:44 [core.py:9] RuntimeError: Cannot find any model weights\n"
-            "(APIServer pid=6) Traceback (most recent call last):\n"
-            "(APIServer pid=6) RuntimeError: Engine core initialization failed. See root cause above.\n",
-            "RuntimeError: Cannot find any model weights",
-        ),
-        (
-            "(APIServer pid=6) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-            "(APIServer pid=6)   Value error, max_model_len (9) is too large [type=value_error]\n"
-            "(APIServer pid=6)     For further information visit https://example.org\n",
-            "max_model_len (9) is too large",
-        ),
-        ("api_server.py: error: argument --dtype: invalid choice: 'x'\n", "invalid choice: 'x'"),
-        ("one\ntwo\n", "exit code 1; the log ends: one\ntwo"),
-    ],
-)
+@pytest.mark.parametrize(("log", "expected"), REFUSALS["reasons"])
 def test_the_reason_is_the_cause_and_not_its_consequence(tmp_path, log, expected):
     (tmp_path / "log.txt").write_text(log)
     (tmp_path / "exit.json").write_text('{"code": 1, "seconds": 1}')
