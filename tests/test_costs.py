@@ -31,16 +31,13 @@ def _list_prices(monkeypatch):
 # The stated figures
 
 
-def test_list_prices_serverless_and_an_h100_that_is_always_on():
+def test_list_prices_serverless_an_h100_that_is_always_on_and_the_speeds_that_contain_the_estimates():
     names = ("claude-3-haiku", "claude-3.5-haiku", "claude-haiku-4.5")
     assert [economics.api(Assumptions(), name) for name in names] == pytest.approx([0.00125, 0.0040, 0.0050], rel=1e-12)
     assert (CARD.isolated(), H100.isolated()) == pytest.approx((0.021, 0.116), abs=0.0005)
     assert (CARD.saturated(), H100.saturated()) == pytest.approx((0.00033, 0.00023), abs=0.000005)
     (machine,) = (option for option in economics.options() if option.kind == "always on")
     assert machine.break_even(0.0050) == pytest.approx((3.49 * 730 / 0.005, 3.99 * 730 / 0.005), rel=1e-12)
-
-
-def test_the_speeds_computed_contain_the_estimates():
     for gpu, full in (("a10", 400), ("h100", 3500)):
         fast, slow = economics.seconds(Assumptions(), gpu, 1)["full"]
         assert fast < 700 / full < slow
@@ -67,10 +64,14 @@ def test_always_on_pays_from_its_break_even_and_not_before(hourly, seconds, fixe
         assert not cheaper[volumes < at * (1 - 1e-9)].any()
 
 
-def test_machines_are_added_whole():
+def test_machines_are_added_whole_and_a_training_is_paid_off_by_the_month():
     machine, half = AlwaysOn(2.0, 3600.0), AlwaysOn(2.0, 3600.0, utilisation=0.5)  # 730 briefings a month, or 365
     assert machine.monthly([1, 730, 731, 1460, 1461]).tolist() == [1460, 1460, 2920, 2920, 4380]
     assert (half.monthly(731), half.saturated()) == (3 * 1460, 4.0)
+    trained = economics.options(Assumptions(training=600, months=6))
+    for with_, without in zip(trained, economics.options(), strict=True):
+        dearer = 0 if with_.kind == "api" else 100
+        assert float(with_.low.monthly(1000)) == pytest.approx(float(without.low.monthly(1000)) + dearer)
 
 
 @settings(deadline=None)
@@ -104,13 +105,6 @@ def test_the_awake_time_is_that_of_simulated_requests():
     assert float(CARD.monthly(volume)) / volume == pytest.approx(simulated, rel=0.01)
 
 
-def test_a_training_is_paid_off_by_the_month():
-    trained = economics.options(Assumptions(training=600, months=6))
-    for with_, without in zip(trained, economics.options(), strict=True):
-        dearer = 0 if with_.kind == "api" else 100
-        assert float(with_.low.monthly(1000)) == pytest.approx(float(without.low.monthly(1000)) + dearer)
-
-
 # Assumptions
 
 
@@ -123,11 +117,9 @@ def test_an_assumption_that_cannot_be_is_refused(values, message):
 
 def test_every_assumption_changes_something_and_is_on_the_page():
     base = json.dumps(economics.compare_costs()["options"])
-    changed = {
-        "tokens_in": 100.0, "tokens_out": 100.0, "model": "qwen2.5-14b", "gpu": "h200", "gpus": 2, "price": 1.0,
-        "alone": 10.0, "full": 100.0, "utilisation": 0.5, "cold_start": 5.0, "idle": 5.0, "together": 20,
-        "training": 50.0,
-    }  # fmt: skip
+    changed = {"model": "qwen2.5-14b", "gpu": "h200", "gpus": 2, "together": 20, "price": 1.0, "utilisation": 0.5}
+    changed |= {"tokens_in": 100.0, "tokens_out": 100.0, "alone": 10.0, "full": 100.0, "training": 50.0}
+    changed |= {"cold_start": 5.0, "idle": 5.0}
     for name, value in changed.items():
         assert json.dumps(economics.compare_costs(replace(Assumptions(), **{name: value}))["options"]) != base, name
     listed = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (paths.root() / "docs" / "costs.md").read_text(), re.MULTILINE)
@@ -164,10 +156,8 @@ def test_what_the_page_says_is_so():
 
 
 def test_tokens_of_a_run():
-    lines = [
-        {"output": "{}", "completion_tokens": 50, "seconds": 1.0, "id": str(n), "prompt_tokens": 100 + n}
-        for n in range(3)
-    ]
+    answer = {"output": "{}", "completion_tokens": 50, "seconds": 1.0}
+    lines = [answer | {"id": str(n), "prompt_tokens": 100 + n} for n in range(3)]
     storage.write_lines(paths.runs() / "r" / "outputs" / "tuned.jsonl", lines)
     assert economics.measured_tokens("r") == {"tokens_in": 101.0, "tokens_out": 50.0, "tokens_per_second": 0.0}
     text = CliRunner().invoke(cli.cli, ["costs", "--run", "r", "-p", "tokens_out", "60", "--json"])

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from elle.base import paths, storage
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.plan import hardware, models
 from elle.serving import deployments
@@ -15,6 +15,7 @@ from elle.serving.deployments import Deployment
 from helpers import cli
 
 FILE = "configs/vllm_deploy.json"
+REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
 
 
 def adapter(folder, rank=64, base="x"):
@@ -32,24 +33,13 @@ def base(folder):
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("changes", "what", "fix"),
-    [
-        ({"max_model_length": 1}, "unknown deployment key 'max_model_length'", "did you mean 'max_model_len'"),
-        ({"_comment": "x"}, "unknown deployment key '_comment'", ""),
-        ({"guided_json": {}}, "guided_json does nothing", "json_schema"),
-        ({"guided_decoding_backend": "x"}, "constrains nothing", "response_format"),
-        ({"model_id": ...}, "model_id: Field required", "docs/serving.md"),
-        ({"max_model_len": "4096"}, "max_model_len: Input should be a valid integer", ""),
-        ({"scaling": {"min": 0}}, "scaling.min: Extra inputs are not permitted", ""),
-    ],
-)
+@pytest.mark.parametrize(("changes", "what", "fix"), REFUSALS["deployments"])
 def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
     file = tmp_path / "d.json"
     with pytest.raises(ElleError, match="no such file"):
         deployments.load_deployment(file)
     content = storage.read_json(paths.root() / FILE) | changes
-    storage.write_json(file, {key: value for key, value in content.items() if value is not ...})
+    storage.write_json(file, {key: value for key, value in content.items() if value is not None})
     with pytest.raises(ElleError) as caught:
         deployments.load_deployment(file)
     assert what in str(caught.value)
@@ -60,18 +50,11 @@ def test_a_faulty_file_is_refused_with_the_key(tmp_path, changes, what, fix):
         deployments.load_deployment(file)
 
 
-def test_an_adapters_rank_sets_the_room_for_it_and_one_that_cannot_be_is_refused(tmp_path):
-    place = str(adapter(tmp_path / "a", 64))
-    both = {"model_id": "x", "enable_lora": True, "adapters": {"a": place}}
-    for changes, what, fix in (
-        ({"max_lora_rank": 16}, "'a' has rank 64: more than 16", "set it to 64"),
-        ({"max_lora_rank": 48}, "max_lora_rank is 48", "1, 8, 16, 32, 64, 128, 256, 320, 512"),
-        ({"enable_lora": False}, "enable_lora is false", "true"),
-        ({"adapters": {"elle": place}}, "both called 'elle'", "rename"),
-        ({"adapters": {"a": "some/one"}}, "the rank of adapter 'a' is not known", "max_lora_rank"),
-        ({"adapters": {"a": str(tmp_path)}}, "holds no adapter", "adapter_config.json"),
-        ({"adapters": {"a": str(adapter(tmp_path / "b", 600))}}, "rank 600", "merge it"),
-    ):
+def test_an_adapters_rank_sets_the_room_for_it_and_one_that_cannot_be_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adapter(tmp_path / "b", 600)
+    both = {"model_id": "x", "enable_lora": True, "adapters": {"a": str(adapter(tmp_path / "a", 64))}}
+    for changes, what, fix in REFUSALS["adapters"]:
         with pytest.raises(ElleError, match=what) as caught:
             deployments.lora_rank(Deployment(**both | changes))
         assert fix in caught.value.fix
@@ -93,27 +76,8 @@ def test_the_allowed_ranks_are_vllms_own():
     assert tuple(ast.literal_eval(listed[1])) == deployments.RANKS
 
 
-def test_the_length_holds_the_datas_longest_prompt_and_answer(tmp_path):
-    """2,048, as documented, is less than the documents' own CIC examples have."""
-    found = deployments.load_deployment(FILE)
-    deployments.check_fit(found)
-    with pytest.raises(ElleError, match="3,012 tokens together, and max_model_len is 2,048") as caught:
-        deployments.check_fit(found.model_copy(update={"max_model_len": 2048}))
-    assert caught.value.fix == "set it to 3,072 or more"
-    deployments.check_fit(found.model_copy(update={"max_model_len": 2048, "data": "cic"}))
-
-
-@pytest.mark.parametrize(
-    ("changes", "what", "fix"),
-    [
-        ({"gpu": "a10", "model_id": "Qwen/Qwen2.5-14B-Instruct"}, "does not fit", "what would fit: "),
-        ({"model_id": "Qwen/Qwen2.5-72B-Instruct"}, "does not fit", "an hour"),  # the documents' GPU for it
-        ({"gpus": 3}, "cannot be spread over 3 GPUs", ""),
-        ({"gpu": "a10", "max_model_len": 10**6}, "the key-value cache holds", "max_model_len of at most"),
-        ({"scaling": {"min_workers": 4, "max_workers": 3}}, "max_workers is less", ""),
-    ],
-)
-def test_what_does_not_fit_or_cannot_be_spread_is_refused_with_what_would(changes, what, fix):
+@pytest.mark.parametrize(("changes", "what", "fix"), REFUSALS["fits"])
+def test_what_does_not_fit_or_cannot_be_spread_or_is_too_short_is_refused_with_what_would(changes, what, fix):
     with pytest.raises(ElleError, match=what) as caught:
         deployments.check_fit(Deployment(**{"model_id": "Qwen/Qwen2.5-7B", "gpu": "h100"} | changes))
     assert fix in (caught.value.fix or "")
@@ -132,32 +96,29 @@ def test_memory_is_counted_as_published():
     for model, gpu, gpus in (("Qwen/Qwen2.5-72B", "h200", 2), ("qwen-72b-math-int4", "a100", 1)):
         assert deployments.check_fit(Deployment(model_id=model, gpu=gpu, gpus=gpus, max_model_len=4096)).sequences >= 1
     assert deployments.check_fit(Deployment(model_id="some/unknown-model", gpu="h100")) is None
+    deployments.check_fit(deployments.load_deployment(FILE).model_copy(update={"max_model_len": 2048, "data": "cic"}))
 
 
 # What is served here
 
 
-def test_a_model_is_found_by_folder_by_run_and_by_adapter(tmp_path):
+def test_a_model_is_found_by_folder_by_run_and_by_adapter_which_is_served_with_its_base_beside_it(tmp_path):
+    """A run whose recipe is QLoRA has no whole model: its weights could not be served."""
     run = paths.runs() / "r"
     weights, lora = base(run / "train" / "n" / "weights"), adapter(run / "train" / "q" / "weights")
     metrics = {"weights": "train/n/weights", "adapter": "train/q/weights/merged"}
     storage.write_json(run / "manifests" / "05_train.json", {"metrics": metrics})
     assert deployments.resolve(weights) == (weights.resolve(), {})
     assert deployments.resolve("r") == (weights.resolve(), {"adapter": lora.resolve()})
-    on_top = adapter(tmp_path / "lora", 8, weights)
+    on_top = adapter(tmp_path / "lora", 20, weights)
     assert deployments.resolve(on_top) == (weights.resolve(), {"": on_top.resolve()})
     for name, what in (("r2", "no such model folder, or run"), (tmp_path, r"no config\.json")):
         with pytest.raises(ElleError, match=what):
             deployments.resolve(name)
     with pytest.raises(ElleError, match="which model it is for"):
         deployments.resolve(adapter(tmp_path / "lost", 8, ""))
-
-
-def test_an_adapter_is_served_under_the_models_name_and_its_base_beside_it(tmp_path):
-    """A run whose recipe is QLoRA has no whole model: its weights could not be served."""
-    on_top = adapter(tmp_path / "lora", 20, base(tmp_path / "base"))
     found = deployments.for_this_machine(Deployment(model_id=str(on_top)))
-    assert (found.served_name, found.model_id) == ("elle-base", str((tmp_path / "base").resolve()))
+    assert (found.served_name, found.model_id) == ("elle-base", str(weights.resolve()))
     assert found.adapters == {"elle": str(on_top.resolve())}
     *before, flag, module = deployments.render_command(found)
     assert (flag, json.loads(module)) == ("--lora-modules", {"name": "elle", "path": str(on_top)})
@@ -203,16 +164,14 @@ def test_one_deployment_is_a_command_here_and_an_environment_on_runpod(tmp_path)
         deployments.with_adapters(deployment, ["a"])
 
 
-def elle(*arguments):
-    return CliRunner().invoke(cli.cli, ["serve", *map(str, arguments)])
-
-
 def test_the_command_checks_without_starting_anything():
+    def elle(*arguments):
+        return CliRunner().invoke(cli.cli, ["serve", *arguments])
+
     done = elle("--check", "--config", FILE, "--json")
-    found = json.loads(done.output)
     assert done.exit_code == 0
-    assert set(found) == {"command", "worker", "endpoint", "memory"}
-    done = elle("--check", "--config", FILE, "Qwen/Qwen2.5-72B-Instruct", "--max-model-len", 5000)
+    assert set(json.loads(done.output)) == {"command", "worker", "endpoint", "memory"}
+    done = elle("--check", "--config", FILE, "Qwen/Qwen2.5-72B-Instruct", "--max-model-len", "5000")
     assert isinstance(done.exception, ElleError)
     assert "2 x H200" in done.exception.fix
     assert "give MODEL_OR_RUN" in elle().output

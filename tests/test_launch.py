@@ -57,12 +57,16 @@ def test_the_same_inputs_lead_to_the_same_folder_and_others_elsewhere(tmp_path, 
     assert written["test_datasets"][0]["split"] == "train[:16]"
 
 
-def test_deepspeed_is_found_from_where_axolotl_is_started_and_left_out_on_one_gpu(prepare_on):
+def test_on_gpus_deepspeed_is_found_from_where_axolotl_is_started_and_the_data_is_prepared_first(prepare_on):
     one, two = prepare_on(a_pod(1), force=True), prepare_on(a_pod(2))
     assert "deepspeed" not in one.config
     assert any("deepspeed is left out" in remark for remark in one.remarks)
     assert Path(two.config["deepspeed"]) == paths.root() / "deepspeed" / "zero2.json"
     assert "deepspeed" in two.inputs
+    assert [command[1] for command in two.commands] == ["preprocess", "train"]
+    assert shlex.split(two.said(exact=True)[0].partition(" ")[2]) == two.preprocess
+    (two.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
+    assert two.commands == [two.command]  # it is done already
 
 
 def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_path, prepare, changed_recipe):
@@ -211,23 +215,14 @@ def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(prepare_on):
     assert (read.rdzv_backend, read.rdzv_endpoint, read.rdzv_id) == ("static", "HOST:29500", "elle")
 
 
-def test_on_a_gpu_the_data_is_prepared_first(prepare_on):
-    prepared = prepare_on(a_pod(2))
-    assert [command[1] for command in prepared.commands] == ["preprocess", "train"]
-    assert shlex.split(prepared.said(exact=True)[0].partition(" ")[2]) == prepared.preprocess
-    (prepared.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
-    assert prepared.commands == [prepared.command]  # it is done already
-
-
 # Progress
 
 
 def test_history_joins_the_attempts_of_an_interrupted_run(tmp_path):
     rows = history.read_history(FIXTURES / "progress.jsonl")
     # Step 3 of the broken attempt is gone: live progress would else speak of work that was lost.
-    assert [(row["step"], row["seconds"], row["wall"]) for row in rows] == [
-        (1, 10.0, 15.0), (1, 10.5, 15.5), (2, 40.0, 52.0), (2, 42.0, 54.0),
-    ]  # fmt: skip
+    assert [(row["step"], row["seconds"]) for row in rows] == [(1, 10.0), (1, 10.5), (2, 40.0), (2, 42.0)]
+    assert [row["wall"] for row in rows] == [15.0, 15.5, 52.0, 54.0]
     assert rows[1]["saved"] is True
     assert (rows[2]["loss"], rows[3]["eval_loss"], rows[3]["digit_accuracy"]) == (2.5, 2.4, 0.95)
     assert (history.copying_learned(rows), history.copying_learned(rows[:3])) == (2, None)
@@ -252,7 +247,7 @@ def run_of(steps=100, loss=lambda step: 3 * math.exp(-step / 20) + 0.1, **series
     return rows
 
 
-def test_speed_and_moments_are_those_of_training_without_evaluation():
+def test_speed_and_moments_are_those_of_training_without_evaluation_and_a_line_says_where_it_is():
     rows = run_of()
     assert history.rate(rows) == pytest.approx(1000)
     assert {round(pace) for _, pace in history.rates(rows)} == {1000}
@@ -261,15 +256,12 @@ def test_speed_and_moments_are_those_of_training_without_evaluation():
     moments = {"copying learned": 60, "warm-up ends": 5, "decay begins": 50, "best validation": 100}
     assert history.moments(rows).items() >= moments.items()
     assert history.moments([]) == {}
-
-
-def test_a_line_says_where_a_training_is():
-    rows = run_of(steps=100)[:22]  # 20 steps and two evaluations: 140 s of wall-clock
-    said = history.line(rows, 36.0)
+    first = rows[:22]  # 20 steps and two evaluations: 140 s of wall-clock
+    said = history.line(first, 36.0)
     assert said.startswith("step 20 of 100, loss 1.2036, 1,000 tokens/s (40% of them trained on), ")
     assert said.endswith("$1.40 so far")
-    assert history.line(rows).endswith("free")
-    assert "$" not in history.line(rows, None)
+    assert history.line(first).endswith("free")
+    assert "$" not in history.line(first, None)
     assert history.line([]) == "the trainer is starting …"
 
 
@@ -326,25 +318,14 @@ def checkpoint(folder, step):
     return path
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-4])
-
-
-@pytest.mark.parametrize(
-    ("harm", "why"),
-    [
-        (lambda path: cut(path / "trainer_state.json"), "trainer_state.json is missing or cut short"),
-        (lambda path: (path / "optimizer.pt").unlink(), "no optimizer state"),
-        (lambda path: cut(path / "model.safetensors"), "model.safetensors is cut short"),
-        (lambda path: (path / "optimizer.pt").write_bytes((path / "optimizer.pt").read_bytes()[:900]), "optimizer.pt"),
-        (lambda path: (path / "rng_state.pth").unlink(), "no random state"),
-        (lambda path: (path / "model.safetensors").unlink(), "no weights"),
-    ],
-)
-def test_an_incomplete_checkpoint_is_set_aside(tmp_path, harm, why):
-    whole, harmed = checkpoint(tmp_path, 3), checkpoint(tmp_path, 10)
+@pytest.mark.parametrize(("name", "kept", "why"), REFUSALS["checkpoints"])
+def test_an_incomplete_checkpoint_is_set_aside(tmp_path, name, kept, why):
+    whole, file = checkpoint(tmp_path, 3), checkpoint(tmp_path, 10) / name
     assert checkpoints.set_aside(tmp_path) == []
-    harm(harmed)
+    content = file.read_bytes()
+    file.unlink()
+    if kept:
+        file.write_bytes(content[:kept])
     (said,) = checkpoints.set_aside(tmp_path)
     assert "checkpoint-10 is incomplete" in said
     assert why in said

@@ -19,10 +19,12 @@ import report_parts
 from lab import Lab
 
 from cic import claims
-from elle.base import paths
+from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
 from elle.training.history import read_events
 from helpers.runs import manifest, parameters, pipeline, profile, publish
+
+REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
 
 
 def elle(*arguments, **variables):
@@ -36,34 +38,16 @@ def elle(*arguments, **variables):
 # Refused before anything runs
 
 
-@pytest.mark.parametrize(
-    ("arguments", "what", "fix"),
-    [
-        (["nano", "--resum"], "No such option", "--resume"),
-        (["nanno"], "unknown profile 'nanno'", "did you mean 'nano'"),
-        (["nano", "-p", "questoins", "5"], "unknown parameter 'questoins'", "did you mean 'questions'"),
-        (["nano", "-p", "questions", "many"], "questions is a int, not 'many'", "such as 200"),
-        (["nano", "--only", "03,99"], "unknown notebook '99'", "03_generate_data"),
-        (["nano", "--resume"], "no run of profile 'nano' to resume", "elle run nano"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "what", "fix"), REFUSALS["runs"])
 def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     done = elle("run", *arguments, ELLE_RUNS=str(tmp_path / "runs"))
     assert done.returncode == (2 if what == "No such option" else 1)
-    assert what in done.stderr
-    assert fix in done.stderr
+    assert all(part in done.stderr for part in (what, fix))
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        ("sumary: x\n", "unknown profile key 'sumary'"),
-        ("summary: x\nnotebooks: [99_none]\n", "no notebook '99_none'"),
-        ("summary: x\n", "notebooks: Field required"),
-    ],
-)
+@pytest.mark.parametrize(("content", "what"), REFUSALS["profiles"])
 def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
     monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
     (tmp_path / "bad.yaml").write_text(content)
@@ -73,18 +57,8 @@ def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    with (
-        pipeline._alone(tmp_path / "run"),
-        pytest.raises(ElleError, match="another `elle run`"),
-        pipeline._alone(tmp_path / "run"),
-    ):
+    with pipeline._alone(tmp_path), pytest.raises(ElleError, match="another `elle run`"), pipeline._alone(tmp_path):
         pass
-
-
-def test_elle_answers_quickly_and_without_the_heavy_libraries():
-    code = "import sys, helpers.cli, helpers.runs.profile; print({'torch', 'datasets'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 # Failures
@@ -110,10 +84,8 @@ def one_notebook(tmp_path, monkeypatch):
 
 
 def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook):
-    one_notebook(
-        "from elle.base.errors import ElleError",
-        "raise ElleError('the well is dry', where='the garden', fix='dig deeper')",
-    )
+    failing = "raise ElleError('the well is dry', where='the garden', fix='dig deeper')"
+    one_notebook("from elle.base.errors import ElleError", failing)
     with pytest.raises(ElleError, match="notebook 00_one failed in cell") as caught:
         pipeline.run_profile("one", run_id="r", say=lambda _: None)
     for part in ("the well is dry", "the garden", "dig deeper", "elle run one --resume --run-id r"):
@@ -157,28 +129,14 @@ def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatc
 # The command
 
 
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ('{"id": "a"}', "not an output"),
-        ('{"id": "basic-7-2", "output": "x"}\n{"id": "basic-7-2", "output": "y"}', "appears twice"),
-        ('{"id": "basic-7-2", "outp', "not valid JSON"),
-        ('{"id": "stranger", "output": "x"}', "belong to no row"),
-    ],
-)
+@pytest.mark.parametrize(("line", "what"), REFUSALS["outputs"])
 def test_faulty_outputs_are_named(tmp_path, small_data, line, what):
     (tmp_path / "o.jsonl").write_text(line)
     done = elle("evaluate", "--data", small_data / "train.jsonl", "--outputs", tmp_path / "o.jsonl")
-    assert done.returncode == 1
-    assert what in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, what in done.stderr, "Traceback" in done.stderr) == (1, True, False)
 
 
 # The whole path, for real
-
-
-def real(test: Callable) -> Callable:
-    return pytest.mark.real(pytest.mark.timeout(1200)(test))
 
 
 def orphans(folder: Path) -> list[psutil.Process]:
@@ -205,7 +163,7 @@ def finished(tmp_path_factory):
     return runs / "whole", done.stdout
 
 
-@real
+@pytest.mark.real
 def test_the_whole_path_runs(finished):
     folder, printed = finished
     steps = profile.load_profile("smoke").notebooks
@@ -228,7 +186,7 @@ def test_the_whole_path_runs(finished):
         assert outside not in page
 
 
-@real
+@pytest.mark.real
 def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     folder, _ = finished
     own = tmp_path / "notebooks"
@@ -236,11 +194,11 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "notebooks", lambda: own)
     monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
-    before = {path.stem: parameters.stamp(path) for path in own.glob("*.ipynb")}
+    before = {path: parameters.stamp(path) for path in own.glob("*.ipynb")}
     assert publish.publish("whole") == profile.load_profile("smoke").notebooks
-    for path in own.glob("*.ipynb"):
+    for path, stamp in before.items():
         book = json.loads(path.read_text())
-        assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": before[path.stem]}
+        assert book["metadata"]["elle"] == {"profile": "smoke", "stamp": stamp}
         assert "papermill" not in json.dumps([cell["metadata"] for cell in book["cells"]] + [book["metadata"]])
         assert str(folder) not in path.read_text()
         assert any(cell.get("outputs") for cell in book["cells"])
@@ -253,7 +211,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     assert "whole" in caught.value.fix
 
 
-@real
+@pytest.mark.real
 def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
     """A slider moved, the button pressed: the briefing of those figures, and the evaluator's verdict."""
     shutil.copytree(finished[0], tmp_path / "runs" / "lab")  # the run that notebooks belong to by default
@@ -273,7 +231,7 @@ def test_the_form_of_08_answers_in_a_browser(finished, tmp_path):
     assert not orphans(tmp_path)
 
 
-@real
+@pytest.mark.real
 def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     folder, _ = finished
     runs = {"ELLE_RUNS": str(folder.parent)}
@@ -289,48 +247,45 @@ def test_resume_skips_what_is_done_and_redoes_what_changed(finished):
     assert "03_generate_data ..." in third
 
 
-@real
+@pytest.mark.real
 def test_one_notebook_works_by_itself(tmp_path):
     """`papermill notebooks/05_train.ipynb out.ipynb -p recipe …`, without `elle`, and with nothing before it."""
 
-    def papermill(*options: str) -> subprocess.CompletedProcess:
+    def papermill(options: str) -> subprocess.CompletedProcess:
         program = Path(sys.executable).with_name("papermill")
-        command = [program, parameters.file_of("05_train"), tmp_path / "out.ipynb", *options]
+        command = [program, parameters.file_of("05_train"), tmp_path / "out.ipynb", *options.split()]
         env = os.environ | {"ELLE_RUNS": str(tmp_path / "runs")}
         return subprocess.run(command, env=env, cwd=paths.root(), check=False, capture_output=True, text=True)
 
-    small = ["-p", "recipe", "configs/smoke.yaml", "-p", "base", "configs/smoke_base.yaml", "-p", "count", "200"]
-    done = papermill(*small)
+    done = papermill("-p recipe configs/smoke.yaml -p base configs/smoke_base.yaml -p count 200")
     assert done.returncode == 0, done.stderr[-3000:]
     manifest = json.loads((tmp_path / "runs" / "lab" / "manifests" / "05_train.json").read_text())
     assert manifest["metrics"]["steps"] == 6
-    refused = papermill("-p", "recipee", "x")
+    refused = papermill("-p recipee x")
     assert refused.returncode != 0
     assert "unknown parameter 'recipee'" in refused.stderr
 
 
-@real
+@pytest.mark.real
 def test_ctrl_c_or_a_kill_leaves_no_process_and_resume_finishes(tmp_path):
     """Interrupted, then killed, while the trainer is at work: nothing is left running, nothing half-written is taken
     for whole, and the training goes on from its checkpoint."""
-    environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
     command = [sys.executable, "-m", "helpers.cli", "run", "smoke", "--run-id", "cut", "--only", "03,05"]
     folder = tmp_path / "cut"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, env=environment, cwd=paths.root(), **pipes)
+    options = {"env": os.environ | {"ELLE_RUNS": str(tmp_path)}, "cwd": paths.root()}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
     until(lambda: list(folder.glob("train/*/log.txt")), 900, process)
     time.sleep(5)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 130, printed
     until(lambda: not orphans(folder), 60)
-    assert (folder / "manifests" / "03_generate_data.json").exists()
-    assert not (folder / "manifests" / "05_train.json").exists()
+    assert [path.stem for path in (folder / "manifests").glob("*.json")] == ["03_generate_data"]
     assert not (folder / "notebooks" / "05_train.ipynb").exists()
     assert not list(folder.rglob("*.safetensors.partial"))
 
     # Resumed, and killed without a chance to clean up, once the training has a checkpoint.
-    process = subprocess.Popen([*command, "--resume"], env=environment, cwd=paths.root(), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, **options)
     until(lambda: list(folder.glob("train/*/weights/checkpoint-3/trainer_state.json")), 900, process)
     process.kill()
     process.wait()

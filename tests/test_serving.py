@@ -1,6 +1,8 @@
 """The server's start and stop, and the client: each way to fail has an error that says what to do."""
 
 import asyncio
+import contextlib
+import itertools
 import json
 import re
 import socket
@@ -15,7 +17,7 @@ import pytest
 import watching
 from contract import Request, Response, Route, Server
 
-from elle.base import machine, storage
+from elle.base import machine, paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.base.process import Job, created, descendants
 from elle.briefings import dataset
@@ -27,6 +29,7 @@ from elle.serving.exporter import Exporter
 from elle.serving.server import start_server
 from helpers.course import form, show
 
+REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
 PROMPTS = [(f"q{number}", [{"role": "user", "content": f"political {number}"}]) for number in range(8)]
 SCHEMA = {
     "type": "object",
@@ -41,8 +44,7 @@ SCHEMA = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    storage.write_json(tmp_path / "model" / "config.json", {})
-    return tmp_path / "model"
+    return storage.write_json(tmp_path / "model" / "config.json", {}).parent
 
 
 @pytest.fixture
@@ -56,7 +58,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         monkeypatch.setenv("ELLE_SERVER_PYTHON", str(program))
 
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
-    monkeypatch.delenv("ELLE_API_KEY", raising=False)
     return use
 
 
@@ -64,20 +65,16 @@ HEALTHY = """
 import http.server, json, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"argv": sys.argv, "key": os.environ.get("VLLM_API_KEY")}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps({"argv": sys.argv, "key": os.environ.get("VLLM_API_KEY")}).encode())
 port = int(sys.argv[sys.argv.index("--port") + 1])
 print("Resolved architecture: Stand-in", flush=True)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
-def test_a_healthy_server_is_named_and_stopped_and_its_key_travels_by_the_environment_only(
-    model, tmp_path, stand_in, monkeypatch
-):
+def test_a_server_is_named_and_stopped_and_its_key_goes_by_the_environment_only(model, tmp_path, stand_in, monkeypatch):
     monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
     stand_in(HEALTHY)
     told: list[str] = []
@@ -105,26 +102,7 @@ def test_a_server_that_dies_or_never_answers_is_reported_in_its_own_words(model,
     assert not Job.attach(tmp_path / "job").running
 
 
-@pytest.mark.parametrize(
-    ("log", "expected"),
-    [
-        (
-            "(EngineCore pid=7) ERROR 11-22 10:54:44 [core.py:9] Traceback (most recent call last):\n"
-            "(EngineCore pid=7) ERROR 11-22 10:54:44 [core.py:9] RuntimeError: Cannot find any model weights\n"
-            "(APIServer pid=6) Traceback (most recent call last):\n"
-            "(APIServer pid=6) RuntimeError: Engine core initialization failed. See root cause above.\n",
-            "RuntimeError: Cannot find any model weights",
-        ),
-        (
-            "(APIServer pid=6) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-            "(APIServer pid=6)   Value error, max_model_len (9) is too large [type=value_error]\n"
-            "(APIServer pid=6)     For further information visit https://example.org\n",
-            "max_model_len (9) is too large",
-        ),
-        ("api_server.py: error: argument --dtype: invalid choice: 'x'\n", "invalid choice: 'x'"),
-        ("one\ntwo\n", "exit code 1; the log ends: one\ntwo"),
-    ],
-)
+@pytest.mark.parametrize(("log", "expected"), REFUSALS["reasons"])
 def test_the_reason_is_the_cause_and_not_its_consequence(tmp_path, log, expected):
     (tmp_path / "log.txt").write_text(log)
     (tmp_path / "exit.json").write_text('{"code": 1, "seconds": 1}')
@@ -158,19 +136,18 @@ def test_what_is_missing_or_taken_is_named_before_anything_starts(model, tmp_pat
 # ---- asking, without vLLM
 
 
-class Fake:
+class Fake(Server):
     """A small OpenAI-compatible server; `behave(body, earlier)` gives (status, reply) for each request: a dict, or a
     stream as it goes over the line. `now` and `most`: requests at once."""
 
     def __init__(self, behave: Callable[[dict, int], tuple[int, dict | str]]):
         self.behave, self.seen, self.now, self.most = behave, [], 0, 0
         self.lock = threading.Lock()
-        self.routes = [Route("chat", "POST", "/v1/chat/completions", self.answer)]
-        self.server = Server(self, alone=False)
-        self.http, self.url = self.server.http, f"{self.server.url}/v1"
-        self.server.__enter__()
+        self.routes = [Route("chat", "POST", "/v1/chat/completions", self.reply)]
+        super().__init__(self, alone=False)
+        self.url += "/v1"
 
-    def answer(self, request: Request) -> Response:
+    def reply(self, request: Request) -> Response:
         body = request.json()
         with self.lock:
             earlier = sum(other["messages"] == body["messages"] for other in self.seen)
@@ -196,17 +173,14 @@ def completion(text: str) -> dict:
 def events(text: str, end: str = "stop") -> str:
     """A streamed completion: a token a word, then its end and its usage."""
     words = text.split(" ")
-
-    def event(**more: object) -> str:
-        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "elle", "choices": []} | more
-        return f"data: {json.dumps(chunk)}\n\n"
-
+    base = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "elle", "choices": []}
     deltas = [{"role": "assistant", "content": ""}, *({"content": word + " "} for word in words)]
-    lines = [event(choices=[{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if end:
-        lines += [event(choices=[{"index": 0, "delta": {}, "finish_reason": end}])]
-        lines += [event(usage={"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 0}), "data: [DONE]"]
-    return "".join(lines) + "\n\n"
+        chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": end}]}]
+        chunks += [{"usage": {"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 0}}]
+    lines = [json.dumps(base | chunk) for chunk in chunks] + ["[DONE]"] * bool(end)
+    return "".join(f"data: {line}\n\n" for line in lines)
 
 
 def echo(body: dict, _: int = 0) -> tuple[int, dict]:
@@ -220,19 +194,10 @@ def nobody() -> str:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fake]]:
-    monkeypatch.delenv("ELLE_API_KEY", raising=False)
     # Were the environment's proxy used for this machine's own server, every request would fail.
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    made: list[Fake] = []
-
-    def make(behave: Callable[[dict, int], tuple[int, dict]]) -> Fake:
-        made.append(Fake(behave))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.http.shutdown()
-        one.http.server_close()
+    with contextlib.ExitStack() as servers:
+        yield lambda behave: servers.enter_context(Fake(behave))
 
 
 def test_answers_come_in_the_order_of_the_requests(fake):
@@ -247,8 +212,7 @@ def test_answers_come_in_the_order_of_the_requests(fake):
     batch = ask(one.url, "elle", PROMPTS, max_tokens=9, concurrency=3, progress=lambda *step: steps.append(step))
     assert one.most <= 3
     assert len(one.seen) == 10
-    assert [answer.id for answer in batch.answers] == [name for name, _ in PROMPTS]
-    assert [answer.output for answer in batch.answers] == [f"political {number}" for number in range(8)]
+    assert [(answer.id, answer.output) for answer in batch.answers] == [(f"q{n}", f"political {n}") for n in range(8)]
     assert steps == [(number, 8) for number in range(1, 9)]
     assert batch.failed == []
     assert batch.tokens_per_second == pytest.approx(16 / batch.seconds)
@@ -273,9 +237,8 @@ def test_the_key_and_a_schema_are_sent_and_greedy_has_no_penalty(fake, monkeypat
 def test_a_streamed_answer_says_when_its_tokens_came(fake):
     one = fake(lambda body, earlier: (200, events("a b c")) if body.get("stream") else echo(body, earlier))
     batch = ask(one.url, "elle", PROMPTS, max_tokens=9, stream=4, schema=SCHEMA)
-    assert [bool(body.get("stream")) for body in sorted(one.seen, key=lambda body: str(body["messages"]))] == [
-        True, False, False, False,
-    ] * 2  # fmt: skip
+    streamed = [bool(body.get("stream")) for body in sorted(one.seen, key=lambda body: str(body["messages"]))]
+    assert streamed == [True, False, False, False] * 2
     first, second = batch.answers[0], batch.answers[1]
     assert (first.output, first.finish_reason, first.prompt_tokens, first.completion_tokens) == ("a b c ", "stop", 5, 3)
     assert 0 < first.first_token <= first.seconds
@@ -308,13 +271,12 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
         return measure_load(Endpoint(fake(behave).url, "elle"), rows, [1, 4], tmp_path, schema=schema_of(rows))
 
     points, batches = asyncio.run(cell())
-    assert [(point["concurrency"], point["constrained"]) for point in points] == [
-        (1, False), (1, True), (4, False), (4, True),
-    ]  # fmt: skip
-    for wrong in ("not_schema", "not_right"):  # judged as they come, and none is repaired
-        assert [point[wrong] for point in points] == [9, 0, 9, 0]
-    assert all(point["answers"] == point["requests"] == 9 and point["failed"] == 0 for point in points)
-    assert all(point["first_token"] > 0 for point in points)
+    for point, key in zip(points, itertools.product((1, 4), (False, True)), strict=True):
+        assert (point["concurrency"], point["constrained"]) == key
+        wrong = 0 if point["constrained"] else 9
+        assert point["not_schema"] == point["not_right"] == wrong  # judged as they come, and none is repaired
+        assert (point["answers"], point["requests"], point["failed"]) == (9, 9, 0)
+        assert point["first_token"] > 0
     assert len(batches[4, True].answers) == 9
 
 
@@ -347,21 +309,17 @@ def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, m
     assert "form" in shown[0].data
 
 
-def test_one_failure_among_answers_is_an_error_in_words(fake):
-    def too_long(body: dict, earlier: int) -> tuple[int, dict]:
-        if body["messages"][0]["content"] == "political 3":
-            return 400, {"error": {"message": "the prompt is too long", "code": 400}}
-        return (200, {"nonsense": 1}) if body["messages"][0]["content"] == "political 4" else echo(body, earlier)
-
-    one = fake(too_long)
+def test_a_failure_is_an_error_in_words_and_a_batch_of_nothing_else_is_raised_with_the_reason(fake):
+    wrong = {
+        "political 3": (400, {"error": {"message": "the prompt is too long", "code": 400}}),
+        "political 4": (200, {"nonsense": 1}),
+    }
+    one = fake(lambda body, _: wrong.get(body["messages"][0]["content"]) or echo(body))
     batch = ask(one.url, "elle", PROMPTS, max_tokens=9)
     assert [answer.id for answer in batch.failed] == ["q3", "q4"]
     assert batch.failed[0].error == "HTTP 400: the prompt is too long"
     assert "not a chat completion" in batch.failed[1].error
     assert len(one.seen) == 8  # a bad request is not sent again
-
-
-def test_a_batch_of_which_nothing_is_answered_is_an_error_with_the_reason(fake):
     unknown = fake(lambda *_: (404, {"error": {"message": "The model `x` does not exist."}}))
     late = fake(lambda body, _: (time.sleep(3), echo(body))[1])
     for url, message in ((unknown.url, "does not exist"), (nobody(), "no connection"), (late.url, "no answer within")):
@@ -378,11 +336,9 @@ def test_an_interrupt_ends_the_batch_at_once_and_loses_no_answer(fake):
         if done == 3:
             raise KeyboardInterrupt
 
+    options = {"progress": interrupt, "arrived": lambda news: told.extend(answer.id for answer in news)}
     with pytest.raises(KeyboardInterrupt):
-        ask(
-            one.url, "elle", PROMPTS * 10, max_tokens=9, concurrency=2, progress=interrupt,
-            arrived=lambda news: told.extend(answer.id for answer in news),
-        )  # fmt: skip
+        ask(one.url, "elle", PROMPTS * 10, max_tokens=9, concurrency=2, **options)
     gate.set()
     time.sleep(0.3)
     assert sorted(told) == ["q0", "q1", "q2"]
@@ -393,11 +349,9 @@ def test_an_interrupt_ends_the_batch_at_once_and_loses_no_answer(fake):
 def test_a_batch_that_finds_no_server_ends_soon(fake):
     """Every one of a thousand requests used to wait out its own retries."""
     told: list[str] = []
+    options = {"retries": 0, "arrived": lambda news: told.extend(answer.id for answer in news)}
     with pytest.raises(ElleError, match="none of 8000 requests"):
-        ask(
-            nobody(), "elle", PROMPTS * 1000, max_tokens=9, concurrency=4, retries=0,
-            arrived=lambda news: told.extend(answer.id for answer in news),
-        )  # fmt: skip
+        ask(nobody(), "elle", PROMPTS * 1000, max_tokens=9, concurrency=4, **options)
     assert 4 <= len(told) < 20
 
 
@@ -410,11 +364,10 @@ KEY = "a-key-of-the-tests"
 @pytest.fixture(scope="module")
 def shared(small_base, small_adapter, tmp_path_factory) -> Iterator[server.Server]:
     """One server for all that follows: a base, an adapter beside it, and a key."""
+    folder = tmp_path_factory.mktemp("server")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ELLE_API_KEY", KEY)
-        found = start_server(
-            small_base, tmp_path_factory.mktemp("server"), adapters={"lora": small_adapter}, timeout=900
-        )
+        found = start_server(small_base, folder, adapters={"lora": small_adapter}, timeout=900)
     with found:
         yield found
 
@@ -430,11 +383,6 @@ def short(small_data) -> dict:
     """The schema of a briefing whose texts are short: even an untrained model comes to its end."""
     schema = schema_of(dataset.read_split(small_data, "test"))
     return schema | {"properties": {name: text | {"maxLength": 16} for name, text in schema["properties"].items()}}
-
-
-@pytest.fixture(scope="module")
-def hundred(small_data) -> list[dict]:
-    return dataset.read_split(small_data, "train")[:100]
 
 
 @pytest.mark.real
@@ -474,10 +422,10 @@ def test_vllm_says_why_it_refuses_a_request(real, monkeypatch):
 
 
 @pytest.mark.real
-def test_a_hundred_briefings_at_once_none_lost_and_none_invalid(real, hundred, short, tmp_path):
+def test_a_hundred_briefings_at_once_none_lost_and_none_invalid(real, small_data, short, tmp_path):
     verdicts = Verdicts()
     options = {"schema": short, "concurrency": 32, "max_tokens": 400, "judged": verdicts, "stream": 8}
-    batch = collect(real, hundred, tmp_path / "x.jsonl", **options)
+    batch = collect(real, dataset.read_split(small_data, "train")[:100], tmp_path / "x.jsonl", **options)
     assert batch.failed == []
     assert {answer.finish_reason for answer in batch.answers} == {"stop"}
     assert (verdicts.answers, verdicts.not_json, verdicts.not_schema) == (100, 0, 0)
@@ -496,9 +444,9 @@ def test_prompts_and_answers_are_in_no_log(real):
 
 
 @pytest.mark.real
-def test_prometheus_reads_server_and_client_and_answers_the_whole_dashboard(real, hundred, short, tmp_path):
+def test_prometheus_reads_server_and_client_and_answers_the_whole_dashboard(real, small_data, short, tmp_path):
     watching.tool("prometheus")
-    root = real.base_url.removesuffix("/v1")
+    root, rows = real.base_url.removesuffix("/v1"), dataset.read_split(small_data, "train")[:4]
     # Else the templates name what this vLLM does not have.
     assert watching.listed().items() <= watching.types(watching.fetched(f"{root}/metrics")).items()
     with Exporter(0, server=root, dollars_per_hour=2) as seen:
@@ -508,10 +456,10 @@ def test_prometheus_reads_server_and_client_and_answers_the_whole_dashboard(real
 
             def without() -> set[str]:
                 """The queries without a number; asks Elle once more, for a rate needs counts that grow."""
-                batch = collect(real, hundred[:4], tmp_path / "x.jsonl", schema=short, judged=seen.judged)
+                batch = collect(real, rows, tmp_path / "x.jsonl", schema=short, judged=seen.judged)
                 seen.arrived(batch.answers)
                 found = {name: prometheus.query(text) for name, text in queries.items()}
-                return {name for name, rows in found.items() if all(row["value"][1] == "NaN" for row in rows)}
+                return {name for name, values in found.items() if all(each["value"][1] == "NaN" for each in values)}
 
             # No alert fires; and this model, which has learned nothing, gets nothing right.
             expected = {"annotation Alerts", "Cost of a thousand briefings B"}

@@ -1,5 +1,6 @@
 """What the tests of monitoring/ share: its expressions, and a real Prometheus that reads its files."""
 
+import contextlib
 import json
 import os
 import re
@@ -22,8 +23,7 @@ FOLDER = paths.root() / "monitoring"
 
 
 def tool(name: str) -> str:
-    """The path of `prometheus`, `promtool` or `chromium`; a test that needs it says that it did not run where it is
-    missing."""
+    """The path of `prometheus`, `promtool` or `chromium`; where it is missing, the test says that it did not run."""
     package = "chromium" if name == "chromium" else "prometheus"
     return shutil.which(name) or pytest.skip(f"NOT RUN: {name} is not installed (Debian's package {package})")
 
@@ -39,12 +39,9 @@ def dashboard() -> dict:
 
 def queries(window: str = "5m") -> dict[str, str]:
     """Every expression of the dashboard, by panel and letter, as Grafana would send it for all servers."""
-    found = {
-        f"{panel['title']} {target['refId']}": target["expr"]
-        for panel in dashboard()["panels"]
-        for target in panel.get("targets", ())
-    }
-    found |= {f"annotation {each['name']}": each["expr"] for each in dashboard()["annotations"]["list"]}
+    found = {f"annotation {each['name']}": each["expr"] for each in dashboard()["annotations"]["list"]}
+    for panel in dashboard()["panels"]:
+        found |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel.get("targets", ())}
     for name, text in found.items():
         found[name] = text.replace("$__rate_interval", window).replace("$server", ".*")
         assert "$" not in found[name], name
@@ -73,7 +70,7 @@ def listed() -> dict[str, str]:
     return dict(line.split() for line in lines if not line.startswith("#"))
 
 
-class Prometheus:
+class Prometheus(contextlib.AbstractContextManager):
     """The real program on a free port of loopback, until its `with` ends: the files of monitoring/ as they are,
     but that it looks every second, at these targets, and that alerts wait for `wait` where the files say minutes."""
 
@@ -95,9 +92,6 @@ class Prometheus:
         command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
         self.job = Job.start(folder / "job", command, owner=os.getpid())
 
-    def __enter__(self) -> "Prometheus":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.job.stop()
 
@@ -110,11 +104,8 @@ class Prometheus:
 
     def firing(self) -> dict[str, str]:
         """The alerts that fire, by name: what they say."""
-        return {
-            alert["labels"]["alertname"]: alert["annotations"]["summary"]
-            for alert in self.get("alerts")["alerts"]
-            if alert["state"] == "firing"
-        }
+        firing = [alert for alert in self.get("alerts")["alerts"] if alert["state"] == "firing"]
+        return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in firing}
 
     def until(self, true: Callable[[], Any], seconds: float = 30) -> Any:
         """What `true` returns as soon as that is true; the last thing it returned when the time is up."""
