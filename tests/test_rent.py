@@ -24,7 +24,7 @@ from huggingface_hub import constants
 
 import renting
 from elle import hub
-from elle.base import paths, storage
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
@@ -37,6 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 KEY, TOKEN = "rpa_RecognisableKeyThatMustNotLeak", "hf_RecognisableTokenThatMustNotLeak"
 RECIPE = "configs/config_3b_qlora.yaml"
+CASES = yaml_files.read_yaml(Path(__file__).parent / "fixtures" / "rented.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +104,7 @@ def test_a_training_is_rented_checked_and_ended(account, data):
     assert (status["state"], status["weights"], status["costs"]) == ("succeeded", ["ada/elle-model"], False)
 
 
-@pytest.mark.parametrize(
-    ("life", "state", "message"),
-    [
-        ("fails", "failed", "Axolotl failed"),
-        ("no weights", "failed", "does not hold ada/model: model.safetensors"),
-        ("dies", "lost", "left no result"),
-        ("never starts", "never-started", "did not start in time"),
-    ],
-)
+@pytest.mark.parametrize(("life", "state", "message"), CASES["lives"])
 def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, message, monkeypatch):
     account.life = life
     monkeypatch.setattr(pods, "START", 0.2)
@@ -161,19 +154,9 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     assert not record.rentals()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message", "fix"),
-    [
-        ((RECIPE, "--max-dollars", "1"), "may not be enough", "or more"),
-        ((RECIPE, "--price", "1"), "it costs $1.79 a GPU-hour now", "leave it out"),
-        (("configs/nano.yaml",), "is for a processor", "h200, h100, a100"),
-        (("configs/config_72b_8xh200.yaml", "--gpu", "a100", "--count", "1"), "does not hold", "--fix"),
-        ((RECIPE, "--run-id", "../x"), "not a valid run name", "letters"),
-        (("configs/none.yaml",), "unknown recipe", "nano.yaml"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message", "fix"), CASES["refused"])
 def test_what_cannot_be_meant_is_refused_before_anything_is_rented(account, data, arguments, message, fix):
-    done = pod("up", *arguments, "--yes", "--data", data)
+    done = pod("up", *arguments.split(), "--yes", "--data", data)
     assert message in str(done.exception)
     assert fix in done.exception.fix
     assert not account.server.count("create-pod")
@@ -206,23 +189,15 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
     assert "does not accept the key" in str(done.exception)
     assert "rpa_another" not in done.output + str(done.exception)
     assert account.server.count("gpus") == 1  # it is not tried again
-    for name, value, message in (
-        ("RUNPOD_API_KEY", "rpa_with a blank", "holds a character"),
-        (runpod.REST, "http://runpod.example/v2", "must begin with https"),
-    ):
-        monkeypatch.setenv(name, value)
-        with pytest.raises(ElleError, match=message):
-            runpod.Client().rented("pod", "x")
+    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
+    with pytest.raises(ElleError, match="holds a character"):
+        runpod.Client().rented("pod", "x")
+    monkeypatch.setenv(runpod.REST, "http://runpod.example/v2")
+    with pytest.raises(ElleError, match="must begin with https"):
+        runpod.Client().rented("pod", "x")
 
 
-PASSING = [
-    {"status": 429, "headers": {"Retry-After": "0"}},
-    {"status": 500},
-    {"status": 503, "body": b"<html>"},
-    {"drop": "request"},
-    {"drop": "answer"},
-    {"drop": "done"},
-]
+PASSING = soak.FAILURES[:6]
 OTHER_ROUTES = ["gpus", "find-secret", "create-secret", "pods", "commit", "info"]
 
 
@@ -282,14 +257,7 @@ def test_a_lost_connection_does_not_end_the_pod(account, data):
     assert record.load_rental("first").state == "succeeded"
 
 
-@pytest.mark.parametrize(
-    ("meanwhile", "messages", "state"),
-    [
-        ("works", ["the pod is terminated; what it had not pushed is lost"], "stopped"),
-        ("succeeds", ["the pod is terminated", "ada/elle-model, file by file"], "succeeded"),
-        ("no network", ["could not be ended", "it ends by itself; `elle pod down first`"], "provisioning"),
-    ],
-)
+@pytest.mark.parametrize(("meanwhile", "messages", "state"), CASES["interrupted"])
 def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
     account, data, monkeypatch, meanwhile, messages, state
 ):
@@ -426,12 +394,11 @@ def script(account, data, monkeypatch):
     """`script(work, **variables)`: a pod's start command, really run, as RunPod would run it; its record."""
     account.life = "script"
 
-    def run(work='curl -sf -X POST -o "$ELLE_HOME/result.json" "$STAND_IN"', **variables):
+    def run(work=soak.WORK, **variables):
         account.variables = {"ELLE_SETUP": "true", "ELLE_WORK": "bash work.sh"} | variables
         tree = account.folder.parent / "tree"  # what is fetched and unpacked: the stand-in for the work
-        tree.mkdir(exist_ok=True)
-        (tree / "work.sh").write_text(work)
-        (tree / "pyproject.toml").touch()
+        storage.write_text(tree / "work.sh", work)
+        storage.write_text(tree / "pyproject.toml", "")
         name = f"run{len(account.gone)}"
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "archive", lambda out: shutil.make_archive(f"{out.parent}/elle", "gztar", tree))
@@ -455,20 +422,7 @@ def test_the_pod_trains_and_keeps_trying_to_report_and_to_end_itself_with_its_ow
     assert "ending: succeeded" in pod("logs").output
 
 
-BAD = """echo '{"state": "failed", "reason": "of its own words"}' >"$ELLE_HOME/result.json"; exit 1"""
-
-
-@pytest.mark.parametrize(
-    ("work", "variables", "state", "message"),
-    [
-        ("exit 3", {}, "failed", "the work ended with code 3"),
-        ("true", {"ELLE_SETUP": "false"}, "failed", "the packages could not be installed"),
-        ("true", {}, "failed", "success without weights"),
-        ("sleep 60 & sleep 60", {"ELLE_SECONDS": "1"}, "expired", "its limit of time was reached"),
-        (BAD, {}, "failed", "of its own words"),
-        ("not fetched", {}, "failed", "could not be fetched"),
-    ],
-)
+@pytest.mark.parametrize(("work", "variables", "state", "message"), CASES["work"])
 def test_whatever_happens_on_the_pod_it_reports_and_ends_itself(account, script, work, variables, state, message):
     if work == "not fetched":
         account.server.fail("resolve", status=404, times=6)
