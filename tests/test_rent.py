@@ -1,13 +1,11 @@
 """Renting: every command against RunPod and a Hub in memory, which fail as they do; and the pod's own script, run."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,16 +255,14 @@ def test_a_lost_connection_does_not_end_the_pod(account, data):
     assert record.load_rental("first").state == "succeeded"
 
 
-@pytest.mark.parametrize(("meanwhile", "messages", "state"), CASES["interrupted"])
-def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
-    account, data, monkeypatch, meanwhile, messages, state
-):
+@pytest.mark.parametrize(("work", "said", "state"), CASES["interrupted"])
+def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(account, data, monkeypatch, work, said, state):
     """Ctrl-C between two looks."""
 
     def interrupt(_):
-        if meanwhile == "succeeds":
+        if work == "succeeds":
             account.report(account.pods["pod1"], account.trained(account.pods["pod1"]))
-        elif meanwhile == "no network":
+        elif work == "no network":
             account.server.fail("pods", drop="request", times=100)
         raise KeyboardInterrupt
 
@@ -274,9 +270,9 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
     monkeypatch.setattr(pods, "time", SimpleNamespace(**vars(time) | {"sleep": interrupt}))
     done = up(data)
     assert done.exit_code == 1
-    assert all(message in done.output for message in messages)
+    assert all(text in done.output for text in said)
     account.server.faults.clear()
-    if meanwhile == "no network":
+    if work == "no network":
         assert account.pods
         assert pod("down").exit_code == 0
         state = "stopped"
@@ -540,27 +536,17 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
 # ---- secrets
 
 
-@contextlib.contextmanager
-def command_lines():
-    """Every command line of the machine that is seen meanwhile."""
-    seen, stop = [], threading.Event()
-
-    def watch():
-        while not stop.wait(0.01):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.append(path.read_text(errors="replace"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        watcher.join()
+@pytest.fixture
+def command_lines(tmp_path):
+    """A file of every command line of the machine that is seen meanwhile."""
+    watch = "while sleep 0.01; do cat /proc/[0-9]*/cmdline; done >command-lines 2>/dev/null"
+    watcher = subprocess.Popen(["bash", "-c", watch], cwd=tmp_path)
+    yield tmp_path / "command-lines"
+    watcher.kill()
+    watcher.wait()
 
 
-def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, tmp_path, capfd):
+def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, command_lines, tmp_path, capfd):
     """Everything is run, with a server that gives back what it was sent; then every trace is searched."""
     traces = {}
 
@@ -570,26 +556,24 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
 
     rent = ("up", RECIPE, "--data", data)
     echo = {"title": "Bad", "status": 400, "detail": f"{KEY} {TOKEN}", "errors": [TOKEN]}
-    with command_lines() as seen:
-        script()
-        for verb in ("status", "logs", "down"):
-            run(verb)
-        account.life = "works for ever"
-        account.server.fail("create-pod", status=400, body=echo)
-        run(*rent, "--yes", "--run-id", "echoed")
-        run(*rent, "--yes", "--run-id", "held", "--detach")
-        for verb in ("status", "logs", "down"):
-            run(verb, "held")
-        account.life = "fails"  # with the token in its report
-        run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
-        run(*rent, "--dry-run")
-        run("deploy", "--yes")
-        run("deploy", "--dry-run")
-        account.server.fail("endpoints", status=403, body=echo)
-        run("status", "elle")
-        run("down", "elle")
-    assert any("start.sh" in line for line in seen)  # the pod's script was seen at work
-    traces |= {"command lines": "\n".join(seen), "streams": "".join(capfd.readouterr())}
+    script()
+    for verb in ("status", "logs", "down"):
+        run(verb)
+    account.life = "works for ever"
+    account.server.fail("create-pod", status=400, body=echo)
+    run(*rent, "--yes", "--run-id", "echoed")
+    run(*rent, "--yes", "--run-id", "held", "--detach")
+    for verb in ("status", "logs", "down"):
+        run(verb, "held")
+    account.life = "fails"  # with the token in its report
+    run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
+    for words in ((*rent, "--dry-run"), ("deploy", "--yes"), ("deploy", "--dry-run")):
+        run(*words)
+    account.server.fail("endpoints", status=403, body=echo)
+    run("status", "elle")
+    run("down", "elle")
+    assert "start.sh" in command_lines.read_text(errors="replace")  # the pod's script was seen at work
+    traces["streams"] = "".join(capfd.readouterr())
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     assert {record.FILE, "log.txt"} <= {path.name for path in written}
     traces |= {str(path): path.read_text(errors="replace") for path in written}

@@ -58,7 +58,7 @@ class RunPod:
             Route("pods", "GET", "/v2/pods", self._of(lambda _: {"pods": [*map(shown, self.pods.values())]})),
             Route("create-pod", "POST", "/v2/pods", self._of(self.create_pod)),
             Route("pod", "GET", pod, self._of(lambda _, pod: shown(self.pods[pod]))),
-            Route("terminate", "DELETE", pod, self._of(self.terminate, pods_own_key=True)),
+            Route("terminate", "DELETE", pod, self._of(lambda _, pod: self.end(pod), pods_own_key=True)),
             Route("logs", "GET", f"{pod}/logs", self._of(self.logs)),
             Route("endpoints", "GET", "/v2/serverless", self._of(lambda _: {"endpoints": [*self.endpoints.values()]})),
             Route("create-endpoint", "POST", "/v2/serverless", self._of(self.create_endpoint)),
@@ -119,12 +119,8 @@ class RunPod:
             self.restart(pod["id"])
         return Response(201, shown(pod))
 
-    def terminate(self, request: Request, pod: str) -> Response:
-        self.end(pod)
-        return Response(204)
-
     def logs(self, request: Request, pod: str) -> Response:
-        lines = [*self.pods[pod].get("_log", ["working"]), f"HF_TOKEN={self.token(self.pods[pod])}"]
+        lines = ["working", f"HF_TOKEN={self.token(self.pods[pod])}"]
         events = [f"data: {json.dumps({'source': 'container', 'line': each})}\n" for each in lines]
         return Response(200, "\n".join(events).encode(), {"Content-Type": "text/event-stream"})
 
@@ -144,7 +140,7 @@ class RunPod:
                     pod["status"] = "EXITED"
                 continue
             age, (provisioning, starting, work) = self.clock() - pod["_since"], self.steps
-            if age < provisioning or (self.life == "never starts"):
+            if age < provisioning or self.life == "never starts":
                 continue
             pod["status"] = "STARTING" if age < provisioning + starting else "RUNNING"
             if age >= provisioning + starting + work and pod["status"] == "RUNNING":
@@ -188,11 +184,12 @@ class RunPod:
         if last:
             self.end(pod["id"])
 
-    def end(self, pod: str) -> None:
+    def end(self, pod: str) -> Response:
         found = self.pods.pop(pod)
         self.gone.append(found | {"status": "TERMINATED"})
         if process := self.processes.pop(pod, None):  # as a container ends: all of it at once
             kill(process)
+        return Response(204)
 
     # ---- a pod whose start command runs here
 
