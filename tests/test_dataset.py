@@ -79,9 +79,8 @@ def test_a_faulty_prompt_names_its_line():
     prompt = metrics.render(scenario.draw(scenario.generator(1, 1))[1])
     political = re.search(r"political \d+ .", prompt)[0]
     for wrong in ("political 101 ↑", "political x ↑", f"{political}, {political}", "trade 4 ↑"):
-        with pytest.raises(ElleError) as caught:
+        with pytest.raises(ElleError, match="CATEGORIES"):
             metrics.parse(prompt.replace(political, wrong))
-        assert "CATEGORIES" in caught.value.where
     with pytest.raises(ElleError, match="the mean of these nations"):
         metrics.parse(re.sub(r"mean \d+", "mean 100", prompt))
     with pytest.raises(ElleError, match="it needs the lines"):
@@ -214,9 +213,8 @@ def test_a_worker_that_dies_is_said(tmp_path):
                 if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                     os.kill(int(child), signal.SIGKILL)
 
-    with pytest.raises(ElleError, match="a worker ended by itself") as caught:
+    with pytest.raises(ElleError, match=r"(?s)a worker ended by itself.*fewer workers"):
         dataset.build("basic", 200_000, 3, tmp_path / "set", workers=2, progress=end_a_worker)
-    assert "fewer workers" in caught.value.fix
     assert not (tmp_path / "set").exists()
 
 
@@ -242,9 +240,8 @@ def test_reading_names_file_and_line(tmp_path):
     path = tmp_path / "train.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:50], *lines[2:]]))
-    with pytest.raises(ElleError) as caught:
+    with pytest.raises(ElleError, match=r"where: .*train\.jsonl:2"):
         dataset.read_split(tmp_path, "train")
-    assert caught.value.where.endswith("train.jsonl:2")
     path.write_text("")
     for folder, split, what in ((".", "train", "empty"), (".", "training", "unknown"), ("x", "train", "no data set")):
         with pytest.raises(ElleError, match=what):
@@ -258,9 +255,8 @@ TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt
 def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"conversations": TURNS}) + "\n\n" + json.dumps({"conversations": turns}) + "\n")
-    with pytest.raises(ElleError, match="not a system, human, gpt conversation") as caught:
-        list(dataset.read_rows(path))
-    assert caught.value.where.endswith("rows.jsonl:3")  # a blank line is a line
+    with pytest.raises(ElleError, match=r"(?s)not a system, human, gpt conversation.*rows\.jsonl:3"):
+        list(dataset.read_rows(path))  # a blank line is a line
 
 
 FACTS = {"file": "train.jsonl", "rows": 36, "sha256": ""}
@@ -270,18 +266,16 @@ FACTS = {"file": "train.jsonl", "rows": 36, "sha256": ""}
 def test_a_damaged_manifest_is_named(tmp_path, train):
     (tmp_path / "manifest.json").write_text(json.dumps({"splits": {"train": train}} if train is not None else []))
     for use in (dataset.load_manifest, lambda folder: dataset.build("basic", 40, 3, folder)):
-        with pytest.raises(ElleError, match="does not describe the files") as caught:
+        with pytest.raises(ElleError, match=f"(?s)does not describe the files.*{tmp_path}/manifest.json"):
             use(tmp_path)
-        assert caught.value.where == str(tmp_path / "manifest.json")
 
 
 def test_a_path_that_cannot_be_is_a_clear_error(tmp_path):
     # A bug once: `Path.exists` raises for a name that is too long, or in a folder that may not be read.
     folder = tmp_path / ("x" * 300)
     for use in (dataset.load_manifest, lambda path: dataset.build("basic", 40, 3, path)):
-        with pytest.raises(ElleError, match="too long") as caught:
+        with pytest.raises(ElleError, match=f"(?s)too long.*{folder}"):
             use(folder)
-        assert str(folder) in caught.value.where
 
 
 def test_splitting_takes_a_few_bytes_a_row(tmp_path):

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from test_hub import wait_for
 from test_serving import completion, fake  # noqa: F401
 
 from elle.base import storage
@@ -300,9 +301,7 @@ def test_a_killed_command_goes_on(data, oracle, fake, file, how):
         "--outputs", str(file), "--concurrency", "2", "--json",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while (not file.exists() or file.read_bytes().count(b"\n") < 10) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: file.exists() and file.read_bytes().count(b"\n") >= 10, process)
     process.send_signal(how)
     _, said = process.communicate(timeout=120)
     gate.set()
