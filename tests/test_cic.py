@@ -39,15 +39,11 @@ def noise(correlation):
     return np.array([[1, correlation], [correlation, 1]])
 
 
-def all_of(*functions):
-    return lambda *x, **options: [function(*x, **options) for function in functions]
-
-
 @strict
 @pytest.mark.parametrize(
     ("values", "golden", "digits"),
     [
-        (lambda: all_of(functional.cic_functional, seed.compute_cic_functional)(0.92, 0.31, 0.78), 1.022, 3),
+        (lambda: [f(0.92, 0.31, 0.78) for f in (functional.cic_functional, seed.compute_cic_functional)], 1.022, 3),
         (lambda: functional.cic_functional(np.array([0.2, 0.4]), 0.5, 0.1, lam=0.5, gamma=0.3), [-0.02, 0.18], 12),
         # A bug: the product of two variances under- or overflowed, and noise was judged against the largest variance.
         (lambda: [gaussian_tc(unit * noise(0.6)) for unit in (1, 1e-300, 1e-12, 1e300)], 0.223144, 6),
@@ -184,7 +180,7 @@ def test_a_batch_equals_one_by_one(n, count):
 def test_limits_of_singular_covariances(loadings, total, cut):
     covariance = np.array(loadings, float) @ np.array(loadings, float).T
     assert (gaussian_tc(covariance), bipartition(covariance).value) == pytest.approx((total, cut), abs=1e-6)
-    assert all_of(info.entropy_gaussian, info.normalized_entropy_gaussian)(covariance) == [-INF, 0]
+    assert (info.entropy_gaussian(covariance), info.normalized_entropy_gaussian(covariance)) == (-INF, 0)
 
 
 @few

@@ -82,22 +82,16 @@ def test_the_library_deepspeed_is_not_hidden():
     assert not (ROOT / "deepspeed" / "__init__.py").exists()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A bare copy of what set-up reads, for set-ups that must not touch the real one."""
-    copy = tmp_path / "elle"
-    shutil.copytree(ROOT / "requirements", copy / "requirements")
-    shutil.copytree(ROOT / "src", copy / "src")
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    return copy
-
-
 TOOLS = "awk bash cat cut df dirname flock grep mkdir realpath rm sed sha256sum sort tail uname".split()  # noqa: SIM905
 
 
-def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run set-up where the only commands are the system's small tools and `stubs` (name → shell script)."""
-    commands = checkout.parent / "bin"
+def stopped(folder: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
+    """Set-up of a bare copy, where the only commands are the system's small tools and `stubs` (name → shell script): it
+    stops before it makes an environment."""
+    checkout, commands = folder / "elle", folder / "bin"
+    for part in ("requirements", "src"):
+        shutil.copytree(ROOT / part, checkout / part)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     commands.mkdir()
     for tool in TOOLS:
         (commands / tool).symlink_to(shutil.which(tool))
@@ -105,9 +99,12 @@ def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess
         (commands / name).write_text("#!/bin/sh\n" + script)
         (commands / name).chmod(0o755)
     # A home of its own: no pyenv, no uv there.
-    environment = {"PATH": str(commands), "HOME": str(checkout.parent), "ELLE_VOLUME": str(checkout.parent / "volume")}
+    environment = {"PATH": str(commands), "HOME": str(folder), "ELLE_VOLUME": str(folder / "volume")}
     command = [str(commands / "bash"), "requirements/setup.sh", *arguments]
-    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert not (checkout / ".venv").exists()
+    return done
 
 
 # uv as set-up sees it: new enough, but no Python to be found or fetched; it must never be asked to install packages.
@@ -125,26 +122,22 @@ PYTHONS = {f"python{v}": f'[ "$1" = -c ] && echo "{v}.9 /usr/bin/python"\n' for 
         ({"uv": UV} | PYTHONS, ["Python 3.12.9 from PATH", "torch==2.13.0+cpu is neither in a", "PIP_FIND_LINKS"]),
     ],
 )
-def test_set_up_stops_early_and_clearly(checkout, stubs, messages):
-    done = set_up(checkout, stubs=stubs)
-    assert done.returncode == 1
+def test_set_up_stops_early_and_clearly(tmp_path, stubs, messages):
+    done = stopped(tmp_path, stubs=stubs)
     for message in (*messages, "set-up failed: ", "fix:"):
         assert message in done.stdout + done.stderr
     assert "pip install" not in done.stderr
-    assert not (checkout / ".venv").exists()
 
 
-def test_pod_is_checked_before_anything_is_installed(checkout):
+def test_pod_is_checked_before_anything_is_installed(tmp_path):
     real = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
     smi = 'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H200"; else echo "NVIDIA H200, 143771, 550.54.15"; fi\n'
-    done = set_up(checkout, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
+    done = stopped(tmp_path, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
     if "no Python 3.12" in done.stderr:
         pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
-    assert done.returncode == 1
     assert "NVIDIA driver 550.54.15 is too old" in done.stdout
     assert "does not exist" in done.stdout
     assert "set-up failed: this machine is not ready" in done.stderr
-    assert not (checkout / ".venv").exists()
 
 
 # --- elle.base.machine

@@ -147,13 +147,6 @@ def load_points():
     return ([point | {"constrained": held} for point in points for held in (False, True)],)
 
 
-def plans():
-    return {
-        f"{name}: as shipped": preflight.plan(f"configs/{name}.yaml", data="documents-cic")
-        for name in ("config_14b", "config_72b", "config_72b_qlora")
-    }
-
-
 def stations():
     states = ("here", "done", "ready", "done", "waits", "ready", "waits", "waits", "waits", "ready", "waits")
     stations = zip(overview.STATIONS, states, strict=True)
@@ -178,15 +171,14 @@ def histories():
     return worlds, world.measure(worlds), shown
 
 
-def drawn_metrics():
-    return (world.draw(world.generator(42, 0))[:200],)
-
-
 def audited(folder):
     dataset.build("basic", 60, 7, folder)
     return (audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"),)
 
 
+RECIPES = {f"{name}: as shipped": f"configs/{name}.yaml" for name in ("config_14b", "config_72b", "config_72b_qlora")}
+plans = functools.cache(lambda: {name: preflight.plan(path, data="documents-cic") for name, path in RECIPES.items()})
+metrics = functools.cache(lambda: world.draw(world.generator(42, 0))[:200])
 ising = functools.cache(lambda: transitions.ising_trial(size=8, replicas=2, sweeps=60))
 fold = functools.cache(lambda: transitions.fold_trial(count=4, length=300))
 answered = functools.cache(lambda: votes.vote_trial(trials=200, seeds=1))
@@ -225,8 +217,8 @@ FIGURES = {
     "cic.confidence_on_trial": lambda: (answered(),),
     "cic.mu_sweep": lambda: (documents.self_reference_sweep(),),
     "data.histories": histories,
-    "data.phase_plane": drawn_metrics,
-    "data.risk_map": drawn_metrics,
+    "data.phase_plane": lambda: (metrics(),),
+    "data.risk_map": lambda: (metrics(),),
     "data.audit_overview": audited,
     "evaluation.figures": lambda: ({name: card(name).metrics for name in OUTPUTS}, list(METRICS)),
     "evaluation.differences": lambda: (compare(card("tuned"), card("constrained")), "tuned", "constrained"),
