@@ -1,7 +1,9 @@
 """Sets of examples: prompts that read back, examples that depend on nothing but (seed, index), sets on disk, and sets
 made of a user's own records."""
 
+import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -19,14 +21,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elle.base import storage
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.briefings import dataset, metrics, scenario, writer
 from elle.briefings.convert import convert
 from elle.briefings.schema import CATEGORIES, Briefing, Example
 from helpers import cli
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = paths.root() / "data"
+FAULTY = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "faulty_sets.yaml")
 
 risks = st.integers(0, 100)
 optional_counts = st.none() | st.integers(0, 999)
@@ -36,15 +39,11 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def session_ended(process: subprocess.Popen) -> bool:
-    """Whether nobody of a process that leads a session is left."""
+def look_for(process: subprocess.Popen) -> None:
+    """Look for the session that a process led, as long as there is somebody."""
     for _ in range(1200):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return True
+        os.killpg(process.pid, 0)
         time.sleep(0.05)
-    return False
 
 
 @st.composite
@@ -80,9 +79,8 @@ def test_a_faulty_prompt_names_its_line():
     prompt = metrics.render(scenario.draw(scenario.generator(1, 1))[1])
     political = re.search(r"political \d+ .", prompt)[0]
     for wrong in ("political 101 ↑", "political x ↑", f"{political}, {political}", "trade 4 ↑"):
-        with pytest.raises(ElleError) as caught:
+        with pytest.raises(ElleError, match="CATEGORIES"):
             metrics.parse(prompt.replace(political, wrong))
-        assert "CATEGORIES" in caught.value.where
     with pytest.raises(ElleError, match="the mean of these nations"):
         metrics.parse(re.sub(r"mean \d+", "mean 100", prompt))
     with pytest.raises(ElleError, match="it needs the lines"):
@@ -90,12 +88,11 @@ def test_a_faulty_prompt_names_its_line():
 
 
 def test_risk_words_do_not_contradict_the_trend():
-    for value in range(101):
-        for trend in (*metrics.TRENDS.values(), None):
-            words = metrics.risk_words(value, trend)
-            assert words
-            assert trend == "steady" or "stable" not in words
-            assert trend == "rising" or not {"increasing", "escalating"} & set(words)
+    for value, trend in itertools.product(range(101), (*metrics.TRENDS.values(), None)):
+        words = metrics.risk_words(value, trend)
+        assert words
+        assert trend == "steady" or "stable" not in words
+        assert trend == "rising" or not {"increasing", "escalating"} & set(words)
 
 
 def test_tone_is_never_minus_zero():
@@ -157,20 +154,10 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path):
     assert (tmp_path / "train.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "expected"),
-    [
-        (("basics", 40, 1), {}, "did you mean 'basic'"),
-        (("basic", 0, 1), {}, "at least 20"),
-        (("cic", 40, 2**64), {}, "seed"),
-        (("cic", 40, 1), {"workers": 0}, "workers"),
-        (("cic", 40, 1), {"format": "csv"}, "unknown format"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "options", "expected"), FAULTY["builds"])
 def test_impossible_sets_are_refused(tmp_path, arguments, options, expected):
-    with pytest.raises(ElleError) as caught:
+    with pytest.raises(ElleError, match=expected):
         dataset.build(*arguments, tmp_path, **options)
-    assert expected in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -187,9 +174,8 @@ def test_the_command_makes_sets_of_the_same_rows_and_datasets_reads_both(tmp_pat
         assert dataset.read_split(folders["parquet"], "train") == rows
         for form, folder in folders.items():
             files = {split: str(folder / f"{split}.{form}") for split in dataset.SPLITS}
-            read = datasets.load_dataset(
-                "json" if form == "jsonl" else form, data_files=files, cache_dir=str(tmp_path / "cache" / form / kind)
-            )
+            builder, cache = {"jsonl": "json"}.get(form, form), str(tmp_path / "cache" / form / kind)
+            read = datasets.load_dataset(builder, data_files=files, cache_dir=cache)
             assert read["train"].to_list() == rows
             assert {split: len(read[split]) for split in read} == {"train": 54, "validation": 3, "test": 3}
 
@@ -208,7 +194,8 @@ def test_a_build_that_is_ended_leaves_no_worker_and_can_be_repeated(tmp_path, ho
     else:
         process.kill()
     err = process.communicate(timeout=60)[1].decode()
-    assert session_ended(process), "a worker outlived its parent"
+    with pytest.raises(ProcessLookupError):  # else a worker outlived its parent
+        look_for(process)
     assert "Traceback" not in err
     assert how == signal.SIGKILL or not folder.exists()
     dataset.build("basic", 400, 42, folder)
@@ -226,9 +213,8 @@ def test_a_worker_that_dies_is_said(tmp_path):
                 if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                     os.kill(int(child), signal.SIGKILL)
 
-    with pytest.raises(ElleError, match="a worker ended by itself") as caught:
+    with pytest.raises(ElleError, match=r"(?s)a worker ended by itself.*fewer workers"):
         dataset.build("basic", 200_000, 3, tmp_path / "set", workers=2, progress=end_a_worker)
-    assert "fewer workers" in caught.value.fix
     assert not (tmp_path / "set").exists()
 
 
@@ -254,17 +240,12 @@ def test_reading_names_file_and_line(tmp_path):
     path = tmp_path / "train.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:50], *lines[2:]]))
-    with pytest.raises(ElleError) as caught:
+    with pytest.raises(ElleError, match=r"where: .*train\.jsonl:2"):
         dataset.read_split(tmp_path, "train")
-    assert caught.value.where.endswith("train.jsonl:2")
     path.write_text("")
-    for folder, split, what in (
-        (tmp_path, "train", "empty"),
-        (tmp_path, "training", "unknown split"),
-        (tmp_path / "nowhere", "train", "no data set"),
-    ):
+    for folder, split, what in ((".", "train", "empty"), (".", "training", "unknown"), ("x", "train", "no data set")):
         with pytest.raises(ElleError, match=what):
-            dataset.read_split(folder, split)
+            dataset.read_split(tmp_path / folder, split)
 
 
 TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt")]
@@ -274,9 +255,8 @@ TURNS = [{"from": speaker, "value": "x"} for speaker in ("system", "human", "gpt
 def test_a_row_of_wrong_types_is_named_with_its_line(tmp_path, turns):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"conversations": TURNS}) + "\n\n" + json.dumps({"conversations": turns}) + "\n")
-    with pytest.raises(ElleError, match="not a system, human, gpt conversation") as caught:
-        list(dataset.read_rows(path))
-    assert caught.value.where.endswith("rows.jsonl:3")  # a blank line is a line
+    with pytest.raises(ElleError, match=r"(?s)not a system, human, gpt conversation.*rows\.jsonl:3"):
+        list(dataset.read_rows(path))  # a blank line is a line
 
 
 FACTS = {"file": "train.jsonl", "rows": 36, "sha256": ""}
@@ -286,18 +266,16 @@ FACTS = {"file": "train.jsonl", "rows": 36, "sha256": ""}
 def test_a_damaged_manifest_is_named(tmp_path, train):
     (tmp_path / "manifest.json").write_text(json.dumps({"splits": {"train": train}} if train is not None else []))
     for use in (dataset.load_manifest, lambda folder: dataset.build("basic", 40, 3, folder)):
-        with pytest.raises(ElleError, match="does not describe the files") as caught:
+        with pytest.raises(ElleError, match=f"(?s)does not describe the files.*{tmp_path}/manifest.json"):
             use(tmp_path)
-        assert caught.value.where == str(tmp_path / "manifest.json")
 
 
 def test_a_path_that_cannot_be_is_a_clear_error(tmp_path):
     # A bug once: `Path.exists` raises for a name that is too long, or in a folder that may not be read.
     folder = tmp_path / ("x" * 300)
     for use in (dataset.load_manifest, lambda path: dataset.build("basic", 40, 3, path)):
-        with pytest.raises(ElleError, match="too long") as caught:
+        with pytest.raises(ElleError, match=f"(?s)too long.*{folder}"):
             use(folder)
-        assert str(folder) in caught.value.where
 
 
 def test_splitting_takes_a_few_bytes_a_row(tmp_path):
@@ -314,15 +292,16 @@ def test_splitting_takes_a_few_bytes_a_row(tmp_path):
     assert peak(60_000) - peak(20_000) < 40_000 * 55
 
 
+TEXTS = dict.fromkeys((*CATEGORIES, "summary", "nsm"), "a text")
+
+
 def record(number: int) -> dict:
     trends = [*metrics.TRENDS.values(), *metrics.TRENDS]
     return {
         "nations": {"UKR": 0.74, "FIN": round(number / 100, 2)},
         "signals": {"articles": number, "tone": -3.14},
-        "categories": {
-            name: {"risk": 10 * place + 0.4, "trend": trends[place]} for place, name in enumerate(CATEGORIES)
-        },
-        "briefings": {key: f"Text {number} for {key}." for key in (*CATEGORIES, "summary", "nsm")},
+        "categories": {name: {"risk": 10 * at + 0.4, "trend": trends[at]} for at, name in enumerate(CATEGORIES)},
+        "briefings": {key: f"Text {number} for {key}." for key in TEXTS},
     }
 
 
@@ -332,7 +311,6 @@ def test_a_users_records_become_a_set(tmp_path):
     storage.write_lines(tmp_path / "mine.jsonl", rows)
     arguments = ["data", "convert", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "set"), "--json"]
     ran = CliRunner().invoke(cli.cli, arguments)
-    assert ran.exit_code == 0, ran.output
     assert sum(json.loads(ran.stdout)[split] for split in dataset.SPLITS) == 43
     manifest = dataset.load_manifest(tmp_path / "set")
     assert manifest["prompts_shared_between_splits"] == 0
@@ -348,30 +326,22 @@ def test_a_users_records_become_a_set(tmp_path):
     assert dataset.read_split(tmp_path / "again", "test")[0] == first
 
 
-@pytest.mark.parametrize(
-    ("change", "what", "where"),
-    [
-        (lambda r: r["nations"].update(UKR=1.2), "less than or equal to 1: 1.2", "nations.UKR"),
-        (lambda r: r["nations"].update(UKR=float("nan")), "finite number", "nations.UKR"),
-        (lambda r: r["nations"].update(XXX=0.2), "not a country code of ISO 3166-1", "nations.XXX"),
-        (lambda r: r.update(nations=[1]), "valid dictionary", "nations"),
-        (lambda r: r.pop("signals"), "Field required", "signals"),
-        (lambda r: r["signals"].update(rumours=3), "Extra inputs are not permitted", "signals.rumours"),
-        (lambda r: r["signals"].update(articles=1.5), "valid integer", "signals.articles"),
-        (lambda r: r["categories"]["cyber"].update(risk=101), "less than or equal to 100", "categories.cyber.risk"),
-        (lambda r: r["categories"]["cyber"].update(trend="up"), "use rising, falling", "categories.cyber.trend"),
-        (lambda r: r["briefings"].update(nsm=5), "valid string", "briefings.nsm"),
-        (lambda r: r["briefings"].update(nsm="\ud800"), "not a character, in nsm", "briefings"),
-    ],
-)
-def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path, change, what, where):
+SURROGATE = ("briefings", TEXTS | {"nsm": "\ud800"}, "not a character, in nsm")
+
+
+@pytest.mark.parametrize(("place", "value", "what"), [*FAULTY["records"], SURROGATE])
+def test_a_faulty_record_is_named_with_its_line_and_nothing_is_written(tmp_path, place, value, what):
     rows = [record(number) for number in range(30)]
-    change(rows[2])
+    *outer, key = place.split(".")
+    holder = functools.reduce(dict.__getitem__, outer, rows[2])
+    holder[key] = value
+    if value == "absent":
+        del holder[key]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ElleError) as caught:
         convert(tmp_path / "mine.jsonl", tmp_path / "set")
     assert what in caught.value.what
-    assert caught.value.where == f"{tmp_path / 'mine.jsonl'}:3, {where}"
+    assert caught.value.where == f"{tmp_path / 'mine.jsonl'}:3, {place}"
     assert not (tmp_path / "set").exists()
 
 

@@ -13,20 +13,22 @@ import click
 import pytest
 import yaml
 
-from elle.base import machine
+from elle.base import machine, yaml_files
 from elle.base.errors import ElleError
 from elle.base.machine import Gpu, Machine
 from helpers import cli, economics
 from helpers.runs import parameters, pipeline, profile
 
 ROOT = Path(__file__).resolve().parents[1]
+CASES = yaml_files.read_yaml(ROOT / "tests" / "fixtures" / "machines.yaml")
 #: What stands for a word of the reader's own.
 PLACEHOLDER = re.compile(r"^[A-Z]+$|[A-Z]{3}|[…$|<]")
+#: A call of a module of ours, or of a script: the one, the other, and what follows.
+PYTHON = re.compile(r"python (?:-m ((?:cic|elle|helpers|renting)[\w.]*)|((?:benchmarks|docs|requirements)/\w+.py))(.*)")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The packages that the project was asked for by name.
-ASKED_FOR = """
-    jupyterlab papermill numpy pandas matplotlib datasets transformers peft bitsandbytes axolotl deepspeed vllm
-""".split()  # noqa: SIM905
+ASKED_FOR = {"jupyterlab", "papermill", "numpy", "pandas", "matplotlib", "datasets", "transformers", "peft"}
+ASKED_FOR |= {"bitsandbytes", "axolotl", "deepspeed", "vllm"}
 
 
 def pins(file: str) -> dict[str, str]:
@@ -80,22 +82,16 @@ def test_the_library_deepspeed_is_not_hidden():
     assert not (ROOT / "deepspeed" / "__init__.py").exists()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A bare copy of what set-up reads, for set-ups that must not touch the real one."""
-    copy = tmp_path / "elle"
-    shutil.copytree(ROOT / "requirements", copy / "requirements")
-    shutil.copytree(ROOT / "src", copy / "src")
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    return copy
-
-
 TOOLS = "awk bash cat cut df dirname flock grep mkdir realpath rm sed sha256sum sort tail uname".split()  # noqa: SIM905
 
 
-def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run set-up where the only commands are the system's small tools and `stubs` (name → shell script)."""
-    commands = checkout.parent / "bin"
+def stopped(folder: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
+    """Set-up of a bare copy, where the only commands are the system's small tools and `stubs` (name → shell script): it
+    stops before it makes an environment."""
+    checkout, commands = folder / "elle", folder / "bin"
+    for part in ("requirements", "src"):
+        shutil.copytree(ROOT / part, checkout / part)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     commands.mkdir()
     for tool in TOOLS:
         (commands / tool).symlink_to(shutil.which(tool))
@@ -103,16 +99,19 @@ def set_up(checkout: Path, *arguments: str, stubs: dict[str, str]) -> subprocess
         (commands / name).write_text("#!/bin/sh\n" + script)
         (commands / name).chmod(0o755)
     # A home of its own: no pyenv, no uv there.
-    environment = {"PATH": str(commands), "HOME": str(checkout.parent), "ELLE_VOLUME": str(checkout.parent / "volume")}
+    environment = {"PATH": str(commands), "HOME": str(folder), "ELLE_VOLUME": str(folder / "volume")}
     command = [str(commands / "bash"), "requirements/setup.sh", *arguments]
-    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert not (checkout / ".venv").exists()
+    return done
 
 
 # uv as set-up sees it: new enough, but no Python to be found or fetched; it must never be asked to install packages.
 UV = 'case "$*" in *--help) echo --torch-backend;; *) echo "uv was asked: $*" >&2; exit 1;; esac\n'
 # As pyenv's shim answers for a version that is not selected.
 SHIM = "echo 'pyenv: python3.12: command not found' >&2; exit 127\n"
-PYTHON = 'VERSION={}\n[ "$1" = -c ] && echo "$VERSION /usr/bin/python"\n'
+PYTHONS = {f"python{v}": f'[ "$1" = -c ] && echo "{v}.9 /usr/bin/python"\n' for v in ("3.12", "3.11")}
 
 
 @pytest.mark.parametrize(
@@ -120,32 +119,25 @@ PYTHON = 'VERSION={}\n[ "$1" = -c ] && echo "$VERSION /usr/bin/python"\n'
     [
         ({}, ["uv is not installed"]),
         ({"uv": UV, "python3.12": SHIM}, ["no Python 3.12 for the laboratory", "uv was asked: python install 3.12"]),
-        (
-            {"uv": UV, "python3.12": PYTHON.format("3.12.9"), "python3.11": PYTHON.format("3.11.9")},
-            ["Python 3.12.9 from PATH", "torch==2.13.0+cpu is neither in a find-links folder nor", "PIP_FIND_LINKS"],
-        ),
+        ({"uv": UV} | PYTHONS, ["Python 3.12.9 from PATH", "torch==2.13.0+cpu is neither in a", "PIP_FIND_LINKS"]),
     ],
 )
-def test_set_up_stops_early_and_clearly(checkout, stubs, messages):
-    done = set_up(checkout, stubs=stubs)
-    assert done.returncode == 1
+def test_set_up_stops_early_and_clearly(tmp_path, stubs, messages):
+    done = stopped(tmp_path, stubs=stubs)
     for message in (*messages, "set-up failed: ", "fix:"):
         assert message in done.stdout + done.stderr
     assert "pip install" not in done.stderr
-    assert not (checkout / ".venv").exists()
 
 
-def test_pod_is_checked_before_anything_is_installed(checkout):
+def test_pod_is_checked_before_anything_is_installed(tmp_path):
     real = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
     smi = 'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H200"; else echo "NVIDIA H200, 143771, 550.54.15"; fi\n'
-    done = set_up(checkout, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
+    done = stopped(tmp_path, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
     if "no Python 3.12" in done.stderr:
         pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
-    assert done.returncode == 1
     assert "NVIDIA driver 550.54.15 is too old" in done.stdout
     assert "does not exist" in done.stdout
     assert "set-up failed: this machine is not ready" in done.stderr
-    assert not (checkout / ".venv").exists()
 
 
 # --- elle.base.machine
@@ -167,16 +159,7 @@ def nvidia_smi(tmp_path, monkeypatch):
     return fake
 
 
-@pytest.mark.parametrize(
-    ("text", "code", "why"),
-    [
-        (None, 0, "not installed"),
-        ("", 0, "named no GPU and said 'nothing'"),
-        ("No devices were found\n", 0, "No devices were found"),
-        ("NVIDIA-SMI has failed because it couldn't communicate with the driver\n", 9, "failed and said"),
-        ("\x00\x01, [N/A], [N/A]\n,,,\nNVIDIA GB10, [N/A], 580.1\n", 0, "named no GPU"),
-    ],
-)
+@pytest.mark.parametrize(("text", "code", "why"), CASES["no_gpu"])
 def test_nvidia_smi_that_names_no_gpu(nvidia_smi, text, code, why):
     nvidia_smi(text, code)
     found = machine.inspect()
@@ -211,27 +194,16 @@ def volume(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def said_of(volume: Path, level: str, count: int = 8, driver: str = "580.95.05", **changes) -> str:
+def said_of(volume: Path, level: str, driver: str = "580.95.05", **changes) -> str:
     """What is said at one level of a pod; whatever is found can be put right."""
-    facts = {"cpu_name": "a", "cores": 128, "ram_gb": 1500.0, "disk_free_gb": 200.0}
-    facts |= {"gpus": [Gpu("NVIDIA H200", 150.755, driver)] * count} | changes
-    findings = check_pod.pod_findings(Machine(**facts), volume)
+    facts = {"cpu_name": "a", "cores": 128, "ram_gb": 1500.0, "disk_free_gb": 200.0} | changes
+    gpus = [Gpu(*each) for each in facts.pop("gpus", [("NVIDIA H200", 150.755, driver)] * 8)]
+    findings = check_pod.pod_findings(Machine(**facts, gpus=gpus), volume)
     assert all(finding.fix for finding in findings if finding.level != "ok")
     return "\n".join(finding.message for finding in findings if finding.level == level)
 
 
-@pytest.mark.parametrize(
-    ("changes", "level", "said"),
-    [
-        ({}, "ok", "8 x NVIDIA H200"),
-        ({"driver": "570.172.08"}, "error", "driver 570.172.08 is too old: torch 2.13 is built for CUDA 13"),
-        ({"driver": "[N/A]"}, "warn", "cannot be read"),
-        ({"count": 0, "gpu_note": "nvidia-smi is not installed here"}, "error", "no GPU can be used"),
-        ({"ram_gb": 100.0}, "warn", "too little to offload to"),
-        ({"disk_free_gb": 9.0}, "warn", "9 GB free on this disk"),
-        ({"gpus": [Gpu("A", 80.0, "590.1"), Gpu("B", 40.0, "590.1")]}, "warn", "the GPUs differ"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "level", "said"), CASES["findings"])
 def test_findings_about_the_machine(volume, changes, level, said):
     assert said in said_of(volume, level, **changes)
     assert all(said_of(volume, other, **changes) == "" for other in {"warn", "error"} - {level})
@@ -257,12 +229,8 @@ def test_findings_about_the_volume(volume, monkeypatch):
 
 # --- the pages
 
-PAGES = [
-    "README.md",
-    "data/README.md",
-    "monitoring/README.md",
-    *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md"))),
-]
+PAGES = ["README.md", "data/README.md", "monitoring/README.md"]
+PAGES += [f"docs/{page.name}" for page in sorted(ROOT.glob("docs/*.md"))]
 #: Of all notebooks.
 PARAMETERS = {name for path in (ROOT / "notebooks").glob("*.ipynb") for name in parameters.parameters(path)}
 
@@ -283,10 +251,8 @@ def test_links_and_files_named_in_the_docs_exist(page):
         file = path.parent / target if target else path
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
-    named = re.findall(
-        r"(?<![\w/])(?:notebooks|configs|deepspeed|docs|src|tests|requirements|benchmarks)/[\w./-]*\w", text
-    )
-    for file in named:
+    folders = "notebooks|configs|deepspeed|docs|src|tests|requirements|benchmarks"
+    for file in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\w", text):
         # NAME and NN stand for a name that the reader chooses.
         assert (ROOT / file).exists() or re.search(r"(NAME|NN_name)\.", file), file
 
@@ -301,9 +267,8 @@ def code(text: str) -> tuple[list[str], list[str]]:
 
 def called(program: str, line: str) -> list[list[str]]:
     """The words after each call of `program` in a line of a shell, up to what the shell does with it."""
-    calls = re.findall(
-        rf"(?:^|[\s/;('])(?<!-s ){program} (?!-c )([\w-][\w/.$-]*(?:\s[^`;]*)?)(?=[`;]|$)", line.partition(" # ")[0]
-    )
+    call = rf"(?:^|[\s/;('])(?<!-s ){program} (?!-c )([\w-][\w/.$-]*(?:\s[^`;]*)?)(?=[`;]|$)"
+    calls = re.findall(call, line.partition(" # ")[0])
     return [shlex.split(re.split(r"\s\d?[|&>#]|'$", call)[0]) for call in calls]
 
 
@@ -348,22 +313,12 @@ def test_every_command_in_the_docs_exists(page):
             check_elle(words, whole=line in lines)
         if "papermill" in line or line.startswith("-p"):
             assert set(re.findall(r"-p ([a-z]\w*)", line)) <= PARAMETERS, line
-        for module, script, rest in re.findall(
-            r"python (?:-m ((?:cic|elle|helpers|renting)[\w.]*)|((?:benchmarks|docs|requirements)/\w+\.py))(.*)", line
-        ):
+        for module, script, rest in PYTHON.findall(line):
             source = (ROOT / (script or f"src/{module.replace('.', '/')}.py")).read_text(encoding="utf-8")
             assert all(f'"{option}"' in source for option in re.findall(r"--[a-z-]+", rest)), line
 
 
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
-        ("nohup .venv/bin/elle run nano --resum >log 2>&1 &", "--resum"),
-        ("elle plan configs/none.yaml --short | tail", "none"),
-        ("sh -c 'elle run nano -p questoins 5; echo'", "questoins"),
-        ("elle evaluate --model elle", "missing"),
-    ],
-)
+@pytest.mark.parametrize(("line", "fault"), CASES["commands"])
 def test_a_command_that_does_not_exist_is_found(line, fault):
     (words,) = called("elle", line)
     with pytest.raises((AssertionError, ElleError), match=fault):

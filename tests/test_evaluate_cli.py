@@ -11,6 +11,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from test_hub import wait_for
 from test_serving import completion, fake  # noqa: F401
 
 from elle.base import storage
@@ -35,10 +36,6 @@ def rows(data):
     return read_test_rows(data)
 
 
-def covered(card: dict) -> tuple[int, int]:
-    return card["coverage"]["rows"], card["coverage"]["outputs"]
-
-
 def write(path, outputs):
     storage.write_lines(path, ({"id": name, "output": text} for name, text in outputs.items()))
     return path
@@ -52,20 +49,31 @@ def elle(*arguments):
     return CliRunner().invoke(cli.cli, ["evaluate", *map(str, arguments)])
 
 
-class Oracle:
-    """A model that knows every answer; `broken(row id)` true: the server fails."""
+def scored(done) -> tuple[dict, int, int]:
+    """The card that a command printed, its rows, and those with an output."""
+    card = json.loads(done.stdout)
+    return card, card["coverage"]["rows"], card["coverage"]["outputs"]
 
-    def __init__(self, rows):
-        self.by_prompt = {row["conversations"][1]["value"]: row for row in rows}
-        self.broken = lambda name: False
-        self.asked: list[str] = []
 
-    def __call__(self, body: dict, _: int) -> tuple[int, dict]:
-        row = self.by_prompt[body["messages"][1]["content"]]
-        self.asked.append(row["id"])
-        if self.broken(row["id"]):
+@pytest.fixture
+def oracle(rows):
+    """A model that knows every answer; of the rows in `broken` the server fails."""
+    by_prompt = {row["conversations"][1]["value"]: row for row in rows}
+
+    def answer(body: dict, _: int) -> tuple[int, dict]:
+        row = by_prompt[body["messages"][1]["content"]]
+        answer.asked.append(row["id"])
+        if row["id"] in answer.broken:
             return 400, {"error": {"message": "out of luck"}}
         return 200, completion(row["conversations"][2]["value"])
+
+    answer.asked, answer.broken = [], set()
+    return answer
+
+
+@pytest.fixture
+def server(oracle, fake):
+    return fake(oracle)
 
 
 @pytest.mark.parametrize("form", ["folder", "jsonl", "parquet"])
@@ -73,23 +81,22 @@ def test_data_in_each_form(tmp_path, form):
     dataset.build("basic", 100, 9, tmp_path, format="parquet" if form == "parquet" else "jsonl")
     path = tmp_path if form == "folder" else tmp_path / f"test.{form}"
     file = write(tmp_path / "o.jsonl", right(read_test_rows(path)))
-    card = json.loads(elle("--data", path, "--outputs", file, "--json").stdout)
-    assert covered(card) == (5, 5)
+    card, *covered = scored(elle("--data", path, "--outputs", file, "--json"))
+    assert covered == [5, 5]
     assert card["metrics"]["all_right"]["value"] == 1
 
 
 def test_people_see_a_table_and_the_worst(tmp_path, data, rows):
     outputs = right(rows)
-    names = list(outputs)
-    outputs[names[3]] = "sorry"
-    outputs[names[4]] = outputs[names[4]].replace("1", "2")
-    del outputs[names[5]]
+    sorry, faulty, absent = list(outputs)[3:6]
+    outputs |= {sorry: "sorry", faulty: outputs[faulty].replace("1", "2")}
+    del outputs[absent]
     done = elle("--data", data, "--outputs", write(tmp_path / "o.jsonl", outputs), "--html", tmp_path / "page.html")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[1].split()[:2] == ["json_strict", "0.9200"]
     assert all(name in done.stdout for name in METRICS)
     assert "24 of 25 rows have an output" in done.stdout
-    assert f"{names[3]}: 1 fault\n  not strictly JSON" in done.stdout
+    assert f"{sorry}: 1 fault\n  not strictly JSON" in done.stdout
     assert "sorry" in (tmp_path / "page.html").read_text()
 
 
@@ -126,17 +133,6 @@ def test_an_address_that_cannot_be_meant():
 
 
 @pytest.fixture
-def oracle(rows):
-    return Oracle(rows)
-
-
-@pytest.fixture
-def server(oracle, fake):
-    """A server that knows every answer."""
-    return fake(oracle)
-
-
-@pytest.fixture
 def file(tmp_path):
     return tmp_path / "new" / "o.jsonl"
 
@@ -170,47 +166,40 @@ def test_the_file_has_a_name_by_itself(data, server):
 
 
 def test_failed_requests_are_asked_again_and_others_not(rows, oracle, ask, file):
-    unlucky = {row["id"] for row in rows[3:6]}
-    oracle.broken = unlucky.__contains__
+    oracle.broken = unlucky = {row["id"] for row in rows[3:6]}
     done = ask("--json")
     assert "3 of 25 requests have no answer; the first: HTTP 400: out of luck" in str(done.exception)
-    assert covered(json.loads(done.stdout)) == (25, 22)
+    assert scored(done)[1:] == (25, 22)
     assert {row["id"] for row in storage.read_lines(file) if row["output"] is None} == unlucky
     oracle.asked.clear()
-    oracle.broken = lambda name: False
-    assert covered(json.loads(ask("--json").stdout)) == (25, 25)
+    oracle.broken = set()
+    assert scored(ask("--json"))[1:] == (25, 25)
     assert set(oracle.asked) == unlucky
     assert len(list(storage.read_lines(file))) == 25
 
 
 def test_a_wider_limit_asks_for_the_rest_and_a_narrower_one_loses_nothing(oracle, ask, file):
     for limit, asked in ((5, 5), (12, 12), (3, 12)):
-        card = json.loads(ask("--json", "--limit", limit).stdout)
+        assert scored(ask("--json", "--limit", limit))[1:] == (limit, limit)
         assert len(oracle.asked) == asked
-        assert covered(card) == (limit, limit)
     assert len(read_outputs(file)) == 12
 
 
-@pytest.mark.parametrize(
-    "change", [("--model", "other"), ("--max-tokens", "64"), ("--constrained",), ("--data", "other prompts")]
-)
+@pytest.mark.parametrize("change", ["--model other", "--max-tokens 64", "--constrained", "--data"])
 def test_another_question_is_not_taken_for_answered(tmp_path, rows, oracle, ask, file, change):
     assert ask().exit_code == 0
-    if change[0] == "--data":
-        changed = json.loads(json.dumps(rows).replace("alerts ", "alerts 1"))
-        storage.write_lines(tmp_path / "changed.jsonl", changed)
-        change = ("--data", tmp_path / "changed.jsonl")
+    if change == "--data":  # with other prompts
+        storage.write_lines(tmp_path / "o.jsonl", json.loads(json.dumps(rows).replace("alerts ", "alerts 1")))
+        change = f"--data {tmp_path / 'o.jsonl'}"
     before = file.read_bytes()
-    done = ask(*change)
-    assert "already holds other outputs" in str(done.exception)
-    assert "asked otherwise" in str(done.exception)
-    assert file.read_bytes() == before
-    assert len(oracle.asked) == 25
+    said = str(ask(*change.split()).exception)
+    assert "already holds other outputs" in said
+    assert "asked otherwise" in said
+    assert (file.read_bytes(), len(oracle.asked)) == (before, 25)
 
 
 def test_a_file_that_it_did_not_write_is_left_alone(rows, ask, file):
-    write(file, right(rows))
-    before = file.read_bytes()
+    before = write(file, right(rows)).read_bytes()
     assert "already holds other outputs" in str(ask().exception)
     assert file.read_bytes() == before
 
@@ -312,9 +301,7 @@ def test_a_killed_command_goes_on(data, oracle, fake, file, how):
         "--outputs", str(file), "--concurrency", "2", "--json",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while (not file.exists() or file.read_bytes().count(b"\n") < 10) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: file.exists() and file.read_bytes().count(b"\n") >= 10, process)
     process.send_signal(how)
     _, said = process.communicate(timeout=120)
     gate.set()

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elle import hub as publishing
+from elle.base import storage
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit, verdict
@@ -30,15 +31,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 TOKEN = "hf_RecognisableTokenThatMustNotLeak"
 ROUTES = ["info", "create", "preupload", "batch", "upload", "verify", "validate-yaml", "commit"]
-PASSING = [
-    {"status": 429, "headers": {"Retry-After": "2"}},
-    {"status": 500},
-    {"status": 503, "body": b"<html>upstream</html>"},
-    {"drop": "request"},
-    {"drop": "answer"},
-    {"drop": "done"},
-    {"delay": 0.8},
-]
+ANSWERED = {"status": 429, "headers": {"Retry-After": "2"}}, {"status": 500}, {"status": 503, "body": b"<html>"}
+PASSING = [*ANSWERED, *({"drop": what} for what in ("request", "answer", "done")), {"delay": 0.8}]
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +101,12 @@ def command(hub, folder, **environment) -> subprocess.Popen:
     """`elle data push` of a folder to this Hub, in a process of its own."""
     online = {"HF_ENDPOINT": hub.server.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
     words = [sys.executable, "-m", "helpers.cli", "data", "push", str(folder), "--repo", "ada/elle"]
-    return subprocess.Popen(
-        words, env=os.environ | online | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, env=os.environ | online | environment, **pipes)
+
+
+def elle(*words):
+    return CliRunner().invoke(cli.cli, ["data", "push", *map(str, words)])
 
 
 def wait_for(arrived, process) -> None:
@@ -139,9 +136,7 @@ def test_a_set_is_pushed_once(sets, ada, kind):
 
 def test_a_published_set_loads_with_datasets(sets, ada, tmp_path):
     push(ada, sets / "cic")
-    code = (
-        "import datasets; loaded = datasets.load_dataset('ada/elle'); print(loaded.num_rows, loaded['test'][0]['id'])"
-    )
+    code = "import datasets; read = datasets.load_dataset('ada/elle'); print(read.num_rows, read['test'][0]['id'])"
     environment = os.environ | {"HF_ENDPOINT": ada.server.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
@@ -162,18 +157,13 @@ def test_one_set_replaces_another_and_leaves_other_files_alone(sets, ada):
 def test_a_public_set_is_public_only_when_asked_for(sets, ada):
     push(ada, sets / "basic", private=False)
     assert not ada.repositories["datasets", "ada/elle"].private
-    before = len(ada.server.requests)
-    with pytest.raises(ElleError, match="exists and is public") as caught:
+    ada.server.requests.clear()
+    with pytest.raises(ElleError, match=r"(?s)exists and is public.*--public"):
         push(ada, sets / "cic")
-    assert "--public" in caught.value.fix
-    assert {request.method for request in ada.server.requests[before:]} == {"GET"}
+    assert {request.method for request in ada.server.requests} == {"GET"}
     ada.repositories["datasets", "ada/elle"].private = True
     with pytest.raises(ElleError, match="exists and is private"):
         push(ada, sets / "cic", private=False)
-
-
-def elle(*words):
-    return CliRunner().invoke(cli.cli, ["data", "push", *map(str, words)])
 
 
 def test_a_dry_run_lists_what_would_go_without_token_or_network(basic, ada, monkeypatch):
@@ -203,14 +193,13 @@ def test_the_command_pushes_and_says_so(basic, ada, monkeypatch):
 def test_a_set_that_did_not_pass_its_audit_is_refused_unless_forced(basic, ada):
     (basic / "audit.json").rename(basic.parent / "audit.json")
     assert verdict(basic) is None
-    with pytest.raises(ElleError, match="not been audited") as caught:
+    with pytest.raises(ElleError, match=r"(?s)not been audited.*elle data audit"):
         push(ada, basic, verdict=None)
-    assert "elle data audit" in caught.value.fix
     push(ada, basic, verdict=None, force=True)
     assert {*stands(ada)} == {"train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json"}  # no card of another
 
-    found = json.loads((basic.parent / "audit.json").read_text()) | {"faults": ["political is wrong"], "passed": False}
-    (basic / "audit.json").write_text(json.dumps(found))
+    found = storage.read_json(basic.parent / "audit.json") | {"faults": ["political is wrong"], "passed": False}
+    storage.write_json(basic / "audit.json", found)
     with pytest.raises(ElleError, match="failed its audit: political is wrong"):
         push(ada, basic, verdict=verdict(basic))
     push(ada, basic, verdict=verdict(basic), force=True)
@@ -222,9 +211,8 @@ def test_a_folder_that_is_not_what_its_manifest_says_is_refused(basic, ada, tmp_
         push(ada, tmp_path)
     with (basic / "test.jsonl").open("a") as file:
         file.write("{}\n")
-    with pytest.raises(ElleError, match="not the file that the manifest describes") as caught:
+    with pytest.raises(ElleError, match=r"(?s)not the file that the manifest describes.*test\.jsonl"):
         push(ada, basic)
-    assert caught.value.where.endswith("test.jsonl")
     (basic / "test.jsonl").unlink()
     with pytest.raises(ElleError, match=r"'test.jsonl' is not in its folder"):
         push(ada, basic)
@@ -245,19 +233,15 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(basic, ada, waits
 
 
 @pytest.mark.parametrize(
-    ("given_name", "user", "default", "found"),
-    [
-        ("ada/x", "bob", "y", "ada/x"),
-        ("x", "bob", "ada/y", "bob/x"),
-        (None, "bob", "y", "bob/y"),
-        (None, "bob", "ada/y", "ada/y"),
-        (None, "", "y", "y"),
-    ],
+    ("named", "user", "default", "found"),
+    [("ada/x", "bob", "y", "ada/x"), ("x", "bob", "ada/y", "bob/x"), (None, "bob", "y", "bob/y"), (None, "", "y", "y")],
 )
-def test_the_repositorys_name(basic, monkeypatch, given_name, user, default, found):
+def test_the_repositorys_name(basic, monkeypatch, named, user, default, found):
     monkeypatch.setenv("HF_USERNAME", user)
     monkeypatch.setenv("HF_DATASET_REPO", default)
-    assert publishing.upload_plan(basic, given_name, verdict=[]).repository == found
+    assert publishing.upload_plan(basic, named, verdict=[]).repository == found
+    monkeypatch.setenv("HF_DATASET_REPO", "ada/y")  # with its user
+    assert publishing.upload_plan(basic, None, verdict=[]).repository == "ada/y"
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "a b", "/x", "x/", "../x", "a..b", "a--b", "-a", "é", "a" * 97, "a\n"])
@@ -316,13 +300,6 @@ def test_what_the_hub_answers_is_named_as_the_reason(basic, ada):
             push(ada, basic)
 
 
-def test_offline_is_said_with_the_way_out(basic, ada, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ElleError, match=r"(?s)offline.*unset HF_HUB_OFFLINE"):
-        push(ada, basic)
-    assert ada.server.requests == []
-
-
 def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
     """The command in a process of its own, with the library's debugging on, through failures, to both ends."""
     ada.server.fail("info", delay=1.0)
@@ -347,10 +324,8 @@ def test_the_token_stands_in_authorization_headers_only(basic, ada, tmp_path):
         others = {name: value for name, value in request.headers.items() if name != "authorization"}
         assert TOKEN not in f"{request.path}{request.query}{others}"
         assert TOKEN.encode() not in request.body
-        if request.route in ("upload", "storage"):  # another host
-            assert request.token is None
-        else:
-            assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        another_host = request.route in ("upload", "storage")
+        assert request.headers.get("authorization") == (None if another_host else f"Bearer {TOKEN}")
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
@@ -405,14 +380,13 @@ def test_waits_grow_with_jitter_and_the_hubs_own_is_honoured_or_said(sets, ada, 
 def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):
     before = on_disk(basic)
     ada.server.fail("upload", drop="request", after=1, times=99)
-    with pytest.raises(ElleError, match=r"did not take the set.*3 tries") as caught:
+    with pytest.raises(ElleError, match=r"(?s)did not take the set.*3 tries.*goes on"):
         push(ada, basic, retries=2)
-    assert "goes on" in caught.value.fix
     assert on_disk(basic) == before
     ada.server.faults.clear()
-    uploads = ada.server.count("upload")
+    ada.server.requests.clear()
     assert push(ada, basic).new
-    resent = [request.path for request in ada.server.requests if request.route == "upload"][uploads:]
+    resent = [request.path for request in ada.server.requests if request.route == "upload"]
     assert not any(hashlib.sha256(before["train.jsonl"]).hexdigest() in path for path in resent)
 
 
@@ -428,11 +402,15 @@ def test_an_interrupted_push_ends_at_once_and_goes_on(basic, ada):
     assert stands(ada) == on_disk(basic)
 
 
-def test_a_hub_that_cannot_be_reached_is_said_so(basic, waits, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_said_so(basic, ada, waits, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ElleError, match=r"the connection failed.*6 tries") as caught:
         publishing.push(basic, "ada/elle", verdict=[])
     assert (caught.value.where, len(waits)) == ("http://127.0.0.1:9", 5)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ElleError, match=r"(?s)offline.*unset HF_HUB_OFFLINE"):
+        push(ada, basic)
+    assert ada.server.requests == []
 
 
 @settings(max_examples=20, deadline=None)

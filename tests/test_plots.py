@@ -137,86 +137,53 @@ def faults(figure: Figure, name: str = "") -> list[str]:
     return found + (["wider than a page"] if figure.get_figwidth() > 9 else [])
 
 
-# The figures, each from small inputs of the real kind
+# What the figures are drawn from: small, and of the real kind
 
 
-def load():
+def load_points():
     keys = ("concurrency", "tokens_per_second", "p50", "p95", "first_token", "inter_token")
     measured = ((1, 247, 0.62, 0.91, 0.020, 0.004), (16, 2420, 0.9, 1.2, None, None))
     points = [dict(zip(keys, values, strict=True)) for values in measured]
-    return plots.serving.load_test([point | {"constrained": held} for point in points for held in (False, True)])
+    return ([point | {"constrained": held} for point in points for held in (False, True)],)
 
 
-def plans():
-    return {
-        f"{name}: as shipped": preflight.plan(f"configs/{name}.yaml", data="documents-cic")
-        for name in ("config_14b", "config_72b", "config_72b_qlora")
-    }
-
-
-def course_map():
+def stations():
     states = ("here", "done", "ready", "done", "waits", "ready", "waits", "waits", "waits", "ready", "waits")
     stations = zip(overview.STATIONS, states, strict=True)
-    return plots.course.stations_map([(each.number, each.makes, state, each.reads) for each, state in stations])
+    return ([(each.number, each.makes, state, each.reads) for each, state in stations],)
 
 
-def integration_curve():
+def integration():
     coupling = np.linspace(0, 0.9, 10)
     exact = {"total correlation": coupling**2 * 5, "cheapest cut": coupling**2}
-    return plots.cic.integration_curve(coupling, {name: 1.02 * values for name, values in exact.items()}, exact)
+    return coupling, {name: 1.02 * values for name, values in exact.items()}, exact
 
 
-def coarse_graining():
-    states = np.array([[1 / 3, 1 / 3, 1 / 3, 0]] * 3 + [[0, 0, 0, 1]])
-    return plots.cic.coarse_graining(states, np.eye(2), 0.811, 1.0)
-
-
-def decay():
+def decays():
     months = np.linspace(0, 24, 97)
     curves = {"0.85, to 0": 0.85, "0.85, to a base rate": 0.8, "1.00, capped": 0.95}
-    return plots.cic.decay(months, {name: start * np.exp(-months / 10) for name, start in curves.items()}, 0.95)
-
-
-@functools.cache
-def ising():
-    return transitions.ising_trial(size=8, replicas=2, sweeps=60)
-
-
-@functools.cache
-def fold():
-    return transitions.fold_trial(count=4, length=300)
-
-
-@functools.cache
-def answered():
-    return votes.vote_trial(trials=200, seeds=1)
-
-
-def phi_on_trial():
-    return plots.cic.phi_on_trial(documents.generator_trial(300), documents.coupling_trial(20))
+    return months, {name: start * np.exp(-months / 10) for name, start in curves.items()}, 0.95
 
 
 def histories():
     worlds = world.simulate(world.generator(42, 0))
     shown = {name: world.first(worlds, name) for name in ("calm", "shift", "turmoil")}
-    return plots.data.histories(worlds, world.measure(worlds), shown)
-
-
-def drawn_metrics():
-    return world.draw(world.generator(42, 0))[:200]
+    return worlds, world.measure(worlds), shown
 
 
 def audited(folder):
     dataset.build("basic", 60, 7, folder)
-    return plots.data.audit_overview(audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"))
+    return (audit.audit(folder, tokens=lambda text: len(text) // 4, unit="tokens"),)
 
 
-@functools.cache
-def cards():
-    return {"base": score(ROWS["cic"], {}), "tuned": score(ROWS["cic"], flawed("cic")),
-            "constrained": score(ROWS["cic"], right("cic"))}  # fmt: skip
-
-
+RECIPES = {f"{name}: as shipped": f"configs/{name}.yaml" for name in ("config_14b", "config_72b", "config_72b_qlora")}
+plans = functools.cache(lambda: {name: preflight.plan(path, data="documents-cic") for name, path in RECIPES.items()})
+metrics = functools.cache(lambda: world.draw(world.generator(42, 0))[:200])
+ising = functools.cache(lambda: transitions.ising_trial(size=8, replicas=2, sweeps=60))
+fold = functools.cache(lambda: transitions.fold_trial(count=4, length=300))
+answered = functools.cache(lambda: votes.vote_trial(trials=200, seeds=1))
+OUTPUTS = {"base": {}, "tuned": flawed("cic"), "constrained": right("cic")}
+card = functools.cache(lambda name: score(ROWS["cic"], OUTPUTS[name]))
 RANDOM = np.random.default_rng(0)
 SERIES = dict(zip(("c = 0", "c = 0.4", "c = 0.9"), RANDOM.normal(0, 0.1, (3, 60, 6)), strict=True))
 STACKED = {
@@ -224,62 +191,59 @@ STACKED = {
     for place, name in enumerate((STAGE_1, *ARMS))
 }
 HISTORY = [*run_of(), run_of()[-1] | {"step": 100, "saved": True, "resumed_at": 50}]
+GRAINS = np.array([[1 / 3, 1 / 3, 1 / 3, 0]] * 3 + [[0, 0, 0, 1]]), np.eye(2), 0.811, 1.0
+SECONDS = {"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}
 
-
+#: Figure → what gives its arguments.
 FIGURES = {
-    "serving.load_test": load,
-    "planning.memory_bars": lambda: plots.planning.memory_bars(plans(), "What fills the memory"),
-    "planning.cost_intervals": lambda: plots.planning.cost_intervals(plans(), "10,000 examples", budget=50),
-    "planning.break_even": lambda: plots.planning.break_even(economics.options(), "What a month of briefings costs"),
-    "planning.step_seconds": lambda: plots.planning.step_seconds(
-        {"00_start_here": 0.4, "05_train": 939.0, "09_deploy_runpod": 4.2}
-    ),
-    "course.stations_map": course_map,
-    "cic.coupled_series": lambda: plots.cic.coupled_series(SERIES, unit="value"),
-    "cic.integration_curve": integration_curve,
-    "cic.lattices": lambda: plots.cic.lattices(ising().snapshots[::8], ising().temperatures[::8]),
-    "cic.ising_curves": lambda: plots.cic.ising_curves(ising()),
-    "cic.coarse_graining": coarse_graining,
-    "cic.decay": decay,
-    "cic.phase_map": lambda: plots.cic.phase_map(np.random.default_rng(0).random((100, 2))),
-    "cic.phi_on_trial": phi_on_trial,
-    "cic.uipt_on_trial": lambda: plots.cic.uipt_on_trial(ising(), fold()),
-    "cic.fold_examples": lambda: plots.cic.fold_examples(fold()),
-    "cic.answers_on_trial": lambda: plots.cic.answers_on_trial(answered()),
-    "cic.traces_on_trial": lambda: plots.cic.traces_on_trial(traces.traces_trial(texts=4, draws=20)),
-    "cic.confidence_on_trial": lambda: plots.cic.confidence_on_trial(answered()),
-    "cic.mu_sweep": lambda: plots.cic.mu_sweep(documents.self_reference_sweep()),
+    "serving.load_test": load_points,
+    "planning.memory_bars": lambda: (plans(), "What fills the memory"),
+    "planning.cost_intervals": lambda: (plans(), "10,000 examples", 50),
+    "planning.break_even": lambda: (economics.options(), "What a month of briefings costs"),
+    "planning.step_seconds": lambda: (SECONDS,),
+    "course.stations_map": stations,
+    "cic.coupled_series": lambda: (SERIES, "value"),
+    "cic.integration_curve": integration,
+    "cic.lattices": lambda: (ising().snapshots[::8], ising().temperatures[::8]),
+    "cic.ising_curves": lambda: (ising(),),
+    "cic.coarse_graining": lambda: GRAINS,
+    "cic.decay": decays,
+    "cic.phase_map": lambda: (np.random.default_rng(0).random((100, 2)),),
+    "cic.phi_on_trial": lambda: (documents.generator_trial(300), documents.coupling_trial(20)),
+    "cic.uipt_on_trial": lambda: (ising(), fold()),
+    "cic.fold_examples": lambda: (fold(),),
+    "cic.answers_on_trial": lambda: (answered(),),
+    "cic.traces_on_trial": lambda: (traces.traces_trial(texts=4, draws=20),),
+    "cic.confidence_on_trial": lambda: (answered(),),
+    "cic.mu_sweep": lambda: (documents.self_reference_sweep(),),
     "data.histories": histories,
-    "data.phase_plane": lambda: plots.data.phase_plane(drawn_metrics()),
-    "data.risk_map": lambda: plots.data.risk_map(drawn_metrics()),
+    "data.phase_plane": lambda: (metrics(),),
+    "data.risk_map": lambda: (metrics(),),
     "data.audit_overview": audited,
-    "evaluation.figures": lambda: plots.evaluation.figures(
-        {name: card.metrics for name, card in cards().items()}, list(METRICS)
-    ),
-    "evaluation.differences": lambda: plots.evaluation.differences(
-        compare(cards()["tuned"], cards()["constrained"]), "tuned", "constrained"
-    ),
-    "evaluation.error_map": lambda: plots.evaluation.error_map(gather.errors_by(cards()["tuned"].records)),
-    "pictures.retention": lambda: pictures.retention(STACKED),
-    "pictures.by_figure": lambda: pictures.by_figure(STACKED),
-    "training.loss_curve": lambda: plots.training.loss_curve(HISTORY, 60),
-    "training.training": lambda: plots.training.training(HISTORY),
+    "evaluation.figures": lambda: ({name: card(name).metrics for name in OUTPUTS}, list(METRICS)),
+    "evaluation.differences": lambda: (compare(card("tuned"), card("constrained")), "tuned", "constrained"),
+    "evaluation.error_map": lambda: (gather.errors_by(card("tuned").records),),
+    "pictures.retention": lambda: (STACKED,),
+    "pictures.by_figure": lambda: (STACKED,),
+    "training.loss_curve": lambda: (HISTORY, 60),
+    "training.training": lambda: (HISTORY,),
 }
+MODULES = {name: getattr(plots, name) for name in plots.__all__ if name != "style"} | {"pictures": pictures}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_holds_to_the_style_whatever_the_callers_is(name, tmp_path):
-    draw = FIGURES[name]
+    given, (module, _, figure) = FIGURES[name], name.partition(".")
     with plt.style.context("dark_background"):
-        figure = draw(tmp_path) if inspect.signature(draw).parameters else draw()
-    assert faults(figure, name) == []
+        arguments = given(tmp_path) if inspect.signature(given).parameters else given()
+        drawn = getattr(MODULES[module], figure)(*arguments)
+    assert faults(drawn, name) == []
 
 
 def test_every_figure_is_looked_at():
-    modules = [getattr(plots, name) for name in plots.__all__ if name != "style"] + [pictures]
     public = {
-        f"{module.__name__.rpartition('.')[2]}.{function}"
-        for module in modules
+        f"{name}.{function}"
+        for name, module in MODULES.items()
         for function, found in inspect.getmembers(module, inspect.isfunction)
         if found.__module__ == module.__name__ and not function.startswith("_")
     }

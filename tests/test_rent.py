@@ -1,13 +1,11 @@
 """Renting: every command against RunPod and a Hub in memory, which fail as they do; and the pod's own script, run."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +22,7 @@ from huggingface_hub import constants
 
 import renting
 from elle import hub
-from elle.base import paths, storage
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation.audit import audit
@@ -37,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 KEY, TOKEN = "rpa_RecognisableKeyThatMustNotLeak", "hf_RecognisableTokenThatMustNotLeak"
 RECIPE = "configs/config_3b_qlora.yaml"
+CASES = yaml_files.read_yaml(Path(__file__).parent / "fixtures" / "rented.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +102,7 @@ def test_a_training_is_rented_checked_and_ended(account, data):
     assert (status["state"], status["weights"], status["costs"]) == ("succeeded", ["ada/elle-model"], False)
 
 
-@pytest.mark.parametrize(
-    ("life", "state", "message"),
-    [
-        ("fails", "failed", "Axolotl failed"),
-        ("no weights", "failed", "does not hold ada/model: model.safetensors"),
-        ("dies", "lost", "left no result"),
-        ("never starts", "never-started", "did not start in time"),
-    ],
-)
+@pytest.mark.parametrize(("life", "state", "message"), CASES["lives"])
 def test_a_pod_that_fails_is_ended_and_explained(account, data, life, state, message, monkeypatch):
     account.life = life
     monkeypatch.setattr(pods, "START", 0.2)
@@ -161,19 +152,9 @@ def test_nothing_is_sent_before_the_price_is_confirmed(account, data):
     assert not record.rentals()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message", "fix"),
-    [
-        ((RECIPE, "--max-dollars", "1"), "may not be enough", "or more"),
-        ((RECIPE, "--price", "1"), "it costs $1.79 a GPU-hour now", "leave it out"),
-        (("configs/nano.yaml",), "is for a processor", "h200, h100, a100"),
-        (("configs/config_72b_8xh200.yaml", "--gpu", "a100", "--count", "1"), "does not hold", "--fix"),
-        ((RECIPE, "--run-id", "../x"), "not a valid run name", "letters"),
-        (("configs/none.yaml",), "unknown recipe", "nano.yaml"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message", "fix"), CASES["refused"])
 def test_what_cannot_be_meant_is_refused_before_anything_is_rented(account, data, arguments, message, fix):
-    done = pod("up", *arguments, "--yes", "--data", data)
+    done = pod("up", *arguments.split(), "--yes", "--data", data)
     assert message in str(done.exception)
     assert fix in done.exception.fix
     assert not account.server.count("create-pod")
@@ -206,23 +187,15 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
     assert "does not accept the key" in str(done.exception)
     assert "rpa_another" not in done.output + str(done.exception)
     assert account.server.count("gpus") == 1  # it is not tried again
-    for name, value, message in (
-        ("RUNPOD_API_KEY", "rpa_with a blank", "holds a character"),
-        (runpod.REST, "http://runpod.example/v2", "must begin with https"),
-    ):
-        monkeypatch.setenv(name, value)
-        with pytest.raises(ElleError, match=message):
-            runpod.Client().rented("pod", "x")
+    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
+    with pytest.raises(ElleError, match="holds a character"):
+        runpod.Client().rented("pod", "x")
+    monkeypatch.setenv(runpod.REST, "http://runpod.example/v2")
+    with pytest.raises(ElleError, match="must begin with https"):
+        runpod.Client().rented("pod", "x")
 
 
-PASSING = [
-    {"status": 429, "headers": {"Retry-After": "0"}},
-    {"status": 500},
-    {"status": 503, "body": b"<html>"},
-    {"drop": "request"},
-    {"drop": "answer"},
-    {"drop": "done"},
-]
+PASSING = soak.FAILURES[:6]
 OTHER_ROUTES = ["gpus", "find-secret", "create-secret", "pods", "commit", "info"]
 
 
@@ -282,23 +255,14 @@ def test_a_lost_connection_does_not_end_the_pod(account, data):
     assert record.load_rental("first").state == "succeeded"
 
 
-@pytest.mark.parametrize(
-    ("meanwhile", "messages", "state"),
-    [
-        ("works", ["the pod is terminated; what it had not pushed is lost"], "stopped"),
-        ("succeeds", ["the pod is terminated", "ada/elle-model, file by file"], "succeeded"),
-        ("no network", ["could not be ended", "it ends by itself; `elle pod down first`"], "provisioning"),
-    ],
-)
-def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
-    account, data, monkeypatch, meanwhile, messages, state
-):
+@pytest.mark.parametrize(("work", "said", "state"), CASES["interrupted"])
+def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(account, data, monkeypatch, work, said, state):
     """Ctrl-C between two looks."""
 
     def interrupt(_):
-        if meanwhile == "succeeds":
+        if work == "succeeds":
             account.report(account.pods["pod1"], account.trained(account.pods["pod1"]))
-        elif meanwhile == "no network":
+        elif work == "no network":
             account.server.fail("pods", drop="request", times=100)
         raise KeyboardInterrupt
 
@@ -306,9 +270,9 @@ def test_an_interrupt_terminates_the_pod_and_says_what_becomes_of_it(
     monkeypatch.setattr(pods, "time", SimpleNamespace(**vars(time) | {"sleep": interrupt}))
     done = up(data)
     assert done.exit_code == 1
-    assert all(message in done.output for message in messages)
+    assert all(text in done.output for text in said)
     account.server.faults.clear()
-    if meanwhile == "no network":
+    if work == "no network":
         assert account.pods
         assert pod("down").exit_code == 0
         state = "stopped"
@@ -426,12 +390,11 @@ def script(account, data, monkeypatch):
     """`script(work, **variables)`: a pod's start command, really run, as RunPod would run it; its record."""
     account.life = "script"
 
-    def run(work='curl -sf -X POST -o "$ELLE_HOME/result.json" "$STAND_IN"', **variables):
+    def run(work=soak.WORK, **variables):
         account.variables = {"ELLE_SETUP": "true", "ELLE_WORK": "bash work.sh"} | variables
         tree = account.folder.parent / "tree"  # what is fetched and unpacked: the stand-in for the work
-        tree.mkdir(exist_ok=True)
-        (tree / "work.sh").write_text(work)
-        (tree / "pyproject.toml").touch()
+        storage.write_text(tree / "work.sh", work)
+        storage.write_text(tree / "pyproject.toml", "")
         name = f"run{len(account.gone)}"
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "archive", lambda out: shutil.make_archive(f"{out.parent}/elle", "gztar", tree))
@@ -455,20 +418,7 @@ def test_the_pod_trains_and_keeps_trying_to_report_and_to_end_itself_with_its_ow
     assert "ending: succeeded" in pod("logs").output
 
 
-BAD = """echo '{"state": "failed", "reason": "of its own words"}' >"$ELLE_HOME/result.json"; exit 1"""
-
-
-@pytest.mark.parametrize(
-    ("work", "variables", "state", "message"),
-    [
-        ("exit 3", {}, "failed", "the work ended with code 3"),
-        ("true", {"ELLE_SETUP": "false"}, "failed", "the packages could not be installed"),
-        ("true", {}, "failed", "success without weights"),
-        ("sleep 60 & sleep 60", {"ELLE_SECONDS": "1"}, "expired", "its limit of time was reached"),
-        (BAD, {}, "failed", "of its own words"),
-        ("not fetched", {}, "failed", "could not be fetched"),
-    ],
-)
+@pytest.mark.parametrize(("work", "variables", "state", "message"), CASES["work"])
 def test_whatever_happens_on_the_pod_it_reports_and_ends_itself(account, script, work, variables, state, message):
     if work == "not fetched":
         account.server.fail("resolve", status=404, times=6)
@@ -586,27 +536,17 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
 # ---- secrets
 
 
-@contextlib.contextmanager
-def command_lines():
-    """Every command line of the machine that is seen meanwhile."""
-    seen, stop = [], threading.Event()
-
-    def watch():
-        while not stop.wait(0.01):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.append(path.read_text(errors="replace"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        watcher.join()
+@pytest.fixture
+def command_lines(tmp_path):
+    """A file of every command line of the machine that is seen meanwhile."""
+    watch = "while sleep 0.01; do cat /proc/[0-9]*/cmdline; done >command-lines 2>/dev/null"
+    watcher = subprocess.Popen(["bash", "-c", watch], cwd=tmp_path)
+    yield tmp_path / "command-lines"
+    watcher.kill()
+    watcher.wait()
 
 
-def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, tmp_path, capfd):
+def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, command_lines, tmp_path, capfd):
     """Everything is run, with a server that gives back what it was sent; then every trace is searched."""
     traces = {}
 
@@ -616,26 +556,24 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, t
 
     rent = ("up", RECIPE, "--data", data)
     echo = {"title": "Bad", "status": 400, "detail": f"{KEY} {TOKEN}", "errors": [TOKEN]}
-    with command_lines() as seen:
-        script()
-        for verb in ("status", "logs", "down"):
-            run(verb)
-        account.life = "works for ever"
-        account.server.fail("create-pod", status=400, body=echo)
-        run(*rent, "--yes", "--run-id", "echoed")
-        run(*rent, "--yes", "--run-id", "held", "--detach")
-        for verb in ("status", "logs", "down"):
-            run(verb, "held")
-        account.life = "fails"  # with the token in its report
-        run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
-        run(*rent, "--dry-run")
-        run("deploy", "--yes")
-        run("deploy", "--dry-run")
-        account.server.fail("endpoints", status=403, body=echo)
-        run("status", "elle")
-        run("down", "elle")
-    assert any("start.sh" in line for line in seen)  # the pod's script was seen at work
-    traces |= {"command lines": "\n".join(seen), "streams": "".join(capfd.readouterr())}
+    script()
+    for verb in ("status", "logs", "down"):
+        run(verb)
+    account.life = "works for ever"
+    account.server.fail("create-pod", status=400, body=echo)
+    run(*rent, "--yes", "--run-id", "echoed")
+    run(*rent, "--yes", "--run-id", "held", "--detach")
+    for verb in ("status", "logs", "down"):
+        run(verb, "held")
+    account.life = "fails"  # with the token in its report
+    run(*rent, "--yes", "--run-id", "failing", "--poll", "0.02")
+    for words in ((*rent, "--dry-run"), ("deploy", "--yes"), ("deploy", "--dry-run")):
+        run(*words)
+    account.server.fail("endpoints", status=403, body=echo)
+    run("status", "elle")
+    run("down", "elle")
+    assert "start.sh" in command_lines.read_text(errors="replace")  # the pod's script was seen at work
+    traces["streams"] = "".join(capfd.readouterr())
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     assert {record.FILE, "log.txt"} <= {path.name for path in written}
     traces |= {str(path): path.read_text(errors="replace") for path in written}

@@ -56,7 +56,7 @@ class Response:
 class Route(NamedTuple):
     """`pattern` matches a whole path; its named groups are `answer`'s keyword arguments."""
 
-    name: str
+    name: str | None
     method: str
     pattern: str
     answer: Callable[..., Response]
@@ -89,10 +89,10 @@ class Server:
         self.routes = [route for service in services for route in service.routes]
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
-        self.busy = 0  # requests that came and are not done with
+        self.busy: set[_Handler] = set()  # those with a request that came and is not done with
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._alone = self._lock if alone else contextlib.nullcontext()
+        self.alone = self._lock if alone else contextlib.nullcontext()
         self.http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"contract": self}))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
@@ -115,15 +115,11 @@ class Server:
         """How many requests have come to a route, failed ones included."""
         return sum(request.route == route for request in self.requests)
 
-    def count_busy(self, change: int) -> None:
-        with self._lock:
-            self.busy += change
-
-    def find(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         for route in self.routes:
             if route.method == method and (match := re.fullmatch(route.pattern, path)):
                 return route, match.groupdict()
-        return None, {}
+        return Route(None, method, path, lambda _: Response(404, {"error": f"no route for {method} {path}"})), {}
 
     def strike(self, route: str | None) -> Fault:
         """The fault that this request meets (an empty one: none), used up by one."""
@@ -136,12 +132,6 @@ class Server:
                     fault.times -= 1
                     return fault
         return Fault()
-
-    def answer(self, route: Route | None, groups: dict[str, str], request: Request) -> Response:
-        with self._alone:
-            if route is None:
-                return Response(404, {"error": f"no route for {request.method} {request.path}"})
-            return route.answer(request, **groups)
 
 
 class _Http(http.server.ThreadingHTTPServer):
@@ -158,29 +148,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     contract: Server
 
     def handle_any(self) -> None:
-        self.contract.count_busy(1)
+        self.contract.busy.add(self)
         try:
             self.respond()
         finally:
-            self.contract.count_busy(-1)
+            self.contract.busy.discard(self)
 
     def respond(self) -> None:
         server, parts = self.contract, urlsplit(self.path)
         path, query = unquote(parts.path), {name: values[-1] for name, values in parse_qs(parts.query).items()}
         route, groups = server.find(self.command, path)
-        fault = server.strike(route and route.name)
+        fault = server.strike(route.name)
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length // 2 if fault.drop == "request" else length)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(route and route.name, self.command, path, query, headers, body, server.url)
+        request = Request(route.name, self.command, path, query, headers, body, server.url)
         server.requests.append(request)
         server.closing.wait(fault.delay)
         if fault.drop == "request":
             return self.reset()
-        if fault.status:
-            response = Response(fault.status, fault.body, fault.headers)
-        else:
-            response = server.answer(route, groups, request)
+        refusal = fault.status and Response(fault.status, fault.body, fault.headers)
+        with server.alone:
+            response = refusal or route.answer(request, **groups)
         if fault.drop == "done":
             return self.reset()
         content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()

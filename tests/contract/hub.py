@@ -23,8 +23,6 @@ class Commit:
 
 @dataclass
 class Repository:
-    kind: str  # models or datasets
-    name: str  # user/name
     private: bool
     commits: list[Commit] = field(default_factory=list)
 
@@ -37,13 +35,18 @@ class Repository:
         self.commits.append(Commit(hashlib.sha1(content.encode()).hexdigest(), message, files))
         return self.head
 
-    def at(self, revision: str) -> Commit | None:
-        return self.head if revision == "main" else next((c for c in self.commits if c.id == revision), None)
+    def at(self, revision: str) -> Commit:
+        for commit in self.commits:
+            if revision == commit.id:
+                return commit
+        if revision != "main":
+            raise _Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return self.head
 
 
 class Hub:
-    """One Hub in memory: `repositories` by (kind, name), `blobs` (LFS) by sha256. A file is LFS from `LFS_FROM` bytes,
-    and a Parquet file always. A route's method returns what is sent as JSON, or a Response."""
+    """One Hub in memory: `repositories` by (models or datasets, user/name), `blobs` (LFS) by sha256. A file is LFS from
+    `LFS_FROM` bytes, and a Parquet file always. A route's method returns what is sent as JSON, or a Response."""
 
     LFS_FROM = 5_000
 
@@ -64,7 +67,7 @@ class Hub:
             ("commit", "POST", f"{kind}/{repo}/commit/{revision}", self.commit),
             ("tree", "GET", f"{kind}/{repo}/tree/{revision}", self.tree),
             ("batch", "POST", rf"{git}\.git/info/lfs/objects/batch", self.batch),
-            ("verify", "POST", rf"{git}\.git/info/lfs/objects/verify", self.verify),
+            ("verify", "POST", rf"{git}\.git/info/lfs/objects/verify", lambda request, **_: {}),
             ("upload", "PUT", storage, self.upload),
         ]
         for method in ("GET", "HEAD"):
@@ -73,7 +76,7 @@ class Hub:
         self.routes = [Route(name, method, pattern, _answered(handler)) for name, method, pattern, handler in table]
 
     def add(self, kind: str, name: str, *, private: bool = True) -> Repository:
-        repository = self.repositories[kind, name] = Repository(kind, name, private)
+        repository = self.repositories[kind, name] = Repository(private)
         repository.commit("initial commit", {".gitattributes": b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"})
         return repository
 
@@ -99,8 +102,6 @@ class Hub:
         user, wanted = self.user(request), request.json()
         name = f"{wanted.get('organization') or user}/{wanted['name']}"
         kind = f"{wanted.get('type', 'model')}s"
-        if name.partition("/")[0] != user:
-            raise _Refused(403, "You don't have the rights to create a repository under this namespace")
         if (kind, name) in self.repositories:
             raise _Refused(409, f"You already created this {kind[:-1]} repo")
         self.add(kind, name, private=bool(wanted.get("private")) or wanted.get("visibility") == "private")
@@ -108,12 +109,12 @@ class Hub:
 
     def info(self, request: Request, kind: str, repo: str, revision: str | None) -> dict[str, Any]:
         repository = self.find(request, kind, repo)
-        commit = _commit(repository, revision or "main")
+        commit = repository.at(revision or "main")
         siblings = [{"rfilename": name} for name in sorted(commit.files)]
         return {"_id": "0", "id": repo, "private": repository.private, "sha": commit.id, "siblings": siblings}
 
     def preupload(self, request: Request, kind: str, repo: str, revision: str) -> dict[str, Any]:
-        commit, files = _commit(self.find(request, kind, repo, write=True), revision), []
+        commit, files = self.find(request, kind, repo, write=True).at(revision), []
         for file in request.json()["files"]:
             there = commit.files.get(file["path"])
             mode = "lfs" if self._is_lfs(file["path"], file["size"]) else "regular"
@@ -124,7 +125,7 @@ class Hub:
 
     def commit(self, request: Request, kind: str, repo: str, revision: str) -> dict[str, Any]:
         repository = self.find(request, kind, repo, write=True)
-        files = dict(_commit(repository, revision).files)
+        files = dict(repository.at(revision).files)
         message = ""
         for line in request.body.splitlines():
             key, value = (item := json.loads(line))["key"], item["value"]
@@ -149,7 +150,7 @@ class Hub:
 
     def tree(self, request: Request, kind: str, repo: str, revision: str) -> list[dict[str, Any]]:
         entries = []
-        for name, content in sorted(_commit(self.find(request, kind, repo), revision).files.items()):
+        for name, content in sorted(self.find(request, kind, repo).at(revision).files.items()):
             entries.append({"type": "file", "path": name, "size": len(content), "oid": _oid(content, False)})
             if self._is_lfs(name, len(content)):
                 entries[-1]["lfs"] = {"oid": _oid(content, True), "size": len(content), "pointerSize": 130}
@@ -172,12 +173,8 @@ class Hub:
         self.blobs[oid] = request.body
         return Response()
 
-    def verify(self, request: Request, kind: str | None, repo: str) -> dict[str, Any]:
-        self.find(request, kind, repo, write=True)
-        return {}
-
     def resolve(self, request: Request, kind: str | None, repo: str, revision: str, path: str) -> Response:
-        commit = _commit(self.find(request, kind, repo), revision)
+        commit = self.find(request, kind, repo).at(revision)
         if path not in commit.files:
             raise _Refused(404, f"{path} does not exist", "EntryNotFound")
         content = commit.files[path]
@@ -212,12 +209,6 @@ def _answered(handler: Callable[..., Any]) -> Callable[..., Response]:
         return answered if isinstance(answered, Response) else Response(200, answered)
 
     return answer
-
-
-def _commit(repository: Repository, revision: str) -> Commit:
-    if (commit := repository.at(revision)) is None:
-        raise _Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-    return commit
 
 
 def _storage(request: Request, oid: str) -> str:

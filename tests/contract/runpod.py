@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ FIELDS = {"name", "image", "args", "gpu", "cloud", "disk", "mounts", "ports", "e
 GPU = {"id", "count", "minCudaVersion", "allowedCudaVersions", "minRamPerGpu", "minVcpuCountPerGpu"}
 ENDPOINT = {"name", "type", "image", "gpu", "disk", "env", "workers", "scaling", "timeout", "flashboot"}
 PRICES = {"NVIDIA H200": 4.59, "NVIDIA H100 80GB HBM3": 3.99, "NVIDIA A100-SXM4-80GB": 1.79}
-POOLS = {"NVIDIA H200": "HOPPER_141", "NVIDIA H100 80GB HBM3": "ADA_80_PRO", "NVIDIA A100-SXM4-80GB": "AMPERE_80"}
+HEALTH = {"workers": {"idle": 1, "running": 0}}
 WEIGHTS = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      " * 500
 
 
@@ -41,7 +41,6 @@ class RunPod:
         self.hub, self.life, self.folder = hub, life, folder
         self.keys: set[str] = set()
         self.stock = dict.fromkeys(PRICES, "HIGH")
-        self.price = dict(PRICES)
         self.asked_more = 0.0  # dollars an hour that a pod costs beyond the catalogue
         self.pods: dict[str, dict[str, Any]] = {}
         self.gone: list[dict[str, Any]] = []
@@ -56,21 +55,22 @@ class RunPod:
             Route("gpus", "GET", "/v2/catalog/gpus", self._of(self.gpus)),
             Route("find-secret", "GET", "/v2/account/secrets", self._of(self.find_secret)),
             Route("create-secret", "POST", "/v2/account/secrets", self._of(self.create_secret)),
-            Route("pods", "GET", "/v2/pods", self._of(self.list_pods)),
+            Route("pods", "GET", "/v2/pods", self._of(lambda _: {"pods": [*map(shown, self.pods.values())]})),
             Route("create-pod", "POST", "/v2/pods", self._of(self.create_pod)),
-            Route("pod", "GET", pod, self._of(self.get_pod)),
-            Route("terminate", "DELETE", pod, self._of(self.terminate, pods_own_key=True)),
+            Route("pod", "GET", pod, self._of(lambda _, pod: shown(self.pods[pod]))),
+            Route("terminate", "DELETE", pod, self._of(lambda _, pod: self.end(pod), pods_own_key=True)),
             Route("logs", "GET", f"{pod}/logs", self._of(self.logs)),
-            Route("endpoints", "GET", "/v2/serverless", self._of(self.list_endpoints)),
+            Route("endpoints", "GET", "/v2/serverless", self._of(lambda _: {"endpoints": [*self.endpoints.values()]})),
             Route("create-endpoint", "POST", "/v2/serverless", self._of(self.create_endpoint)),
             Route("update-endpoint", "PATCH", endpoint, self._of(self.update_endpoint)),
             Route("delete-endpoint", "DELETE", endpoint, self._of(self.delete_endpoint)),
-            Route("health", "GET", "/queue/(?P<endpoint>[^/]+)/health", self._of(self.health)),
+            Route("health", "GET", "/queue/(?P<endpoint>[^/]+)/health", self._of(lambda *_, **__: HEALTH)),
             Route("work", "POST", "/stand-in/(?P<pod>[^/]+)", self.stand_in),
         ]
 
-    def _of(self, answer: Callable[..., Response], *, pods_own_key: bool = False) -> Callable[..., Response]:
-        """Check the key first: the account's, or (to end itself) that of the very pod."""
+    def _of(self, answer: Callable[..., Any], *, pods_own_key: bool = False) -> Callable[..., Response]:
+        """Check the key first: the account's, or (to end itself) that of the very pod. What `answer` returns is sent as
+        JSON, or a Response."""
 
         def checked(request: Request, **groups: str) -> Response:
             own = pods_own_key and request.token == f"pod-key-{groups['pod']}"
@@ -79,28 +79,23 @@ class RunPod:
             self.live()
             if any(name not in {"pod": self.pods, "endpoint": self.endpoints}[kind] for kind, name in groups.items()):
                 return problem(404, "Not Found", f"no such {next(iter(groups))}")
-            return answer(request, **groups)
+            answered = answer(request, **groups)
+            return answered if isinstance(answered, Response) else Response(200, answered)
 
         return checked
 
     # ---- pods
 
-    def gpus(self, request: Request) -> Response:
+    def gpus(self, request: Request) -> Response | dict[str, Any]:
         if not {"include", "product"} <= set(request.query):
             return problem(400, "Bad Request", "include=AVAILABILITY needs product")
-        found = [
-            {
-                "id": name, "name": name, "pool": POOLS[name], "manufacturer": "NVIDIA", "memory": 80, "secure": True,
-                "community": False, "price": {"secure": price, "community": 0.0, "serverless": 1.4 * price},
-                "maxCount": {"secure": 8, "community": 0}, "availability": self.stock[name],
-            }
-            for name, price in self.price.items()
-        ]  # fmt: skip
-        return Response(200, {"gpus": found})
+        offer = {"secure": True, "community": False}
+        prices = {name: {"secure": price, "community": 0.0} for name, price in PRICES.items()}
+        return {"gpus": [{"id": n, "price": prices[n], "availability": self.stock[n]} | offer for n in prices]}
 
-    def find_secret(self, request: Request) -> Response:
-        name = request.query.get("name")
-        return Response(200, {"secrets": [{"id": n, "name": n} for n in self.secrets if name in (None, n)]})
+    def find_secret(self, request: Request) -> dict[str, Any]:
+        name = request.query["name"]
+        return {"secrets": [{"id": name, "name": name}] if name in self.secrets else []}
 
     def create_secret(self, request: Request) -> Response:
         asked = request.json()
@@ -109,34 +104,23 @@ class RunPod:
         self.secrets[asked["name"]] = asked["value"]
         return Response(201, {"id": asked["name"], "name": asked["name"]})
 
-    def list_pods(self, request: Request) -> Response:
-        return Response(200, {"pods": [shown(pod) for pod in self.pods.values()]})
-
     def create_pod(self, request: Request) -> Response:
         asked = request.json()
-        unknown = [*(set(asked) - FIELDS), *(set(asked.get("gpu", {})) - GPU)]
-        if unknown or not asked.get("name") or not asked.get("image") or "id" not in asked.get("gpu", {}):
-            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        if wrong := invalid(asked, FIELDS, {"name", "image", "gpu"}) or invalid(asked["gpu"], GPU, {"id"}):
+            return wrong
         if self.stock.get(asked["gpu"]["id"], "NONE") == "NONE":
             return problem(400, "Bad Request", "There are no longer any instances available")
         number = len(self.pods) + len(self.gone) + 1
-        price = self.price[asked["gpu"]["id"]] * asked["gpu"].get("count", 1) + self.asked_more
+        price = PRICES[asked["gpu"]["id"]] * asked["gpu"].get("count", 1) + self.asked_more
         pod = {"id": f"pod{number}", "status": "PROVISIONING", "cost": price, **asked}
         pod["_since"], pod["_base"] = self.clock(), request.base
         self.pods[pod["id"]] = pod
         if self.life == "script":
-            self._start(pod)
+            self.restart(pod["id"])
         return Response(201, shown(pod))
 
-    def get_pod(self, request: Request, pod: str) -> Response:
-        return Response(200, shown(self.pods[pod]))
-
-    def terminate(self, request: Request, pod: str) -> Response:
-        self.end(pod)
-        return Response(204)
-
     def logs(self, request: Request, pod: str) -> Response:
-        lines = [*self.pods[pod].get("_log", ["working"]), f"HF_TOKEN={self.token(self.pods[pod])}"]
+        lines = ["working", f"HF_TOKEN={self.token(self.pods[pod])}"]
         events = [f"data: {json.dumps({'source': 'container', 'line': each})}\n" for each in lines]
         return Response(200, "\n".join(events).encode(), {"Content-Type": "text/event-stream"})
 
@@ -156,7 +140,7 @@ class RunPod:
                     pod["status"] = "EXITED"
                 continue
             age, (provisioning, starting, work) = self.clock() - pod["_since"], self.steps
-            if age < provisioning or (self.life == "never starts"):
+            if age < provisioning or self.life == "never starts":
                 continue
             pod["status"] = "STARTING" if age < provisioning + starting else "RUNNING"
             if age >= provisioning + starting + work and pod["status"] == "RUNNING":
@@ -200,28 +184,25 @@ class RunPod:
         if last:
             self.end(pod["id"])
 
-    def end(self, pod: str) -> None:
+    def end(self, pod: str) -> Response:
         found = self.pods.pop(pod)
         self.gone.append(found | {"status": "TERMINATED"})
         if process := self.processes.pop(pod, None):  # as a container ends: all of it at once
             kill(process)
+        return Response(204)
 
     # ---- a pod whose start command runs here
 
     def restart(self, pod: str) -> None:
-        """Start a pod's container again: its volume is kept."""
-        self._start(self.pods[pod])
-
-    def _start(self, pod: dict[str, Any]) -> None:
-        home = self.folder / pod["id"]
+        """Start a pod's container, for the first time or again: its volume is kept."""
+        pod, home = self.pods[pod], self.folder / pod
         home.mkdir(parents=True, exist_ok=True)
         own = {
             "RUNPOD_POD_ID": pod["id"], "RUNPOD_API_KEY": f"pod-key-{pod['id']}", "HF_TOKEN": self.token(pod),
             "ELLE_VOLUME": str(home / "volume"), "PATH": os.environ["PATH"], "HOME": str(home), "ELLE_TICK": "0.05",
-            "ELLE_PAUSE": "0.05",
-            "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "LANG": "C.UTF-8", "TMPDIR": str(home),
+            "ELLE_PAUSE": "0.05", "STAND_IN": f"{pod['_base']}/stand-in/{pod['id']}", "TMPDIR": str(home),
+            "LANG": "C.UTF-8",
         }  # fmt: skip
-        (home / "out.txt").touch()
         args = pod["args"].replace("~/start.sh", f"{home}/start.sh")
         with (home / "out.txt").open("wb") as out:
             self.processes[pod["id"]] = subprocess.Popen(
@@ -241,30 +222,23 @@ class RunPod:
 
     # ---- endpoints
 
-    def list_endpoints(self, request: Request) -> Response:
-        return Response(200, {"endpoints": list(self.endpoints.values())})
-
     def create_endpoint(self, request: Request) -> Response:
         asked = request.json()
-        unknown = set(asked) - ENDPOINT
-        if unknown or not {"name", "type", "scaling", "image"} <= set(asked) or not asked["gpu"].get("pools"):
-            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        if wrong := invalid(asked, ENDPOINT, {"name", "type", "scaling", "image", "gpu"}):
+            return wrong
         made = {"id": f"ep{len(self.endpoints) + 1}", **asked}
         self.endpoints[made["id"]] = made
         return Response(201, made)
 
     def update_endpoint(self, request: Request, endpoint: str) -> Response:
-        if unknown := set(request.json()) - ENDPOINT:
-            return problem(422, "Unprocessable Entity", "validation failed", [f"unknown field {n}" for n in unknown])
+        if wrong := invalid(request.json(), ENDPOINT):
+            return wrong
         self.endpoints[endpoint] |= request.json()
         return Response(200, self.endpoints[endpoint])
 
     def delete_endpoint(self, request: Request, endpoint: str) -> Response:
         del self.endpoints[endpoint]
         return Response(204)
-
-    def health(self, request: Request, endpoint: str) -> Response:
-        return Response(200, {"workers": {"idle": 1, "running": 0}})
 
 
 class Chat:
@@ -284,10 +258,17 @@ def shown(thing: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in thing.items() if not name.startswith("_")}
 
 
-def problem(status: int, title: str, detail: str, errors: list[str] | None = None) -> Response:
+def problem(status: int, title: str, detail: str, **more: Any) -> Response:
     """RFC 9457, as RunPod answers."""
-    body = {"title": title, "status": status, "detail": detail} | ({"errors": errors} if errors else {})
+    body = {"title": title, "status": status, "detail": detail} | more
     return Response(status, body, {"Content-Type": "application/problem+json"})
+
+
+def invalid(asked: dict[str, Any], known: set[str], needed: Iterable[str] = ()) -> Response | None:
+    """The refusal of a body with a field that is not known, or without one that is needed."""
+    errors = [f"unknown field {name}" for name in set(asked) - known]
+    errors += [f"needed field {name}" for name in needed if not asked.get(name)]
+    return problem(422, "Unprocessable Entity", "validation failed", errors=errors) if errors else None
 
 
 def kill(process: subprocess.Popen) -> None:
