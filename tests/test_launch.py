@@ -198,7 +198,7 @@ def test_commands_are_understood_by_axolotl_accelerate_and_torchrun(prepare_on):
     with pytest.raises(click.UsageError):
         parsed_by_axolotl(["axolotl", "train", config, "--launcher", "none"])
 
-    params, extra = parsed_by_axolotl(prepare_on(a_pod(8)).command)
+    params, extra = parsed_by_axolotl(prepare_on(a_pod(8), force=True).command)
     assert params["launcher"] == "accelerate"
     script = ["-m", "axolotl.cli.train", config]
     read = launch_command_parser().parse_args([*extra, *script])
