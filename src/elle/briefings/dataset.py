@@ -145,7 +145,10 @@ def _made(kind: str, seed: int, blocks: int, workers: int) -> Iterator[Iterator[
             here, there = context.Pipe(duplex=False)
             arguments = (kind, seed, range(first, blocks, workers), there)
             processes.append(context.Process(target=_work, args=arguments, daemon=True))
+            # Ctrl-C is the parent's to handle: blocked now, it is blocked in the worker from its first moment.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             processes[-1].start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             there.close()
             pipes.append(here)
         yield map(take, range(blocks))
@@ -157,7 +160,6 @@ def _made(kind: str, seed: int, blocks: int, workers: int) -> Iterator[Iterator[
 
 def _work(kind: str, seed: int, blocks: Iterable[int], pipe: Any) -> None:
     """A worker: makes its blocks and hands them over; ends where its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with contextlib.suppress(BrokenPipeError):
         for block in blocks:
             pipe.send(_block(kind, seed, block))
