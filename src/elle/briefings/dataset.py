@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,9 @@ def _made(kind: str, seed: int, blocks: int, workers: int) -> Iterator[Iterator[
             here, there = context.Pipe(duplex=False)
             arguments = (kind, seed, range(first, blocks, workers), there)
             processes.append(context.Process(target=_work, args=arguments, daemon=True))
-            # Ctrl-C is the parent's to handle: blocked now, it is blocked in the worker from its first moment.
+            # Ctrl-C is the parent's to handle: blocked now, it is blocked in the worker from its first moment. The
+            # library's own helper unblocks it when it starts, so that it has to run before.
+            resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             processes[-1].start()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
