@@ -335,7 +335,15 @@ def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(accou
 
 
 def test_without_the_extra_the_verb_says_what_to_install(tmp_path):
-    (tmp_path / "httpx.py").write_text("raise ModuleNotFoundError(\"No module named 'httpx'\", name='httpx')")
+    absent = """import importlib.machinery as machinery
+class Without(machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "httpx" else super().find_spec(name, path, target)
+import sys
+sys.meta_path = [Without if finder is machinery.PathFinder else finder for finder in sys.meta_path]
+"""
+    (tmp_path / "sitecustomize.py").write_text(absent)
     places = {"PYTHONPATH": f"{tmp_path}:{Path(renting.__file__).parents[1]}:{paths.root()}"}
     command = [sys.executable, "-m", "helpers.cli", "pod", "up", "starter", "--dry-run"]
     done = subprocess.run(command, env=os.environ | places, check=False, capture_output=True, text=True)

@@ -5,20 +5,29 @@ request. Money is the failure mode: each rental has a limit of its own that no m
 record on disk by which any later process can look at it and end it (docs/runpod.md).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from elle.base.errors import ElleError
-from renting import endpoints, pods, record, runpod
-from renting.endpoints import EndpointOrder, deploy, endpoint
-from renting.orders import Order, order
-from renting.pods import logs, up
-from renting.record import Rental, environment
 
-__all__ = [
-    "EndpointOrder", "Order", "Rental", "deploy", "down", "endpoint", "environment", "logs", "order", "status", "up",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from renting.record import Rental
+
+#: Name → the module that has it. Each is imported when it is asked for: `elle --help` needs none of them.
+_HOMES = {"order": "orders", "up": "pods", "logs": "pods", "endpoint": "endpoints", "deploy": "endpoints"}
+_HOMES["environment"] = "record"
 
 
-def status(run_id: str | None = None) -> Rental:
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def status(run_id: str | None = None) -> "Rental":
     """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process."""
+    from renting import endpoints, pods, record, runpod
+
     rental = record.load_rental(run_id)
     look = pods.look if rental.kind == "pod" else endpoints.look
     try:
@@ -27,10 +36,12 @@ def status(run_id: str | None = None) -> Rental:
         return rental.seen("unreachable", error.what)
 
 
-def down(run_id: str | None = None) -> Rental:
+def down(run_id: str | None = None) -> "Rental":
     """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat.
 
     Raises:
         ElleError: RunPod cannot be reached: it is not known whether it has ended.
     """
+    from renting import pods, record, runpod
+
     return pods.end(record.load_rental(run_id), runpod.Client(), "stopped")

@@ -1,19 +1,23 @@
-"""`elle pod`: what is rented on RunPod. No verb holds logic of its own (`renting` does, half a second to import)."""
+"""`elle pod`: what is rented on RunPod. No verb holds logic of its own (`renting` does)."""
 
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-# Here, although `renting` needs them: without the extra `rent`, `elle pod` says what to install.
-import httpx  # noqa: F401
-import tenacity  # noqa: F401
-
 if TYPE_CHECKING:
-    from renting import EndpointOrder, Order, Rental
+    from renting.endpoints import EndpointOrder
+    from renting.orders import Order
+    from renting.record import Rental
+
+# Looked for and not imported, which takes half a second: without the extra `rent`, `elle pod` says what to install.
+for _name in ("httpx", "tenacity"):
+    if find_spec(_name) is None:
+        raise ModuleNotFoundError(f"No module named {_name!r}", name=_name)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 yes = click.option("--yes", is_flag=True, help="Do not ask: the figures shown are accepted.")

@@ -141,19 +141,22 @@ def _made(kind: str, seed: int, blocks: int, workers: int) -> Iterator[Iterator[
             fix = "free memory or use fewer workers, then give the same command again"
             raise ElleError("a worker ended by itself", where="parameter workers", fix=fix) from error
 
+    # Ctrl-C is the parent's to handle: blocked now, it is blocked in the workers from their first moment. The library's
+    # own helper unblocks it when it starts, so that it has to run before.
+    resource_tracker.ensure_running()
     try:
-        for first in range(workers):
-            here, there = context.Pipe(duplex=False)
-            arguments = (kind, seed, range(first, blocks, workers), there)
-            processes.append(context.Process(target=_work, args=arguments, daemon=True))
-            # Ctrl-C is the parent's to handle: blocked now, it is blocked in the worker from its first moment. The
-            # library's own helper unblocks it when it starts, so that it has to run before.
-            resource_tracker.ensure_running()
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            processes[-1].start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for first in range(workers):
+                here, there = context.Pipe(duplex=False)
+                arguments = (kind, seed, range(first, blocks, workers), there)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                processes.append(process)
+                there.close()
+                pipes.append(here)
+        finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            there.close()
-            pipes.append(here)
         yield map(take, range(blocks))
     finally:
         for process in processes:

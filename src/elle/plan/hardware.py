@@ -88,9 +88,8 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
     )
 
 
-def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
-    """This computer (and `nodes` - 1 more like it) as hardware to plan with: its own memory and disk; speed and price
-    by its GPU's name.
+def here(computer: Machine, disk_gb: float) -> Hardware:
+    """This computer as hardware to plan with: its own memory and disk; speed and price by its GPU's name.
 
     A GPU that is not listed has the speed of the slowest that is, and no price but ELLE_GPU_PRICE.
 
@@ -107,8 +106,8 @@ def here(computer: Machine, disk_gb: float, nodes: int = 1) -> Hardware:
     known = {name: row.get("catalogue") or f"NVIDIA {row['title']}" for name, row in listed.items() if name != "cpu"}
     named = [name for name, title in known.items() if re.match(rf"{re.escape(title)}\b", gpu.name)]
     slowest = min(known, key=lambda name: listed[name]["tflops"])
-    found = find(named[0] if named else slowest, len(computer.gpus) * nodes, disk_gb)
-    found = replace(found, memory_gb=gpu.memory_gb, host_gb=computer.ram_gb * nodes)
+    found = find(named[0] if named else slowest, len(computer.gpus), disk_gb)
+    found = replace(found, memory_gb=gpu.memory_gb, host_gb=computer.ram_gb)
     if not named:
         found = replace(found, name="gpu", title=gpu.name)
         if not os.environ.get(PRICE):
