@@ -17,10 +17,11 @@ Words follow from figures, for a writer and for a judge, by these rules:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache, lru_cache
+from typing import Any
 
 from cic.analogues import CORRELATES
 from cic.confidence import CAP, DECAY_PER_MONTH
@@ -39,9 +40,12 @@ CIC_SECTIONS = {
 NAMES = tuple(name for names in CIC_SECTIONS.values() for name in names)
 #: Names of the figures that an answer computes.
 DERIVED = ("λH", "γC", "net", "F", "confidence", "decayed")
-#: Name and period of an analogue, as prompts and answers print it → its place in time, from 1.
-ANALOGUES = {event.dated: place for place, event in enumerate(CORRELATES, 1)}
+#: Name and period of each analogue, as prompts and answers print it.
+ANALOGUES = frozenset(event.dated for event in CORRELATES)
 
+_KNOWN = [{*names} for names in CIC_SECTIONS.values()]
+_KNOWN[1].add("phase")
+_KNOWN[2].add("analogue")
 _PHASE_NEEDS = CIC_SECTIONS["PHASE"][:4]
 _LOWEST = {"balance": -100, "tau variance": -1, "tau autocorrelation": -1}  # of the others 0
 _HIGHEST = {"balance": 100, "Φ": 100, "horizon": 999, "transition": 999}  # of the others 1
@@ -75,9 +79,9 @@ class CicFigures:
         return lines
 
     @property
-    def printed(self) -> dict[str, Decimal]:
-        """Metric name → value; the analogue counts as a figure, by its place in time."""
-        return self.values | {"analogue": Decimal(ANALOGUES[self.analogue])}
+    def printed(self) -> dict[str, Decimal | str]:
+        """Metric name → value; the analogue counts as a figure."""
+        return self.values | {"analogue": self.analogue}
 
     @property
     def derived(self) -> dict[str, Decimal]:
@@ -96,6 +100,25 @@ class CicFigures:
             figures["net"] = values["Φ"] - figures["λH"]
             figures["F"] = figures["net"] + figures["γC"]
         return figures
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Kind of word → what a briefing should say, by the rules at the head of this page; a kind without figures
+        is left out. cap: "below" need not be said."""
+        values = self.values
+        words = {"match": match_word(values["distance"]), "phase": (self.phase or "undefined").lower()}
+        words["cap"] = "capped" if values["agreement"] > _CAP else "below"
+        if "Φ" in values:
+            words["net"] = net_words(values["balance"])[0]
+        else:
+            words["functional"] = "undefined"
+        if self.phase is not None:
+            words["heat"], words["order"] = state_words(values)
+        if warning := warning_words(values):
+            words["warning"] = warning.lower()
+        if "temperature" in values:
+            words["transition"] = "yes" if "transition" in values else "none"
+        return words
 
 
 def months(count: Decimal) -> str:
@@ -116,13 +139,38 @@ def decimals(name: str) -> int:
 
 
 @lru_cache(1 << 12)
-def _figure(text: str) -> tuple[str, Decimal | None]:
-    """Name and value of a figure; no value where it is not written as a prompt prints it."""
+def _figure(text: str) -> tuple[str, Any]:
+    """Name and value of a figure as a prompt prints it, phase and analogue included; "" and what is wrong otherwise."""
+    if text in PHASES:
+        return "phase", text
+    if text.startswith("analogue "):
+        return (
+            ("analogue", text[9:]) if text[9:] in ANALOGUES else ("", f"{text[:60]!r} is none of the known analogues")
+        )
     match = _FIGURE.fullmatch(text)
-    if not match:
-        return "", None
-    name, value = match[1], Decimal(match[2])
-    return name, value if text == f"{name} {_written(name, value)}" else None
+    name, value = (match[1], Decimal(match[2])) if match else ("", Decimal())
+    if not match or text != f"{name} {_written(name, value)}":
+        return "", f"{text[:40]!r} is no figure of this line"
+    if not _LOWEST.get(name, 0) <= value <= _HIGHEST.get(name, 1):
+        return "", f"{text!r} is out of range"
+    return name, value
+
+
+def figures_of(line: str, read: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
+    """Name → value of a prompt's line, in its order.
+
+    Raises:
+        ElleError: `read` finds no figure in a part of it, or one twice.
+    """
+    body = line.partition(": ")[2]
+    parts = [] if body == "none" else body.split(", ")
+    figures = dict([read(part) for part in parts])
+    if "" in figures:
+        raise bad_line(figures[""], line)
+    if len(figures) < len(parts):
+        names = [read(part)[0] for part in parts]
+        raise bad_line(f"{next(name for name in names if names.count(name) > 1)!r} appears twice", line)
+    return figures
 
 
 @cache
@@ -150,27 +198,15 @@ def parse_lines(lines: list[str]) -> CicFigures:
     Raises:
         ElleError: naming the line that is not of this format, or the figure that is missing or out of range.
     """
-    values: dict[str, Decimal] = {}
-    phase = analogue = None
-    for line, (section, names) in zip(lines, CIC_SECTIONS.items(), strict=True):
-        body = line.partition(": ")[2]
-        for place, text in enumerate([] if body == "none" else body.split(", ")):
-            if section == "PHASE" and place == 0 and text in PHASES:
-                phase = text
-                continue
-            if section == "OUTLOOK" and text.startswith("analogue "):
-                if text[9:] not in ANALOGUES or analogue:
-                    raise bad_line(f"{text[:60]!r} is none of the known analogues, or the second one", line)
-                analogue = text[9:]
-                continue
-            name, value = _figure(text)
-            if name not in names or value is None:
-                raise bad_line(f"{text[:40]!r} is no figure of this line", line)
-            if name in values:
-                raise bad_line(f"{name!r} appears twice", line)
-            if not _LOWEST.get(name, 0) <= value <= _HIGHEST.get(name, 1):
-                raise bad_line(f"{text!r} is out of range", line)
-            values[name] = value
+    values: dict[str, Any] = {}
+    for line, known in zip(lines, _KNOWN, strict=True):
+        figures = figures_of(line, _figure)
+        if not figures.keys() <= known:
+            raise bad_line(f"{min(figures.keys() - known)!r} is no figure of this line", line)
+        values |= figures
+    phase, analogue = values.pop("phase", None), values.pop("analogue", None)
+    if phase and not lines[1].startswith(f"PHASE: {phase}"):
+        raise bad_line("the phase comes first", lines[1])
     for name in ("agreement", "horizon", "distance"):
         if name not in values:
             raise bad_line(f"it needs {name}", lines[2])

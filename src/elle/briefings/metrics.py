@@ -7,9 +7,10 @@ printed figures, and the evaluator reads the prompt with `parse`, the exact inve
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
+from typing import Any
 
-from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, bad_line, parse_lines
+from elle.briefings.cic_figures import CIC_SECTIONS, CicFigures, bad_line, figures_of, parse_lines
 from elle.briefings.schema import CATEGORIES
 
 #: A trend arrow and the word that an answer uses for it.
@@ -28,6 +29,7 @@ STRESS, CONTINGENCY = 60, 50
 
 SECTIONS = ("NATIONS", "SIGNALS", "CATEGORIES")
 SIGNALS = ("articles", "tone", "alerts")
+_ORDERS = ([*SECTIONS], [*SECTIONS, *CIC_SECTIONS])
 
 #: Words that say how a risk moves: an answer uses them only beside the trend they agree with.
 _MOVING = {"stable": "steady", "increasing": "rising", "escalating": "rising"}
@@ -48,6 +50,17 @@ def risk_words(value: int, trend: str | None = None) -> tuple[str, ...]:
 def signal_density(articles: int) -> str:
     """HIGH above 150 articles, MODERATE above 75, else LOW."""
     return "HIGH" if articles > 150 else "MODERATE" if articles > 75 else "LOW"
+
+
+_SCORE, _SHARE = frozenset(("", "%", "/100")), frozenset(("", "%"))
+#: Metric → the units that its number may have in a briefing, those of nations as the mean's; of all others none. A %
+#: of a share (0..1) divides by 100, elsewhere it is the unit.
+UNITS = {
+    **dict.fromkeys(("mean", "stability index", *CATEGORIES), _SCORE),
+    **dict.fromkeys(("agreement", "confidence", "decayed"), _SHARE),
+    "horizon": frozenset(("", "months")),
+    "transition": frozenset(("months ago",)),
+}
 
 
 @dataclass(frozen=True)
@@ -103,11 +116,16 @@ _SIGNAL = re.compile(r"(articles|alerts) (\d+)|(tone) (-?\d+(?:\.\d)?)")
 
 
 @lru_cache(1 << 12)
-def _figure(pattern: re.Pattern[str], text: str) -> tuple[str, tuple[str, ...]]:
-    """Name and values of a figure; no name where the text does not match the pattern."""
+def _figure(pattern: re.Pattern[str], text: str) -> tuple[str, Any]:
+    """Name and value of a figure, of a category with its arrow; "" and what is wrong where there is none."""
     match = pattern.fullmatch(text)
-    name, *values = (group for group in match.groups() if group is not None) if match else ("",)
-    return name, tuple(values)
+    if not match:
+        return "", f"{text[:40]!r} is no figure of this line"
+    name, value, *arrow = (group for group in match.groups() if group is not None)
+    if pattern is not _SIGNAL and int(value) > 100:
+        return "", f"{text!r}: a risk is at most 100"
+    number = Decimal(value) if name == "tone" else int(value)
+    return name, (number, *arrow) if arrow else number
 
 
 def parse(prompt: str) -> Metrics:
@@ -118,43 +136,30 @@ def parse(prompt: str) -> Metrics:
     """
     lines = prompt.strip().split("\n")
     named = [line.partition(":")[0] for line in lines]
-    if named not in (list(SECTIONS), [*SECTIONS, *CIC_SECTIONS]):
+    if named not in _ORDERS:
         cic = ", ".join(CIC_SECTIONS)
         raise bad_line(f"it needs the lines {', '.join(SECTIONS)}, in this order, and all or none of {cic}", prompt)
-    sections: list[dict[str, tuple[str, ...]]] = []
-    for line, pattern in zip(lines[:3], (_NATION, _SIGNAL, _CATEGORY), strict=True):
-        figures: dict[str, tuple[str, ...]] = {}
-        body = line.partition(": ")[2]
-        for figure in [] if body == "none" else body.split(", "):
-            name, values = _figure(pattern, figure)
-            if not name:
-                raise bad_line(f"{figure[:40]!r} is no figure of this line", line)
-            if name in figures:
-                raise bad_line(f"{name!r} appears twice", line)
-            if pattern is not _SIGNAL and int(values[0]) > 100:
-                raise bad_line(f"{figure!r}: a risk is at most 100", line)
-            figures[name] = values
-        sections.append(figures)
-    nations, signals, categories = sections
+    nations, signals, categories = (
+        figures_of(line, partial(_figure, pattern))
+        for line, pattern in zip(lines[:3], (_NATION, _SIGNAL, _CATEGORY), strict=True)
+    )
     mean = nations.pop("mean", None)
     if tuple(categories) != CATEGORIES:
         raise bad_line(f"it needs {', '.join(CATEGORIES)}, in this order", lines[2])
     metrics = Metrics(
-        tuple((code, int(risk)) for code, (risk,) in nations.items()),
-        int(signals["articles"][0]) if "articles" in signals else None,
-        Decimal(signals["tone"][0]) if "tone" in signals else None,
-        int(signals["alerts"][0]) if "alerts" in signals else None,
-        {name: (int(value), arrow) for name, (value, arrow) in categories.items()},
+        tuple(nations.items()),
+        *(signals.get(name) for name in SIGNALS),
+        categories,
         parse_lines(lines[3:]) if lines[3:] else None,
     )
-    if (int(mean[0]) if mean else None) != metrics.mean:
+    if mean != metrics.mean:
         raise bad_line(f"the mean of these nations is {metrics.mean}", lines[0])
     return metrics
 
 
-def printed_figures(metrics: Metrics) -> dict[str, Decimal]:
+def printed_figures(metrics: Metrics) -> dict[str, Decimal | str]:
     """Metric name → value, for every figure that the prompt prints."""
-    figures = {code: Decimal(risk) for code, risk in metrics.nations}
+    figures: dict[str, Decimal | str] = {code: Decimal(risk) for code, risk in metrics.nations}
     if metrics.mean is not None:
         figures["mean"] = Decimal(metrics.mean)
     figures |= {name: Decimal(value) for name in SIGNALS if (value := getattr(metrics, name)) is not None}
@@ -174,3 +179,17 @@ def derived_figures(metrics: Metrics) -> dict[str, Decimal]:
         "exceed 50%": Decimal(len(metrics.above_half)),
     }
     return figures | metrics.cic.derived if metrics.cic else figures
+
+
+def words_of(metrics: Metrics) -> dict[tuple[str, str], str]:
+    """(kind of word, category or "") → what a briefing should say of it, in the senses of `configs/grammar.yaml`."""
+    senses = {}
+    for name, (value, arrow) in metrics.categories.items():
+        senses["band", name], senses["trend", name] = risk_band(value)[0], TRENDS[arrow]
+    senses["stress", ""] = "under" if metrics.categories["financial"][0] > STRESS else "none"
+    senses["plans", ""] = "contingency" if (metrics.mean or 0) > CONTINGENCY else "routine"
+    if metrics.mean is not None:
+        senses["overall", ""] = risk_band(metrics.mean)[0]
+    if metrics.articles is not None:
+        senses["density", ""] = signal_density(metrics.articles).lower()
+    return senses | {(kind, ""): sense for kind, sense in metrics.cic.words.items()} if metrics.cic else senses

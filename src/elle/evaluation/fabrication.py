@@ -1,100 +1,75 @@
-"""Names, dates and events that neither the prompt nor the table of historical correlates holds.
+"""What the parts of a briefing that are not read invent: names, dates, and confidences above the cap.
 
-What counts, in the texts of the object extracted:
-    a name: a word that is not written in lower case (a code such as FRA, an initial capital, or letters without case)
-        and is none of the prompt's words, of `KNOWN`, or of a correlate's full name. The lenient reading forgives one
-        that opens a sentence with its only capital, unless another such word follows it.
-    a date: a month or a weekday as a name, or a year: a wrong number of four plain digits, 1000 to 2199, that does not
-        stand right behind its metric's name. The years of a correlate count where they stand behind its name.
-    an event: a word of `EVENTS`, in either case, outside a correlate's name.
-
-What it cannot see: a name in lower case, a name made of known words, an event in other words, a day without its month,
-and (leniently) a single name that opens a sentence. Nor can it tell a capitalised ordinary word from a name.
+What no form of the grammar reads fails by that alone. These two look closer, so that a report can say how:
+    a name: a word that is not written in lower case and is neither in the grammar nor in the prompt. One that opens a
+        sentence with its only capital is forgiven, unless another such word follows it. Of what is read, a nation that
+        the prompt does not list is one, too.
+    a year: four plain digits, 1000 to 2199.
+    a confidence: a number with at most three words between it and one of `_SURE`; a % divides by 100, and so does the
+        lack of one above 2.
+A name in lower case and an event in ordinary words are not seen here.
 """
 
-import bisect
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterator, Set
+from decimal import Decimal
 
 from cic.analogues import CORRELATES
-from cic.criticality import PHASES
-from elle.base.yaml_files import config_table
-from elle.briefings.cic_figures import ANALOGUES, DERIVED
-from elle.briefings.cic_figures import NAMES as CIC_NAMES
-from elle.briefings.metrics import RISK_WORDS, SIGNALS, TRENDS, Metrics
-from elle.briefings.schema import CicBriefing
-from elle.evaluation.numbers import CheckedNumber
-from elle.evaluation.parsing import Text
+from cic.confidence import CAP
+from elle.briefings.metrics import Metrics
+from elle.briefings.scenario import CIC_COUNTRIES
+from elle.evaluation.grammar import VOCABULARY
+from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
-
-_TABLE = {kind: frozenset(words.split()) for kind, words in config_table("fabrication").items()}
-EVENTS, _CALENDAR = _TABLE["events"], _TABLE["calendar"]
-_NAMES = (*CicBriefing.model_fields, *CIC_NAMES, *DERIVED, *SIGNALS, *PHASES, *TRENDS.values())
-#: Words that are not a name.
-KNOWN = _TABLE["wording"].union(
-    *(_WORD.findall(name.lower().replace("_", " ")) for name in _NAMES),
-    *(_WORD.findall(word) for _, words in RISK_WORDS for word in words),
-)
-_CORRELATE = re.compile(
-    "|".join(re.escape(name) for name in sorted((*ANALOGUES, *(event.name for event in CORRELATES)), key=len)[::-1])
-)
-_ANALOGUE_WORDS = {dated: frozenset(_WORD.findall(dated.lower())) for dated in ANALOGUES}
-_YEAR = re.compile(r"1\d{3}|2[01]\d{2}", re.ASCII)
-_OPENS = re.compile(r"(?:^|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
+_CORRELATE = re.compile("|".join(re.escape(event.name) for event in CORRELATES))
+_YEAR = re.compile(r"(?<![\w.,])(?:1\d{3}|2[01]\d{2})(?![\w]|[.,]\d)", re.ASCII)
+_OPENS = re.compile(r"(?:\A|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
+_SURE = r"(?:confidence|confident|certain|certainty|sure|decayed)"
+_NUMBER = r"(?P<value>\d{1,30}(?:[.,]\d{1,30})?|[.,]\d{1,30})(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
+_STATED = [
+    re.compile(rf"\b{_SURE}\b[\"']?\W{{1,5}}(?:[^\W\d]+\W{{1,5}}){{0,3}}?(?<![\d.,]){_NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?<![\w.,]){_NUMBER}(?:[ -][^\W\d]+){{0,2}}[ -]{_SURE}\b", re.IGNORECASE),
+]
+_CAP = Decimal(str(CAP))
+_CONFIDENCES = frozenset(("confidence", "decayed"))
 
 
-def fabrications(
-    texts: Mapping[str, Text], metrics: Metrics, findings: Iterable[CheckedNumber]
-) -> tuple[list[str], list[str]]:
-    """What is fabricated, (under the strict reading, under the lenient one), each "key: what"."""
-    wrong: list[tuple[str, bool]] = []  # what, and whether under the lenient reading, too
-    # The prompt's own words: the nations' codes and the analogue are all that `KNOWN` does not hold.
+def fabrications(found: Checked, metrics: Metrics) -> list[str]:
+    """What is fabricated, each "key: what"."""
+    strangers = {
+        (each.key, each.metric) for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES
+    }
+    wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
     prompts = {code.lower() for code, _ in metrics.nations}
-    if metrics.cic:
-        prompts |= _ANALOGUE_WORDS[metrics.cic.analogue]
-    for key, (text, _, words) in texts.items():
-        # Nearly always nothing is left here: the words of a text are looked at one by one only where one is unknown.
-        if (unknown := words - KNOWN) and (unknown := unknown - prompts):
-            wrong += [(f"{key[:40]}: {what}", sure) for what, sure in _words(text, prompts)]
-    correlates: dict[str, list[tuple[int, int]]] = {}
-    for number in findings:
-        if not number.ok and (what := _year(texts[number.key].text, number, correlates)):
-            wrong.append((f"{number.key[:40]}: {what}", True))
-    return [what for what, _ in wrong], [what for what, sure in wrong if sure]
+    for unread in found.unread:
+        wrong += [f"{unread.key[:40]}: {what}" for what in _names(unread.text, prompts)]
+        wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _YEAR.finditer(unread.text)]
+    return wrong
 
 
-def _words(text: str, prompts: Set[str]) -> Iterable[tuple[str, bool]]:
-    """Names, dates and events of a text beyond the prompt's words; whether the lenient reading counts it, too."""
+def _names(text: str, prompts: Set[str]) -> Iterator[str]:
     body = _CORRELATE.sub(lambda match: " " * len(match[0]), text)
     words = [
-        (match, word, lower)
+        match
         for match in _WORD.finditer(body)
-        if (lower := (word := match[0]).lower()) not in KNOWN and lower not in prompts
+        if not match[0].islower() and match[0].lower() not in VOCABULARY and match[0].lower() not in prompts
     ]
-    for place, (match, word, lower) in enumerate(words):
-        if lower in EVENTS:
-            yield f"{word!r} is no event of the prompt's", True
-        elif word.islower():
-            continue
-        elif lower in _CALENDAR:
-            yield f"{word!r} is no date of the prompt's", True
-        else:
-            sure = not word.istitle() or not _OPENS.search(body, max(0, match.start() - 8), match.start())
-            if not sure and place + 1 < len(words):
-                follower, next_word, _ = words[place + 1]
-                sure = not next_word.islower() and follower.start() <= match.end() + 1
-            yield f"{word[:40]!r} is no name of the prompt's", sure
+    for place, match in enumerate(words):
+        alone = place + 1 == len(words) or words[place + 1].start() > match.end() + 1
+        opens = _OPENS.search(body, max(0, match.start() - 8), match.start())
+        if not (match[0].istitle() and alone and opens):
+            yield f"{match[0][:40]!r} is no name of the prompt's"
 
 
-def _year(text: str, number: CheckedNumber, correlates: dict[str, list[tuple[int, int]]]) -> str:
-    key, start, end, digits, _, metric = number[:6]
-    if not _YEAR.fullmatch(digits) or metric == "analogue":
-        return ""
-    if metric and text[max(0, start - len(metric) - 1) : start].lower() == f"{metric} ".lower():
-        return ""
-    if key not in correlates:
-        correlates[key] = [match.span() for match in _CORRELATE.finditer(text)]
-    spans = correlates[key]
-    place = bisect.bisect(spans, (start, end)) - 1
-    return "" if place >= 0 and end <= spans[place][1] else f"{digits!r} is no year of the prompt's"
+def above_cap(found: Checked) -> tuple[list[str], bool]:
+    """What is wrong with stated confidences, and whether there are any: those read, and those of what is not."""
+    stated = [(each.key, each.text, each.value) for each in found.wrong if each.metric in _CONFIDENCES]
+    for unread in found.unread:
+        text = f"{unread.key}: {unread.text}"  # a key may say it, too
+        for match in (found for pattern in _STATED for found in pattern.finditer(text)):
+            value = Decimal(match["value"].replace(",", "."))
+            share = value / 100 if match["percent"] or value > 2 else value
+            stated.append((unread.key, match["value"] + (match["percent"] or ""), share))
+    bold = [f"{key[:40]}: confidence {text[:40]} is above {CAP}" for key, text, share in stated if share > _CAP]
+    return bold, bool(stated) or any(_CONFIDENCES & metrics for metrics in found.cited.values())

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from elle.base.errors import ElleError
-from elle.briefings.metrics import Metrics, parse
+from elle.briefings.metrics import parse
 from elle.briefings.schema import CATEGORIES, Briefing, CicBriefing
-from elle.evaluation.fabrication import fabrications
-from elle.evaluation.numbers import CheckedNumber, Checker, above_cap, arithmetic_faults, stated_confidences, triples
-from elle.evaluation.parsing import Parsed, parse_output, read_words, schema_valid, texts_of
-from elle.evaluation.words import phase_fault, word_faults
+from elle.evaluation.fabrication import above_cap, fabrications
+from elle.evaluation.parsing import Parsed, parse_output, schema_valid, texts_of
+from elle.evaluation.reading import DERIVED_FIGURES, CheckedNumber, Unread
+from elle.evaluation.statements import (
+    PHASE,
+    Checked,
+    Checker,
+    arithmetic_faults,
+)
 
+_NONE: frozenset[str] = frozenset()
 #: Metric name → (numerator, denominator); (0, 0): it judges nothing here.
 Counts = dict[str, tuple[int, int]]
-#: Metrics that a briefing may fall short of and be all right.
-_FORGIVEN = frozenset({"fabrication"})
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,14 @@ class Record:
     output: str | None
     parsed: Parsed
     texts: dict[str, str]
-    findings: tuple[CheckedNumber, ...]
+    unread: tuple[Unread, ...]
     reasons: tuple[str, ...]
     counts: Counts
+
+    @cached_property
+    def findings(self) -> tuple[CheckedNumber, ...]:
+        """The verdict on every number of `texts`, in order."""
+        return tuple(Checker(parse(self.prompt)).numbers(self.texts))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -48,6 +58,7 @@ class Record:
                 }
                 for number in self.findings
             ],
+            "unread": [{"key": part.key, "start": part.start, "end": part.end} for part in self.unread],
             "scores": {name: top / bottom if bottom else None for name, (top, bottom) in self.counts.items()},
         }
 
@@ -59,17 +70,10 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
         ElleError: the prompt or the reference is not in the project's format.
     """
     try:
-        metrics = parse(prompt)
+        checker, required = _asked(prompt, reference)
     except ElleError as error:
         raise ElleError(error.what, where=f"row id {name!r}, {error.where}", fix=error.fix) from error
-    wanted = parse_output(reference)
-    if wanted.value is None or not wanted.strict:
-        what = f"the reference answer is not one JSON object: {wanted.reason}"
-        fix = "regenerate or correct the row"
-        raise ElleError(what, where=f"row id {name!r}, gpt turn", fix=fix)
-    checker = Checker(metrics)
-    # A reference's own wrong numbers are nothing that an answer should repeat: `triples` holds the right ones.
-    required = triples(checker.check(texts_of(wanted.value)))
+    metrics = checker.metrics
     parsed = Parsed(reason="no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None
@@ -82,57 +86,83 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     reasons = [f"not strictly JSON: {parsed.reason}"] if parsed.reason else []
     reasons += [f"schema: {fault}"] if fault else []
     texts = texts_of(parsed.value or {})
-    findings = checker.check(texts)
-    missing = required - triples(findings)
-    counts |= _number_counts(checker, required, missing, findings)
-    word_counts, faults = _word_counts(metrics, texts, findings, int(parsed.value is not None))
-    counts |= word_counts
-    if parsed.value is not None:  # else everything is missing, and the first reason says it
-        reasons += [f"{each.key[:40]}: {each.text[:40]!r} is wrong: {each.why}" for each in findings if not each.ok]
-        reasons += [f"{key}: {metric} {value} is missing" for key, metric, value in sorted(missing)]
-        reasons += faults
-    held = all(top == bottom for metric, (top, bottom) in counts.items() if metric not in _FORGIVEN)
+    checked = checker.check(texts)
+    missing = [
+        (key, metric)
+        for key, metrics in required.items()
+        if (gone := metrics - checked.cited.get(key, _NONE))
+        for metric in gone
+    ]
+    counts |= _number_counts(checker, required, missing, checked)
+    bold, stated = above_cap(checked)
+    invented = fabrications(checked, metrics)
+    sums, sums_checked = arithmetic_faults(checker, checked)
+    there = int(parsed.value is not None)
+    counts |= {
+        "arithmetic": (sums_checked - len(sums), sums_checked),
+        "epistemic_bound": (int(not bold), 1) if stated else (0, 0),
+        **_word_counts(checker, checked),
+        "fabrication": (there - bool(invented), there),
+    }
+    if there:  # else everything is missing, and the first reason says it
+        reasons += [f"{each.key[:40]}: {each.text[:40]!r} is wrong: {each.why}" for each in checked.wrong]
+        reasons += [f"{each.key[:40]}: not read: {each.text[:80]!r}" for each in checked.unread]
+        reasons += [f"{key}: {metric} {checker.true[metric]} is missing" for key, metric in sorted(missing)]
+        reasons += [*checked.faults, *(f"arithmetic: {why}" for why in sums), *bold, *invented]
+    held = all(top == bottom for metric, (top, bottom) in counts.items())
     counts["all_right"] = (int(held), 1)
-    return Record(name, prompt, _writable(output), parsed, texts, tuple(findings), tuple(reasons), counts)
+    return Record(
+        name,
+        prompt,
+        _writable(output),
+        parsed,
+        texts,
+        tuple(checked.unread),
+        tuple(reasons),
+        counts,
+    )
 
 
-def _number_counts(checker: Checker, required: Set, missing: Set, findings: Sequence[CheckedNumber]) -> Counts:
-    """required, missing: (key, metric, value) of the figures that an answer must have, and has not."""
-    printed = [number.ok for number in findings if not number.derived]
-    derived = [number.ok for number in findings if number.derived]
-    wanted = sum(metric in checker.derived for _, metric, _ in required)
-    lost = sum(metric in checker.derived for _, metric, _ in missing)
+@lru_cache(1 << 11)  # many models answer the same rows
+def _asked(prompt: str, reference: str) -> tuple[Checker, dict[str, Set[str]]]:
+    """What checks an answer to `prompt`, and key → the metrics that it must cite: those that the reference has right
+    (its own wrong numbers are nothing that an answer should repeat)."""
+    checker, wanted = Checker(parse(prompt)), parse_output(reference)
+    if wanted.value is None or not wanted.strict:
+        what = f"the reference answer is not one JSON object: {wanted.reason}"
+        raise ElleError(what, where="gpt turn", fix="regenerate or correct the row")
+    return checker, checker.cited(texts_of(wanted.value))
+
+
+def _number_counts(
+    checker: Checker, required: Mapping[str, Set[str]], missing: Sequence[tuple[str, str]], checked: Checked
+) -> Counts:
+    """required: key → metrics of the figures that an answer must have; missing: (key, metric) of those it has not."""
+    derived = [number for number in checked.wrong if number.derived]
+    printed = checked.total - checked.derived
+    read = checked.total + checked.sentences - checked.unread_sentences
+    every = sum(map(len, required.values()))
+    wanted = sum(len(DERIVED_FIGURES & metrics) for metrics in required.values())
+    lost = sum(metric in checker.derived for _, metric in missing)
     return {
-        "numeric_precision": (sum(printed), len(printed)),
-        "numeric_recall": (len(required) - wanted - len(missing) + lost, len(required) - wanted),
-        "derived_accuracy": (sum(derived), len(derived)),
+        "read": (read, checked.total + checked.loose + checked.sentences),
+        "numeric_precision": (printed - len(checked.wrong) + len(derived), printed),
+        "numeric_recall": (every - wanted - len(missing) + lost, every - wanted),
+        "derived_accuracy": (checked.derived - len(derived), checked.derived),
         "derived_recall": (wanted - lost, wanted),
     }
 
 
-def _word_counts(
-    metrics: Metrics, texts: Mapping[str, str], findings: Sequence[CheckedNumber], there: int
-) -> tuple[Counts, list[str]]:
-    """The counts of what `texts` say, and their faults; there: 1 where there is an object, else 0."""
-    read = read_words(texts)
-    sums, checked = arithmetic_faults(findings)
-    stated = stated_confidences(read)
-    bold = above_cap(stated)
-    phase = phase_fault(read, metrics) if metrics.cic else ""
-    risk, unsaid, things = word_faults(read, metrics)
-    names, surely = fabrications(read, metrics, findings)
-    counts = {
-        "arithmetic": (checked - len(sums), checked),
-        "epistemic_bound": (int(not bold), 1) if stated else (0, 0),
-        "phase": (int(not phase), 1) if metrics.cic else (0, 0),
-        "risk_words": (len(CATEGORIES) - len(risk), len(CATEGORIES)),
-        "words": (things - len(unsaid) if there else 0, things),
-        "fabrication": (there - bool(names), there),
-        "fabrication_lenient": (there - bool(surely), there),
+def _word_counts(checker: Checker, checked: Checked) -> Counts:
+    """The counts of what words say: of what must be said, and of what else is."""
+    required, right = checker.required, checked.right
+    bands, phase = sum(thing[0] == "band" for thing in right), PHASE in required
+    words = len(right) - bands - (PHASE in right), len(required) - len(CATEGORIES) - phase
+    return {
+        "phase": (int(PHASE in right), 1) if phase else (0, 0),
+        "risk_words": (bands, len(CATEGORIES)),
+        "words": (words[0] + checked.more_right, words[1] + checked.more),
     }
-    reasons = [f"{key}: {why}" for key, why in (*risk.items(), *unsaid.items())]
-    reasons += [f"phase: {phase}"] if phase else []
-    return counts, [*reasons, *(f"arithmetic: {why}" for why in sums), *bold, *names]
 
 
 def _writable(text: str | None) -> str | None:

@@ -1,0 +1,341 @@
+"""From a sentence's skeleton to what it says: which clauses have a form of the grammar, and what each means.
+
+A sentence is parsed from left to right: at each clause the longest form that ends where a clause may end, and fits.
+Where none does, the clause is unread up to the next punctuation mark, and so is what is joined to it without one.
+"""
+
+from collections.abc import Sequence, Set
+from typing import NamedTuple
+
+from elle.briefings.schema import CATEGORIES
+from elle.evaluation.grammar import (
+    FORMS,
+    ITEMS,
+    JOIN,
+    MARK,
+    MONTHS,
+    NATION,
+    NUMBERS,
+    NUMERIC,
+    TERMS,
+    TOKENS,
+    WORDS,
+    metric_of,
+)
+
+#: Letters of a sentence's skeleton beyond which it is unread as a whole: time stays linear in the length of a text.
+LONGEST = 400
+#: A figure that a clause names: its metric, or the place of a nation's token in its sentence.
+Name = str | int
+
+
+class Term(NamedTuple):
+    """A term of a sum: a figure's name, perhaps behind a factor, or a number (name: ""). Factors and such numbers
+    are the statement's `numbers`, in order."""
+
+    negative: bool
+    factor: bool
+    name: str
+
+
+class Statement(NamedTuple):
+    """What a clause says beside figures. kind: of `forms`, or of `words`; names: what it is said of; numbers: places of
+    tokens; sense: of its word; sides: of an equation."""
+
+    kind: str
+    names: tuple[Name, ...] = ()
+    numbers: tuple[int, ...] = ()
+    sense: str = ""
+    denied: bool = False
+    sides: tuple[tuple[Term, ...], ...] = ()
+
+
+class Sentence(NamedTuple):
+    """figures: (name, place of its number); unread: (start, end) in the skeleton of what is not read; loose: places
+    of the numbers in it; tokens: how many the sentence has; about: the metrics that it spoke of last."""
+
+    figures: tuple[tuple[Name, int], ...]
+    statements: tuple[Statement, ...]
+    unread: tuple[tuple[int, int], ...]
+    loose: tuple[int, ...]
+    tokens: int
+    about: tuple[str, ...]
+
+
+class _Number(NamedTuple):
+    place: int
+
+
+class _Clause(NamedTuple):
+    """A clause that has a form. items: names (metrics; places of tokens) and numbers (`_Number`) in order; about: what
+    the sentence spoke of last."""
+
+    kind: str
+    items: tuple[Name | _Number, ...]
+    said: dict[str, str]
+    about: tuple[Name, ...]
+    nations: frozenset[int]
+    text: str
+
+    @property
+    def denied(self) -> bool:
+        return "not" in self.said
+
+    def sense(self, kind: str) -> str:
+        """The sense of the clause's word of this kind, "" without one."""
+        return WORDS[kind][self.said[kind]] if kind in self.said else ""
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return tuple(item for item in self.items if not isinstance(item, _Number))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(item.place for item in self.items if isinstance(item, _Number))
+
+    @property
+    def cited(self) -> list[tuple[Name, int]]:
+        """Each name with the number right behind it."""
+        pairs = zip(self.items, self.items[1:], strict=False)
+        return [(a, b.place) for a, b in pairs if isinstance(b, _Number) and not isinstance(a, _Number)]
+
+
+#: What a clause comes to: its figures, its statements; None: it does not fit here.
+_Meant = tuple[Sequence[tuple[Name, int]], Sequence[Statement]] | None
+
+
+def _figures(clause: _Clause) -> _Meant:
+    """One number is said of each of its names; several are theirs in order."""
+    names, numbers = clause.names or clause.about, clause.numbers
+    if len(numbers) == 1 and names:
+        pairs = [(name, numbers[0]) for name in names]
+    elif len(numbers) == len(names):
+        pairs = list(zip(names, numbers, strict=True))
+    else:
+        return None
+    return pairs, [Statement("transition", sense="yes") for name in names if name == "transition"]
+
+
+def _about(clause: _Clause) -> Name | None:
+    names = clause.names or clause.about
+    return names[-1] if names else None
+
+
+def _band(clause: _Clause) -> _Meant:
+    """Of a category, or of the mean: the overall risk. A word that names a trend as well says both."""
+    name, sense, denied = _about(clause), clause.sense("band"), clause.denied
+    if name == "mean":
+        return (), [Statement("overall", sense=sense, denied=denied)]
+    if name not in CATEGORIES:
+        return None
+    statements = [Statement("band", (name,), sense=sense, denied=denied)]
+    if move := WORDS["trend"].get(clause.said["band"]):
+        statements.append(Statement("trend", (name,), sense=move, denied=denied))
+    return (), statements
+
+
+def _trend(clause: _Clause) -> _Meant:
+    name, sense, denied = _about(clause), clause.sense("trend"), clause.denied
+    if name in ("net", "balance"):
+        return (), [Statement("net", sense=sense, denied=denied)]
+    return ((), [Statement("trend", (name,), sense=sense, denied=denied)]) if name in CATEGORIES else None
+
+
+def _word(clause: _Clause) -> _Meant:
+    """A word of the clause's own kind; what speaks of one thing only does not fit behind another."""
+    sense, denied = clause.sense(clause.kind) or "undefined", clause.denied
+    return clause.cited, [Statement(clause.kind, sense=sense, denied=denied)]
+
+
+def _stress(clause: _Clause) -> _Meant:
+    return _word(clause) if not clause.about or clause.about[-1] in ("financial", "stability index") else None
+
+
+def _cap(clause: _Clause) -> _Meant:
+    """Of the agreement; a number that it is capped at is the confidence."""
+    if _about(clause) != "agreement":
+        return None
+    figures = clause.cited
+    figures += [("confidence", number) for number in clause.numbers[len(figures) :]]
+    return figures, [Statement("cap", sense=clause.sense("cap"))]
+
+
+def _overall(clause: _Clause) -> _Meant:
+    return (), [Statement("overall", sense=clause.sense("band"), denied=clause.denied)]
+
+
+def _transition(clause: _Clause) -> _Meant:
+    if clause.numbers:
+        return _figures(clause)
+    return (), [Statement("transition", sense="none")]
+
+
+def _nations(clause: _Clause) -> _Meant:
+    """Nations, each with or without its figure."""
+    return clause.cited, [Statement(clause.kind, clause.names)]
+
+
+def _ranked(clause: _Clause) -> _Meant:
+    first = clause.about[-1:]
+    return (
+        (clause.cited, [Statement("ranked", (*first, *clause.names))]) if first and first[0] in clause.nations else None
+    )
+
+
+def _listed(clause: _Clause) -> _Meant:
+    if clause.numbers:
+        return [("nations listed", clause.numbers[0])], ()
+    return (), [Statement("listed")]
+
+
+def _counted(clause: _Clause) -> _Meant:
+    *count, threshold = clause.numbers
+    figures = [("nations listed", count.pop())] if len(count) == 2 else []
+    sense = f"{clause.sense('relation')} {clause.sense('quantity')}".strip()
+    return figures, [Statement("counted", numbers=(*count, threshold), sense=sense)]
+
+
+def _bound(clause: _Clause) -> _Meant:
+    names = clause.names or clause.about
+    return ((), [Statement("bound", names, clause.numbers, clause.sense("relation"))]) if names else None
+
+
+def _comparison(clause: _Clause) -> _Meant:
+    names = (*clause.about[-1:], *clause.names)[-2:]
+    figures = [(clause.names[-1], number) for number in clause.numbers]
+    return (figures, [Statement("comparison", names, sense=clause.sense("relation"))]) if len(names) == 2 else None
+
+
+def _difference(clause: _Clause) -> _Meant:
+    names = (*clause.about[-1:], *clause.names)[-2:]
+    sense = clause.sense("relation") or "apart"
+    return ((), [Statement("difference", names, clause.numbers, sense)]) if len(names) == 2 else None
+
+
+def _extreme(clause: _Clause) -> _Meant:
+    name = _about(clause)
+    if name is None:
+        return None
+    figures = [(name, number) for number in clause.numbers]
+    return figures, [Statement("extreme", (name,), sense=clause.sense("extreme"))]
+
+
+def _decay(clause: _Clause) -> _Meant:
+    letters = NUMBERS.findall(clause.text)
+    names = ["horizon" if letter == MONTHS else "decayed" for letter in letters]
+    return list(zip(names, clause.numbers, strict=True)), ()
+
+
+def _analogue(clause: _Clause) -> _Meant:
+    place = next(name for name in clause.names if isinstance(name, int))
+    return [("analogue", place), *clause.cited], ()
+
+
+def _equation(clause: _Clause) -> _Meant:
+    """The number behind a name is its figure, and a side that is a number only that of a side that is a name."""
+    figures, sides, numbers, names, results = [], [], [], [], []
+    places = iter(clause.numbers)
+    for side in clause.text.split(" = "):
+        terms = TERMS.findall(side)
+        for sign, factor, name, cited, only in terms:
+            numbers += [next(places)] if factor else []
+            if cited:
+                figures.append((name, next(places)))
+            elif only:
+                numbers.append(next(places))
+            if len(terms) == 1 and not (sign or factor or cited):
+                names += [name] if name else []
+                results += [numbers[-1]] if only else []
+        sides.append(tuple(Term(bool(sign) and sign != "+", bool(factor), name) for sign, factor, name, *_ in terms))
+    if results and not names:
+        return None
+    figures += [(names[0], number) for number in results]
+    return figures, [Statement("equation", clause.names, tuple(numbers), sides=tuple(sides))]
+
+
+_MEANINGS = {
+    "figures": _figures, "bare figure": _figures, "equation": _equation, "band": _band, "trend": _trend,
+    "overall": _overall, "stress": _stress, "concerns": _nations, "focus": _nations, "ranked": _ranked, "listed":
+    _listed,
+    "counted": _counted, "bound": _bound, "comparison": _comparison, "difference": _difference, "extreme": _extreme,
+    "transition": _transition, "cap": _cap, "analogue": _analogue, "decay": _decay, "given": lambda clause: ((), ()),
+}  # fmt: skip
+
+
+#: What may follow a clause without a mark or a joining word between them: "political 40" "is rising" "at 40".
+_PREDICATES = frozenset(
+    ("band", "trend", "bare figure", "bound", "comparison", "difference", "extreme", "cap", "heat", "order", "concerns")
+)
+
+
+def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
+    """The sentence that `skeleton` is; about: what the text spoke of before it."""
+    places = {match.start(): number for number, match in enumerate(TOKENS.finditer(skeleton))}
+    kept: list[_Meaning] = []
+    run: list[_Meaning] = []  # since the last punctuation mark
+    unread: list[tuple[int, int]] = []
+    position = begin = 0  # of the clause; of the run
+    last: tuple[Name, ...] = about
+    bare = False
+    if len(skeleton) > LONGEST:
+        position, unread = len(skeleton), [(0, len(skeleton))]
+    while position < len(skeleton):
+        found = _longest(skeleton, position, places, last, _PREDICATES if bare else frozenset())
+        end = found.end if found else position
+        join = JOIN.match(skeleton, end) if found else None
+        if found and join and (join[0] or end == len(skeleton)):
+            run.append(found)
+            last, bare = found.about or last, join[0] == " "
+            position = join.end()
+            if MARK.search(skeleton, end, position) or position == len(skeleton):
+                kept, run, begin = kept + run, [], position
+            continue
+        mark = MARK.search(skeleton, end)
+        stop = mark.start() if mark else len(skeleton)
+        unread.append((begin, stop))
+        after = JOIN.match(skeleton, stop)
+        position = begin = max(after.end() if after else 0, stop + 1)
+        run, last, bare = [], about, False
+    if run:
+        unread.append((begin, len(skeleton)))
+    figures = tuple(figure for each in kept for figure in each.figures)
+    statements = tuple(statement for each in kept for statement in each.statements)
+    read = {number for each in kept for number in each.numbers}
+    loose = tuple(number for place, number in places.items() if skeleton[place] in NUMERIC and number not in read)
+    last = () if unread else last
+    named = tuple(name for name in last if isinstance(name, str))
+    return Sentence(figures, statements, tuple(unread), loose, len(places), named if len(named) == len(last) else ())
+
+
+class _Meaning(NamedTuple):
+    """What a clause means. about: the names in it; numbers: places of those in it; end: of the clause."""
+
+    figures: Sequence[tuple[Name, int]]
+    statements: Sequence[Statement]
+    about: tuple[Name, ...]
+    numbers: tuple[int, ...]
+    end: int
+
+
+def _longest(
+    skeleton: str, position: int, places: dict[int, int], about: tuple[Name, ...], kinds: Set[str]
+) -> _Meaning | None:
+    """The longest clause at `position` that has a form (of these kinds; none: of any) and fits."""
+    start = skeleton[position : position + 2].lower()
+    matches = [
+        (kind, match)
+        for kind, pattern in FORMS.get(start) or FORMS.get(start[0], ())
+        if (not kinds or kind in kinds) and (match := pattern.match(skeleton, position))
+    ]
+    nations = frozenset(number for place, number in places.items() if skeleton[place] == NATION)
+    for kind, match in sorted(matches, key=lambda each: -each[1].end()):
+        items: list[Name | _Number] = []
+        for item in ITEMS.finditer(skeleton, *match.span()):
+            place = places.get(item.start())
+            items.append(metric_of(item[0]) if place is None else _Number(place) if item[0] in NUMERIC else place)
+        said = {name: words.lower() for name, words in match.groupdict().items() if words}
+        clause = _Clause(kind, tuple(items), said, about, nations, match[0])
+        if (meant := _MEANINGS.get(kind, _word)(clause)) is not None:
+            names = ("mean",) if kind == "overall" else clause.names
+            return _Meaning(*meant, names, clause.numbers, match.end())
+    return None

@@ -1,0 +1,164 @@
+"""The grammar of briefings, compiled from `configs/grammar.yaml`: its forms as patterns over skeletons.
+
+A skeleton is a text whose tokens (numbers with their unit, nations, analogues) are one letter each, the letters below.
+"""
+
+import re
+from collections.abc import Iterable
+
+from cic.criticality import PHASES
+from elle.base.yaml_files import config_table
+from elle.briefings.cic_figures import DERIVED
+from elle.briefings.cic_figures import NAMES as CIC_NAMES
+from elle.briefings.metrics import RISK_WORDS, SIGNALS
+from elle.briefings.schema import CATEGORIES
+
+#: The letters of tokens: numbers by their unit, nations, analogues. Thousands: 134.000, which some write for 134,000.
+PLAIN, PERCENT, HUNDREDTHS, THOUSANDS, MONTHS, AGO, POINTS, NATION, ANALOGUE = LETTERS = "".join(
+    map(chr, range(0xE000, 0xE009))
+)
+UNIT_OF = {PLAIN: "", PERCENT: "%", HUNDREDTHS: "/100", THOUSANDS: "thousands"}
+UNIT_OF |= {MONTHS: "months", AGO: "months ago", POINTS: "points"}
+NUMERIC = "".join(UNIT_OF)
+_PLAINLY = PLAIN + PERCENT + HUNDREDTHS + THOUSANDS
+NUMBER = f"[{_PLAINLY}]"
+#: What Unicode calls a dash, a hyphen or a minus sign, for a set of a pattern.
+DASHES = (
+    "-\u02d7\u058a\u05be\u1400\u1806\u2010-\u2015\u2043\u2052\u207b\u208b\u2212\u2796\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u2e5d"
+    "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d\U00010ead"
+)
+_TABLE = config_table("grammar")
+_FLAGS = re.IGNORECASE | re.ASCII  # ASCII: no letter of another script counts as one of these
+
+
+def any_of(phrases: Iterable[str]) -> str:
+    """A pattern for one of them; of two that begin alike, the longer one."""
+    return "|".join(sorted(phrases, key=len, reverse=True))
+
+
+#: Everyday name → code.
+NATIONS = {name: code for code, names in _TABLE["nations"].items() for name in names.split("|")}
+#: Kind of word → phrase in lower case → sense.
+WORDS = {
+    kind: {phrase.lower(): sense for sense, phrases in senses.items() for phrase in phrases.split("|")}
+    for kind, senses in _TABLE["words"].items()
+}
+WORDS["band"] = {word: words[0] for _, words in RISK_WORDS for word in words}
+WORDS["phase"] = {phase.lower(): phase.lower() for phase in PHASES}
+
+#: What words say of one thing each.
+KINDS = frozenset((*WORDS, "overall")) - {"relation", "extreme", "quantity"}
+
+# Symbols are read as printed: "C" is one, "c" is not.
+_SYMBOLS = frozenset(name for name in (*CIC_NAMES, *DERIVED) if len(name) <= 2)
+_ALSO = {other: name for name, others in _TABLE["names"].items() for other in others.split("|")}
+_SPELLINGS = {
+    spelling.lower(): metric
+    for spelling, metric in (
+        *((name, name) for name in (*SIGNALS, *CATEGORIES, *CIC_NAMES, *DERIVED, "mean", "stability index")),
+        *_ALSO.items(),
+    )
+    if spelling not in _SYMBOLS
+}
+_BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(_SPELLINGS)}|(?-i:{any_of(_SYMBOLS)}))(?![^\W_]))"
+_NOUN, _LINK = (any_of(_TABLE[name].split("|")) for name in ("noun", "link"))
+_NAME = rf"(?:(?:the|a|its) )?(?:risk (?:of|in|for) )?{_BASE}(?:['’]s)?(?: (?:{_NOUN}))?"
+_AND = r"(?:, and |, | and )"
+_LISTED = rf"(?:the )?{NATION}(?:(?: at| with)? {NUMBER}| \({NUMBER}\)|: {NUMBER})?"
+_SYMBOL = f"(?-i:{any_of((*_SYMBOLS, 'net'))})"
+_TERM = rf"(?:(?:{NUMBER} ?[·*×] ?)?{_SYMBOL}(?: {NUMBER})?|{NUMBER})"
+_SIDE = rf"{_TERM}(?: [{DASHES}+] {_TERM})*"
+_SLOTS = {
+    "number": NUMBER,
+    "numbers": rf"{NUMBER}(?:(?:{_AND}| against | versus ){NUMBER})+",
+    "months": MONTHS,
+    "ago": AGO,
+    "points": POINTS,
+    "nation": f"(?:the )?{NATION}",
+    "analogue": f"(?:the )?{ANALOGUE}",
+    "name": _NAME,
+    "names": f"(?:both )?{_NAME}(?:{_AND}{_NAME})+",
+    "category": f"(?:the )?(?:{'|'.join(CATEGORIES)})(?: (?:{_NOUN}))?",
+    "listed": f"{_LISTED}(?:{_AND}{_LISTED})*",
+    "equation": f"{_SIDE}(?: = {_SIDE})+",
+    "link": f"(?::|(?: (?:{_LINK}))?)",
+    "not": "not",
+} | {kind: any_of(map(re.escape, phrases)) for kind, phrases in WORDS.items()}
+_GROUPS = frozenset(WORDS) | {"not"}
+
+#: A term of a sum: sign, factor, name, the name's number, or a number alone.
+TERMS = re.compile(
+    rf"(?:(?:\A| )([{DASHES}+]) )?(?:({NUMBER}) ?[·*×] ?)?(?:({_SYMBOL})(?: ({NUMBER}))?|({NUMBER}))", _FLAGS
+)
+#: A token's letter; a number's.
+TOKENS, NUMBERS = re.compile(f"[{LETTERS}]"), re.compile(f"[{NUMERIC}]")
+#: What a clause speaks of: figures' names and tokens.
+ITEMS = re.compile(f"{_BASE}|[{NUMERIC}{ANALOGUE}]", _FLAGS)
+#: What stands between two clauses; a punctuation mark; the end of a sentence.
+JOIN = re.compile(rf"\)?[,;:]?(?: (?:{_TABLE['join']}))* \(?|\)?[,;:]?\Z", _FLAGS)
+MARK = re.compile(r"[,;:()]")
+SENTENCE_END = re.compile(r"[.!](?:\s+|\Z)|\s*\n\s*")
+
+
+def metric_of(spelling: str) -> str:
+    """The metric that a name in `ITEMS` stands for."""
+    return spelling if spelling in _SYMBOLS else _SPELLINGS[spelling.lower()]
+
+
+def _pattern(form: str) -> re.Pattern[str]:
+    """A form of the table as a pattern that ends where a clause may end; its words are groups by their kind."""
+    form = re.sub(r"(?<!\\)\((?!\?)", "(?:", re.sub(r"\[([^\]]*)\]", r"(?:\1)?", form))
+
+    def slot(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"(?P<{name}>{_SLOTS[name]})" if name in _GROUPS else f"(?:{_SLOTS[name]})"
+
+    return re.compile(re.sub(r"\{(\w+)\}", slot, form) + r"(?=[,;:) ]|\Z)", _FLAGS)
+
+
+def _starts(phrases: Iterable[str]) -> set[str]:
+    """The first two letters of each, in lower case; of a token or a symbol the only one."""
+    return {phrase[:2].lower() for phrase in phrases}
+
+
+_STARTS = {
+    "number": {*_PLAINLY},
+    "numbers": {*_PLAINLY},
+    "nation": {"th", NATION},
+    "listed": {"th", NATION},
+    "analogue": {"th", ANALOGUE},
+    "name": _starts(("the", "a ", "its", "risk", NATION, *_SPELLINGS, *_SYMBOLS)),
+    "category": _starts(("the", *CATEGORIES)),
+    "equation": _starts((*_PLAINLY, "net", *_SYMBOLS)),
+    **{kind: _starts(phrases) for kind, phrases in WORDS.items()},
+}
+_STARTS["names"] = {"bo", *_STARTS["name"]}
+
+
+def _start(form: str) -> set[str]:
+    """The letters that a clause of this form may begin with, two where they are known."""
+    if not form:
+        return set()
+    if form[0] not in "[({":
+        return _starts([form.lstrip("\\")])
+    end = form.index("])}"["[({".index(form[0])])
+    inside, rest = form[1:end], form[end + 1 :]
+    if form[0] == "{":
+        return _STARTS.get(inside) or _starts([_SLOTS[inside]])
+    if inside.startswith("?<="):
+        return _start(rest)
+    parts = inside.split("|")
+    found = set().union(*map(_start, parts))
+    return found | _start(rest) if form[0] == "[" or "" in parts else found
+
+
+_FORMS = [(kind, _start(form), _pattern(form)) for kind, forms in _TABLE["forms"].items() for form in forms]
+#: First one or two letters of a clause, in lower case → the forms that it may have: (kind of statement, pattern).
+FORMS = {
+    letters: [(kind, pattern) for kind, starts, pattern in _FORMS if letters in starts or letters[0] in starts]
+    for letters in set().union(*(starts for _, starts, _ in _FORMS))
+}
+#: Every word of the grammar, in lower case.
+VOCABULARY = frozenset(
+    re.findall(r"[^\W\d_]+", " ".join((str(_TABLE), *WORDS["band"], *PHASES, *_SPELLINGS, *_SYMBOLS)).lower())
+)
