@@ -18,7 +18,7 @@ from cic.analogues import CORRELATES
 from elle.briefings.cic_figures import ANALOGUES, DERIVED
 from elle.briefings.metrics import UNITS
 from elle.briefings.schema import CATEGORIES
-from elle.evaluation.clauses import Name, Statement, parse_sentence
+from elle.evaluation.clauses import LONGEST, Name, Statement, parse_sentence
 from elle.evaluation.grammar import (
     ANALOGUE,
     DASHES,
@@ -34,8 +34,8 @@ from elle.evaluation.grammar import (
     any_of,
 )
 
-#: Words, outlines and sentences that are kept, of each at most.
-_MOST_KEPT = 1 << 14
+#: Words, outlines and sentences that are kept, of each at most; letters of a word and of an outline that is.
+_MOST_KEPT, _WORD, _OUTLINE = 1 << 14, 40, 1000
 #: Stands between the texts of a briefing while they are read.
 _BETWEEN = " \x1e "
 #: Stands for a simple word in an outline, before what it is: a number, one that may be thousands, a code.
@@ -179,15 +179,15 @@ class Read(NamedTuple):
 class Reader:
     """Reads texts for prompts whose nations have these codes, beside those of the simulated worlds.
 
-    A text is known again by its outline: its words, the simple ones replaced by a letter. One that is new is read letter
-    by letter, which takes ten times as long.
+    A text is known again by its outline: its words, but of the simple ones only what they are. One that is new is read
+    letter by letter, which takes ten times as long.
     """
 
     def __init__(self, codes: frozenset[str]):
         self._codes = codes | _WORLD
         self._numbers: dict[str, Decimal | str] = {}  # of simple words
         self._pieces = _Made(self._piece)
-        self._known: dict[tuple[str, str], tuple[Meaning, list | None]] = {}
+        self._known: dict[tuple[str, str], tuple[Meaning, list | None, int]] = {}
 
     def read(self, texts: Mapping[str, str]) -> list[Read]:
         """What each of `texts` (key → text) says."""
@@ -202,8 +202,8 @@ class Reader:
         simple = [value for value in map(self._numbers.get, words) if value is not None]
         reads, first, known = [], 0, self._known
         for (key, text), outline in zip(texts.items(), outlines, strict=True):
-            plan, sources = known.get((key, outline)) or self._learn(key, text, outline)
-            last = first + outline.count(_SOME)
+            plan, sources, count = known.get((key, outline)) or self._learn(key, text, outline)
+            last = first + count
             if sources is None:
                 reads.append(self._read(key, text))
             elif not sources:
@@ -218,15 +218,16 @@ class Reader:
         """A word of an outline."""
         match = _SIMPLE.fullmatch(word)
         value = match and self._value(match[2])
-        if value is None:
+        if value is None or match[2] == "100":  # "of 100" is a unit
             return word
         self._numbers[word] = value
         kind = "A" if match[2].isalpha() else "T" if _THOUSANDS.search(match[2]) else "0"
         return f"{match[1]}{_SOME}{kind}{match[3]}"
 
-    def _learn(self, key: str, text: str, outline: str) -> tuple[Meaning, list | None]:
-        """What texts of this outline mean, and where the values of their tokens come from: [] from the simple words, one
-        after the other; a value where it is that of the outline itself; None: it has to be read each time."""
+    def _learn(self, key: str, text: str, outline: str) -> tuple[Meaning, list | None, int]:
+        """What texts of this outline mean; where the values of their tokens come from ([]: from the simple words, one
+        after the other; a value where it is that of the outline itself; None: it has to be read each time); and the
+        number of simple words."""
         read = self._read(key, text)
         words = text.split(" ")
         starts = accumulate((len(word) + 1 for word in words), initial=0)
@@ -242,9 +243,11 @@ class Reader:
             sources = None
         elif all(source is None for source in sources):
             sources = []
+        learned = read.plan, sources, len(simple)
         if len(self._known) >= _MOST_KEPT:
             self._known.clear()
-        self._known[key, outline] = learned = read.plan, sources
+        if len(key) + len(outline) <= _OUTLINE:
+            self._known[key, outline] = learned
         return learned
 
     def _read(self, key: str, text: str) -> Read:
@@ -295,13 +298,15 @@ class Reader:
 
 
 class _Made(dict):
-    """Values by key, each made once."""
+    """Values by key; those of short keys are made once."""
 
     def __init__(self, make: Callable[[str], str]):
         self._make = make
 
     def __missing__(self, key: str) -> str:
-        self[key] = value = self._make(key)
+        value = self._make(key)
+        if len(key) <= _WORD:
+            self[key] = value
         return value
 
 
@@ -338,6 +343,7 @@ _sentence = lru_cache(_MOST_KEPT)(parse_sentence)
 
 
 def _plan(key: str, skeleton: str) -> Meaning:
+    """What texts under `key` with this skeleton mean."""
     about = (key,) if key in CATEGORIES else ()
     letters = "".join(TOKENS.findall(skeleton))
     figures, statements, unread, loose = [], [], [], []
@@ -345,7 +351,7 @@ def _plan(key: str, skeleton: str) -> Meaning:
     for end in (*SENTENCE_END.finditer(skeleton), None):
         stop = end.start() if end else len(skeleton)
         if begin < stop:
-            found = _sentence(skeleton[begin:stop], about)
+            found = (_sentence if stop - begin <= LONGEST else parse_sentence)(skeleton[begin:stop], about)
             figures += [
                 (name if isinstance(name, str) else name + first, place + first) for name, place in found.figures
             ]
