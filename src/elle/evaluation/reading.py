@@ -291,7 +291,7 @@ class Reader:
         if text.isalpha():  # other capitals
             return None
         sign, digits, *_ = _NUMBER.fullmatch(text).groups()
-        if digits.find(",") > 3:  # 1234,567
+        if digits.find(",") > 3 or (digits[0] == "0" and digits[1:2].isdigit()):  # 1234,567 and 007
             return None
         value = Decimal(digits.replace(",", ""))
         return value.copy_negate() if sign else value  # exact, unlike -value
