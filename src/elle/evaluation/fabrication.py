@@ -22,11 +22,11 @@ from elle.evaluation.grammar import VOCABULARY
 from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
-_CORRELATE = re.compile("|".join(re.escape(event.name) for event in CORRELATES))
+_CORRELATE = re.compile("|".join(rf"{re.escape(event.name)}(?: \(?{re.escape(event.period)})?" for event in CORRELATES))
 _YEAR = re.compile(r"(?<![\w.,])(?:1\d{3}|2[01]\d{2})(?![\w]|[.,]\d)", re.ASCII)
 _OPENS = re.compile(r"(?:\A|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
 _SURE = r"(?:confidence|confident|certain|certainty|sure|decayed)"
-_NUMBER = r"(?P<value>\d{1,30}(?:[.,]\d{1,30})?|[.,]\d{1,30})(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
+_NUMBER = r"(?P<value>\d{1,30}+(?:[.,]\d{1,30}+)?+|[.,]\d{1,30}+)(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
 _STATED = [
     re.compile(rf"\b{_SURE}\b[\"']?\W{{1,5}}(?:[^\W\d]+\W{{1,5}}){{0,3}}?(?<![\d.,]){_NUMBER}", re.IGNORECASE),
     re.compile(rf"(?<![\w.,]){_NUMBER}(?:[ -][^\W\d]+){{0,2}}[ -]{_SURE}\b", re.IGNORECASE),
@@ -43,13 +43,13 @@ def fabrications(found: Checked, metrics: Metrics) -> list[str]:
     wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
     prompts = {code.lower() for code, _ in metrics.nations}
     for unread in found.unread:
-        wrong += [f"{unread.key[:40]}: {what}" for what in _names(unread.text, prompts)]
-        wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _YEAR.finditer(unread.text)]
+        body = _CORRELATE.sub(lambda match: " " * len(match[0]), unread.text)
+        wrong += [f"{unread.key[:40]}: {what}" for what in _names(body, prompts)]
+        wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _YEAR.finditer(body)]
     return wrong
 
 
-def _names(text: str, prompts: Set[str]) -> Iterator[str]:
-    body = _CORRELATE.sub(lambda match: " " * len(match[0]), text)
+def _names(body: str, prompts: Set[str]) -> Iterator[str]:
     words = [
         match
         for match in _WORD.finditer(body)
