@@ -160,9 +160,7 @@ def _cap(clause: _Clause) -> _Meant:
     """Of the agreement; a number that it is capped at is the confidence."""
     if _about(clause) != "agreement":
         return None
-    figures = clause.cited
-    figures += [("confidence", number) for number in clause.numbers[len(figures) :]]
-    return figures, [Statement("cap", sense=clause.sense("cap"))]
+    return [("confidence", number) for number in clause.numbers], [Statement("cap", sense=clause.sense("cap"))]
 
 
 def _overall(clause: _Clause) -> _Meant:
