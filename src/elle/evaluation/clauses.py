@@ -86,6 +86,11 @@ class _Clause(NamedTuple):
         return WORDS[kind][self.said[kind]] if kind in self.said else ""
 
     @property
+    def subject(self) -> tuple[Name, ...]:
+        """The one thing that the sentence spoke of last; empty where there were several: a word would be of each."""
+        return self.about if len(self.about) == 1 else ()
+
+    @property
     def names(self) -> tuple[Name, ...]:
         return tuple(item for item in self.items if not isinstance(item, _Number))
 
@@ -117,7 +122,7 @@ def _figures(clause: _Clause) -> _Meant:
 
 
 def _about(clause: _Clause) -> Name | None:
-    names = clause.names or clause.about
+    names = clause.names or clause.subject
     return names[-1] if names else None
 
 
@@ -162,9 +167,7 @@ def _cap(clause: _Clause) -> _Meant:
     """Of the agreement; a number that it is capped at is the confidence."""
     if _about(clause) != "agreement":
         return None
-    figures = clause.cited
-    figures += [("confidence", number) for number in clause.numbers[len(figures) :]]
-    return figures, [Statement("cap", sense=clause.sense("cap"))]
+    return [("confidence", number) for number in clause.numbers], [Statement("cap", sense=clause.sense("cap"))]
 
 
 def _overall(clause: _Clause) -> _Meant:
@@ -208,13 +211,13 @@ def _bound(clause: _Clause) -> _Meant:
 
 
 def _comparison(clause: _Clause) -> _Meant:
-    names = (*clause.about[-1:], *clause.names)[-2:]
+    names = (*clause.subject, *clause.names)[-2:]
     figures = [(clause.names[-1], number) for number in clause.numbers]
     return (figures, [Statement("comparison", names, sense=clause.sense("relation"))]) if len(names) == 2 else None
 
 
 def _difference(clause: _Clause) -> _Meant:
-    names = (*clause.about[-1:], *clause.names)[-2:]
+    names = (*clause.subject, *clause.names)[-2:]
     sense = clause.sense("relation") or "apart"
     return ((), [Statement("difference", names, clause.numbers, sense)]) if len(names) == 2 else None
 
@@ -299,7 +302,7 @@ def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
             continue
         mark = MARK.search(skeleton, end)
         stop = mark.start() if mark else len(skeleton)
-        unread.append((begin, stop))
+        unread.append((begin, max(stop, begin + 1)))
         after = JOIN.match(skeleton, stop)
         position = begin = max(after.end() if after else 0, stop + 1)
         run, last, bare = [], (), False  # what was spoken of is not known any more

@@ -22,12 +22,12 @@ from elle.evaluation.grammar import NATIONS, VOCABULARY
 from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
-_CORRELATE = re.compile("|".join(re.escape(event.name) for event in CORRELATES))
+_CORRELATE = re.compile("|".join(rf"{re.escape(event.name)}(?: \(?{re.escape(event.period)})?" for event in CORRELATES))
 _YEAR = re.compile(r"(?<![\w.,])(?:1\d{3}|2[01]\d{2})(?![\w]|[.,]\d)", re.ASCII)
 _PERIODS = frozenset(year for event in CORRELATES for year in re.findall(r"\d{4}", event.period))
 _OPENS = re.compile(r"(?:\A|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
 _SURE = r"(?:confidence|confident|certain|certainty|sure|decayed)"
-_NUMBER = r"(?P<value>\d{1,30}(?:[.,]\d{1,30})?|[.,]\d{1,30})(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
+_NUMBER = r"(?P<value>\d{1,30}+(?:[.,]\d{1,30}+)?+|[.,]\d{1,30}+)(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
 _STATED = [
     re.compile(rf"\b{_SURE}\b[\"']?\W{{1,5}}(?:[^\W\d]+\W{{1,5}}){{0,3}}?(?<![\d.,]){_NUMBER}", re.IGNORECASE),
     re.compile(rf"(?<![\w.,]){_NUMBER}(?:[ -][^\W\d]+){{0,2}}[ -]{_SURE}\b", re.IGNORECASE),

@@ -55,7 +55,10 @@ _ALSO = {other: name for name, others in _TABLE["names"].items() for other in ot
 _SPELLINGS = {
     spelling.lower(): metric
     for spelling, metric in (
-        *((name, name) for name in (*SIGNALS, *CATEGORIES, *CIC_NAMES, *DERIVED, "mean", "stability index")),
+        *(
+            (name, name)
+            for name in (*SIGNALS, *CATEGORIES, *CIC_NAMES, *DERIVED, "mean", "stability index", "nations listed")
+        ),
         *_ALSO.items(),
     )
     if spelling not in _SYMBOLS

@@ -95,13 +95,13 @@ _TOKEN = re.compile(
         [0-9A-Z{DASHES}] (?:
             (?: (?<=[0-9]) (?<!\w[0-9]) (?<!\d[.,][0-9]) [0-9]{{0,14}}
               | (?<=[{DASHES}]) (?<![\w%)][{DASHES}]) [0-9]{{1,15}} )
-            (?:,[0-9]{{3}})* (?:\.[0-9]{{1,15}})? (?:(?=[%/ \xa0\u2009\u202f-])(?i:{"|".join(_UNITS)}))? (?!\w|[.,]\d)
+            (?:,[0-9]{{3}})* (?:\.[0-9]{{1,15}})? (?:(?=[%/ \xa0\u2009\u202f-])(?ai:{"|".join(_UNITS)}))? (?!\w|[.,]\d)
           | (?<=[A-Z]) (?<!\w[A-Z]) (?: [A-Z]{{2}} | {_NAMES} ) (?!\w|[.]\d)
         )
     )""",
     re.VERBOSE,
 )
-_SIGN_WORD = re.compile(r"\b(?:minus|negative) \Z", re.IGNORECASE)
+_SIGN_WORD = re.compile(r"\b(?:minus|negative) \Z", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(
     rf"(\D*)([\d,]+(?:\.\d+)?)(?:{'|'.join(f'({pattern})' for pattern in _UNITS)})?", re.IGNORECASE | re.ASCII
 )
