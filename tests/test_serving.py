@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import sys
@@ -232,6 +233,20 @@ def test_the_key_and_a_schema_are_sent_and_greedy_has_no_penalty(fake, monkeypat
         ask(one.url, "elle", PROMPTS[:1], max_tokens=9, guided_json=SCHEMA)
     assert "json_schema" in caught.value.fix
     assert len(one.seen) == 1
+
+
+def test_a_key_that_an_answer_repeats_is_nowhere_kept(fake, monkeypatch, small_data, tmp_path):
+    """A server, or a proxy before it, that echoes its headers."""
+    rows = dataset.read_split(small_data, "test")[:3]
+    one = fake(lambda body, _: (200, completion(f'{{"political": "Bearer {os.environ["ELLE_API_KEY"]}"}}')))
+    records = []
+    monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
+    batch = collect(Endpoint(one.url, "elle"), rows, tmp_path / "x.jsonl", judged=records.append)
+    assert one.seen[0]["key"] == "Bearer s3cr3t-value"
+    kept = [(tmp_path / "x.jsonl").read_text(), repr(batch), *(json.dumps(record.to_json()) for record in records)]
+    assert [("s3cr3t-value" in each, "Bearer $ELLE_API_KEY" in each) for each in kept] == [(False, True)] * 5
+    streamed = fake(lambda body, _: (200, events("a s3cr3t-value b")))
+    assert ask(streamed.url, "elle", PROMPTS[:1], max_tokens=9, stream=1).answers[0].output == "a $ELLE_API_KEY b "
 
 
 def test_a_streamed_answer_says_when_its_tokens_came(fake):
