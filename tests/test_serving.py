@@ -301,10 +301,20 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
 def test_a_forms_verdict_is_the_evaluators(small_data):
     """How it asks is seen in a browser: test_pipeline."""
     _, prompt, right = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
-    assert "All right" in form._html(judge("x", prompt, right, right))
+    said = re.search(
+        r"All right: the form, and every number that was read \((\d+) of (\d+) numbers and sentences\)\.",
+        form._html(judge("x", prompt, right, right)),
+    )
+    assert int(said[1]) == int(said[2]) > 20
+    unread = right.replace('"nsm":"', '"nsm":"Something <else>. ')
+    page = form._html(judge("x", prompt, right, unread))
+    assert f"objects (it read {said[2]} of {int(said[2]) + 1} numbers and sentences):" in page
+    assert "nsm: not read: &#x27;Something &lt;else&gt;&#x27;" in page
     wrong = judge("x", prompt, right, re.sub(r"\d", "7", right))
     assert f"and {len(wrong.reasons) - 3} more" in form._html(wrong, most=3)
-    assert "no &lt;JSON&gt;" in form._html(judge("x", prompt, right, "no <JSON>"))
+    nothing = form._html(judge("x", prompt, right, "no <JSON>"))
+    assert "no &lt;JSON&gt;" in nothing
+    assert "objects (it read nothing):" in nothing
 
 
 def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, monkeypatch):
