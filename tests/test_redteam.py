@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,13 +14,27 @@ from hypothesis import strategies as st
 from elle.base import storage
 from elle.briefings import dataset, world
 from elle.briefings.schema import Example
-from elle.evaluation import numbers
+from elle.evaluation.grammar import NATIONS
 from elle.evaluation.scorecard import METRICS, strict_counts
 from elle.evaluation.verdict import Record, judge
 
 LINES = list(storage.read_lines(Path(__file__).resolve().parents[1] / "data" / "redteam.jsonl"))
 ROWS = {line["row"]: line for line in LINES if "fault" not in line}
-ITEMS = [line for line in LINES if "fault" in line]
+ITEMS = [line for line in LINES if "expect" in line]
+#: Written by readers who had not seen the judge's rules: whether the answer is right, not what the judge says.
+OTHERS = [line for line in LINES if "right" in line]
+#: Right ones that the judge calls wrong, not only unread.
+CALLED_WRONG = {
+    "others-a-51": "a number in brackets behind an unread name is taken for the figure of the sentence before",
+    "others-c-38": "the years of the analogue, otherwise joined, are taken for invented ones",
+    "others-c-41": "λH and Φ are not compared",
+}
+#: How many of the right ones are read; it can only rise.
+READ = 20
+#: What a reason says of a part that is not read.
+UNREAD = re.compile(r"\w+: (not read: .*|.* is missing|.*: nothing is said)")
+THRESHOLD = re.compile(r"exceeds? (\d+)%")
+NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")
 #: Metrics that a basic row does not have.
 CIC_ONLY = {"arithmetic", "epistemic_bound", "phase"}
 
@@ -41,11 +56,15 @@ def built(recipe: str | dict, reference: str) -> str:
     return reference
 
 
+def judged(item: dict) -> Record:
+    row = ROWS[item["row"]]
+    return judge(item["id"], row["prompt"], row["reference"], built(item["output"], row["reference"]))
+
+
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["id"])
 def test_every_item_gets_its_verdict(item):
     """What must fail fails, what must be undefined is, and everything else holds."""
-    row, expect = ROWS[item["row"]], item["expect"]
-    record = judge(item["id"], row["prompt"], row["reference"], built(item["output"], row["reference"]))
+    record, expect = judged(item), item["expect"]
     fails = {name for name, (top, bottom) in record.counts.items() if top < bottom}
     undefined = {name for name, (_, bottom) in record.counts.items() if not bottom}
     assert fails == set(expect["fails"]), record.reasons
@@ -61,16 +80,48 @@ def test_every_item_gets_its_verdict(item):
     json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
 
 
+def cases(right: bool) -> list:
+    return [
+        pytest.param(item, id=item["id"], marks=[pytest.mark.xfail(strict=True, reason=why)] if why else [])
+        for item in OTHERS
+        if item["right"] is right
+        for why in [CALLED_WRONG.get(item["id"])]
+    ]
+
+
+@pytest.mark.parametrize("item", cases(right=False))
+def test_a_false_answer_of_others_does_not_pass(item):
+    record = judged(item)
+    assert record.counts["all_right"] == (0, 1)
+    assert record.reasons
+
+
+@pytest.mark.parametrize("item", cases(right=True))
+def test_a_right_answer_of_others_passes_or_is_said_to_be_unread(item):
+    record = judged(item)
+    assert (record.counts["all_right"] == (1, 1)) == (not record.unread), record.reasons
+    assert [reason for reason in record.reasons if not UNREAD.fullmatch(reason)] == []
+    assert [number for number in record.findings if number.metric and not number.ok] == []
+
+
+def test_right_answers_of_others_are_read_as_often_as_before():
+    assert sum(judged(item).counts["all_right"] == (1, 1) for item in OTHERS if item["right"]) >= READ
+
+
 def test_the_red_team_covers_both_kinds_and_every_metric():
-    assert len({item["id"] for item in ITEMS}) == len(ITEMS) > 100
+    assert len({item["id"] for item in ITEMS + OTHERS}) == len(ITEMS + OTHERS) == len(LINES) - len(ROWS)
+    assert len(ITEMS) > 100
     assert {item["row"] for item in ITEMS} == {"basic", "cic"}
     failing = {name for item in ITEMS for name in item["expect"]["fails"]}
     assert failing == set(METRICS)
     assert sum(not item["expect"]["fails"] for item in ITEMS) >= 5  # right answers, written in another way
+    assert len(OTHERS) >= 150
+    assert 3 * sum(item["right"] for item in OTHERS) >= len(OTHERS)
+    assert {item["row"] for item in OTHERS} == set(ROWS)
 
 
-def test_the_codes_are_those_of_both_worlds():
-    assert set(world.CIC_COUNTRIES) == numbers._CODES
+def test_the_nations_are_those_of_both_worlds():
+    assert set(world.CIC_COUNTRIES) == set(NATIONS.values())
 
 
 @cache
@@ -80,21 +131,24 @@ def targets() -> list[tuple[str, str, Record]]:
 
 
 def test_no_changed_digit_is_missed():
-    """A number must be wrong, recall fall, and the briefing not be all right."""
+    """Recall must fall, and a number be wrong or not read, unless it is a threshold: the count may hold of another."""
     pick = random.Random(7)
     for _ in range(1000):
         prompt, answer, before = pick.choice(targets())
         changed = change_digit(answer, pick)
         after = judge("x", prompt, answer, changed)
         recalled = [sum(r.counts[name][0] for name in ("numeric_recall", "derived_recall")) for r in (before, after)]
-        right = [sum(found.ok for found in r.findings) for r in (before, after)]
-        assert right[1] < len(after.findings), changed
+        wrong = [found for found in after.findings if not found.ok and found.metric]
         assert recalled[1] < recalled[0], changed
-        assert right[1] < right[0], changed
+        assert wrong or after.unread or THRESHOLD.findall(changed) != THRESHOLD.findall(answer), changed
         assert after.counts["all_right"] == (0, 1), changed
 
 
-def test_no_damage_crashes_and_none_passes_that_changes_the_object():
+def figures(answer: str) -> set[float]:
+    return set(map(float, NUMBER.findall(" ".join(json.loads(answer).values()))))
+
+
+def test_no_damage_crashes_and_none_passes_that_changes_a_figure():
     pick = random.Random(8)
     for _ in range(1500):
         prompt, answer, _ = pick.choice(targets())
@@ -102,7 +156,8 @@ def test_no_damage_crashes_and_none_passes_that_changes_the_object():
         record = judge("x", prompt, answer, output)
         assert record.counts.keys() == METRICS.keys()
         assert all(0 <= top <= bottom for top, bottom in record.counts.values())
-        assert record.counts["all_right"] == (1, 1) or record.reasons or record.counts["fabrication"] == (0, 1)
+        assert (record.counts["all_right"] == (0, 1)) == bool(record.reasons)
+        assert record.reasons or figures(output) == figures(answer)
         json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
 
 

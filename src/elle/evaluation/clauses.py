@@ -146,14 +146,21 @@ def _trend(clause: _Clause) -> _Meant:
     return ((), [Statement("trend", (name,), sense=sense, denied=denied)]) if name in CATEGORIES else None
 
 
+#: Words that are said of these only, or of nothing named before.
+_OF = {
+    "stress": ("financial", "stability index"),
+    "heat": ("temperature", "prior temperature", "order", "prior order"),
+    "order": ("temperature", "prior temperature", "order", "prior order"),
+    "match": ("distance", "analogue"),
+}
+
+
 def _word(clause: _Clause) -> _Meant:
     """A word of the clause's own kind; what speaks of one thing only does not fit behind another."""
+    if not set(clause.about).issubset(_OF.get(clause.kind, clause.about)):
+        return None
     sense, denied = clause.sense(clause.kind) or "undefined", clause.denied
     return clause.cited, [Statement(clause.kind, sense=sense, denied=denied)]
-
-
-def _stress(clause: _Clause) -> _Meant:
-    return _word(clause) if {"financial", "stability index"}.issuperset(clause.about) else None
 
 
 def _cap(clause: _Clause) -> _Meant:
@@ -258,7 +265,7 @@ def _equation(clause: _Clause) -> _Meant:
 
 _MEANINGS = {
     "figures": _figures, "bare figure": _figures, "equation": _equation, "band": _band, "trend": _trend,
-    "overall": _overall, "stress": _stress, "concerns": _nations, "focus": _nations, "ranked": _ranked, "listed":
+    "overall": _overall, "concerns": _nations, "focus": _nations, "ranked": _ranked, "listed":
     _listed,
     "counted": _counted, "bound": _bound, "comparison": _comparison, "difference": _difference, "extreme": _extreme,
     "transition": _transition, "cap": _cap, "analogue": _analogue, "decay": _decay, "given": lambda clause: ((), ()),
@@ -298,7 +305,7 @@ def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
         unread.append((begin, max(stop, begin + 1)))
         after = JOIN.match(skeleton, stop)
         position = begin = max(after.end() if after else 0, stop + 1)
-        run, last, bare = [], about, False
+        run, last, bare = [], (), False  # what was spoken of is not known any more
     if run:
         unread.append((begin, len(skeleton)))
     figures = tuple(figure for each in kept for figure in each.figures)
@@ -340,5 +347,7 @@ def _longest(
         clause = _Clause(kind, tuple(items), said, about, nations, match[0])
         if (meant := _MEANINGS.get(kind, _word)(clause)) is not None:
             names = ("mean",) if kind == "overall" else clause.names
+            if kind == "analogue":
+                names = tuple(name for name in names if isinstance(name, str)) or ("analogue",)
             return _Meaning(*meant, names, clause.numbers, match.end())
     return None

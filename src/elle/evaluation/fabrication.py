@@ -4,7 +4,7 @@ What no form of the grammar reads fails by that alone. These two look closer, so
     a name: a word that is not written in lower case and is neither in the grammar nor in the prompt. One that opens a
         sentence with its only capital is forgiven, unless another such word follows it. Of what is read, a nation that
         the prompt does not list is one, too.
-    a year: four plain digits, 1000 to 2199.
+    a year: four plain digits, 1000 to 2199, of no correlate's period.
     a confidence: a number with at most three words between it and one of `_SURE`; a % divides by 100, and so does the
         lack of one above 2.
 A name in lower case and an event in ordinary words are not seen here.
@@ -22,8 +22,9 @@ from elle.evaluation.grammar import VOCABULARY
 from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
-_CORRELATE = re.compile("|".join(rf"{re.escape(event.name)}(?: \(?{re.escape(event.period)})?" for event in CORRELATES))
+_CORRELATE = re.compile("|".join(re.escape(event.name) for event in CORRELATES))
 _YEAR = re.compile(r"(?<![\w.,])(?:1\d{3}|2[01]\d{2})(?![\w]|[.,]\d)", re.ASCII)
+_PERIODS = frozenset(year for event in CORRELATES for year in re.findall(r"\d{4}", event.period))
 _OPENS = re.compile(r"(?:\A|[.!?:;\n])[\s\"'(\[*•–-]*\Z")
 _SURE = r"(?:confidence|confident|certain|certainty|sure|decayed)"
 _NUMBER = r"(?P<value>\d{1,30}+(?:[.,]\d{1,30}+)?+|[.,]\d{1,30}+)(?P<percent> ?%| ?per ?cent\b)?(?! ?(?:month|nation))"
@@ -37,23 +38,29 @@ _CONFIDENCES = frozenset(("confidence", "decayed"))
 
 def fabrications(found: Checked, metrics: Metrics) -> list[str]:
     """What is fabricated, each "key: what"."""
-    strangers = {
-        (each.key, each.metric) for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES
-    }
+    figures = (each for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES)
+    strangers = found.strangers | {(each.key, each.metric) for each in figures}
     wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
     prompts = {code.lower() for code, _ in metrics.nations}
     for unread in found.unread:
-        body = _CORRELATE.sub(lambda match: " " * len(match[0]), unread.text)
-        wrong += [f"{unread.key[:40]}: {what}" for what in _names(body, prompts)]
-        wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _YEAR.finditer(body)]
+        wrong += [f"{unread.key[:40]}: {what}" for what in _names(unread.text, prompts)]
+        wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _years(unread.text)]
     return wrong
 
 
-def _names(body: str, prompts: Set[str]) -> Iterator[str]:
+def _years(text: str) -> list[re.Match[str]]:
+    return [year for year in _YEAR.finditer(text) if year[0] not in _PERIODS]
+
+
+def _names(text: str, prompts: Set[str]) -> Iterator[str]:
+    body = _CORRELATE.sub(lambda match: " " * len(match[0]), text)
     words = [
         match
         for match in _WORD.finditer(body)
-        if not match[0].islower() and match[0].lower() not in VOCABULARY and match[0].lower() not in prompts
+        if match[0].isalpha()
+        and not match[0].islower()
+        and match[0].lower() not in VOCABULARY
+        and match[0].lower() not in prompts
     ]
     for place, match in enumerate(words):
         alone = place + 1 == len(words) or words[place + 1].start() > match.end() + 1

@@ -100,7 +100,7 @@ ITEMS = re.compile(f"{_BASE}|[{NUMERIC}{ANALOGUE}]", _FLAGS)
 #: What stands between two clauses; a punctuation mark; the end of a sentence.
 JOIN = re.compile(rf"\)?[,;:]?(?: (?:{_TABLE['join']}))* \(?|\)?[,;:]?\Z", _FLAGS)
 MARK = re.compile(r"[,;:()]")
-SENTENCE_END = re.compile(r"[.!](?:\s+|\Z)|\s*\n\s*")
+SENTENCE_END = re.compile(r"[.!](?:\s+|\Z)|(?<!\s)\s*\n\s*")  # the look behind: a run of blanks is tried once
 
 
 def metric_of(spelling: str) -> str:
@@ -161,7 +161,8 @@ FORMS = {
     letters: [(kind, pattern) for kind, starts, pattern in _FORMS if letters in starts or letters[0] in starts]
     for letters in set().union(*(starts for _, starts, _ in _FORMS))
 }
-#: Every word of the grammar, in lower case.
+_OTHERS = [str(each) for name, each in _TABLE.items() if name != "nations"]
+#: Every word of the grammar, in lower case, but for the nations.
 VOCABULARY = frozenset(
-    re.findall(r"[^\W\d_]+", " ".join((str(_TABLE), *WORDS["band"], *PHASES, *_SPELLINGS, *_SYMBOLS)).lower())
+    re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS, *_SYMBOLS)).lower())
 )

@@ -15,6 +15,7 @@ from cic.confidence import CAP
 from cic.functional import GAMMA, LAMBDA
 from elle.briefings.cic_figures import decayed
 from elle.briefings.metrics import Metrics, derived_figures, printed_figures, words_of
+from elle.briefings.scenario import CIC_COUNTRIES
 from elle.briefings.schema import CATEGORIES
 from elle.evaluation.clauses import Name, Statement
 from elle.evaluation.grammar import PERCENT, UNIT_OF
@@ -40,8 +41,9 @@ class Checked:
 
     cited: key → the metrics of its figures that are right. total, derived: numbers that are read, and those of
     derived metrics among them; wrong: those that are wrong; loose: numbers that are not read. right, not_right: the
-    things that must be said, by how they are. more, more_right: what else is said. concerns: the nations named as
-    such. unread: what is not read, in so many of all sentences.
+    things that must be said, by how they are. more, more_right: what else is said. concerns: key → the nations named
+    as such; strangers: (key, nation) of those that the prompt does not list. unread: what is not read, in so many of
+    all sentences.
     """
 
     cited: dict[str, Set[str]] = field(default_factory=dict)
@@ -53,7 +55,8 @@ class Checked:
     not_right: set[Thing] = field(default_factory=set)
     more: int = 0
     more_right: int = 0
-    concerns: set[str] = field(default_factory=set)
+    concerns: dict[str, set[str]] = field(default_factory=dict)
+    strangers: set[tuple[str, str]] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
     sentences: int = 0
@@ -183,12 +186,13 @@ class Checker:
         key, why = read.key, self._why(each, read)
         self._said(found, key, (each.kind, ""), not why)
         names = _names(each, read)
+        found.strangers.update((key, name) for name in names if name in CIC_COUNTRIES and name not in self.risks)
         if why:
             found.faults.append(f"{key[:40]}: {' '.join(filter(None, (each.kind, *names, each.sense)))}: {why}")
             found.wrong += self._stated(each, read, why)
             return
-        if each.kind in ("concerns", "ranked"):
-            found.concerns.update(names)
+        if each.kind == "concerns" or (each.kind == "ranked" and key in found.concerns):
+            found.concerns.setdefault(key, set()).update(names)
         if _counts_half(each, read):
             found.cited[key] = found.cited[key] | {HALF}
 
@@ -204,10 +208,10 @@ class Checker:
 
     def _close(self, found: Checked) -> None:
         """What must be said and is not, or not in full."""
-        left = [code for code, _ in self.metrics.above_half if code not in found.concerns]
-        if CONCERNS in found.right and left:
-            found.not_right.add(CONCERNS)
-            found.faults.append(f"summary: {left[0]} is a key concern that is not named")
+        for key, named in found.concerns.items():
+            if left := [code for code, _ in self.metrics.above_half if code not in named]:
+                found.not_right.add(CONCERNS)
+                found.faults.append(f"{key[:40]}: {left[0]} is a key concern that is not named")
         found.faults += [
             f"{key}: {' '.join(filter(None, thing))}: nothing is said"
             for thing, key in self.required.items()
@@ -240,7 +244,8 @@ _RELATIONS = {
 }  # fmt: skip
 #: Figures of one family compare with one another; those of nations do, too, with one another and the mean.
 _FAMILIES = {
-    **dict.fromkeys(CATEGORIES, "category"), "temperature": "temperature", "prior temperature": "temperature",
+    **dict.fromkeys(CATEGORIES, "category"), **dict.fromkeys(("Φ", "λH", "net", "F"), "nats"), "temperature":
+    "temperature", "prior temperature": "temperature",
     "order": "order", "prior order": "order", **dict.fromkeys(SHARES, "share"), "mean": "nation",
 }  # fmt: skip
 _TOLERANCE = Decimal("0.0005")  # of a sum with a rounded term
