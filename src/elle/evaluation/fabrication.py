@@ -18,7 +18,7 @@ from cic.analogues import CORRELATES
 from cic.confidence import CAP
 from elle.briefings.metrics import Metrics
 from elle.briefings.scenario import CIC_COUNTRIES
-from elle.evaluation.grammar import VOCABULARY
+from elle.evaluation.grammar import NATIONS, VOCABULARY
 from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -41,7 +41,8 @@ def fabrications(found: Checked, metrics: Metrics) -> list[str]:
     figures = (each for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES)
     strangers = found.strangers | {(each.key, each.metric) for each in figures}
     wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
-    prompts = {code.lower() for code, _ in metrics.nations}
+    listed = {code for code, _ in metrics.nations}
+    prompts = {word.lower() for name, code in NATIONS.items() if code in listed for word in (code, *name.split())}
     for unread in found.unread:
         wrong += [f"{unread.key[:40]}: {what}" for what in _names(unread.text, prompts)]
         wrong += [f"{unread.key[:40]}: {year[0]!r} is no year of the prompt's" for year in _years(unread.text)]
