@@ -288,6 +288,7 @@ NUMBERS = {
     "tone minus 3.1": [("minus 3.1", "tone")],
     "Φ - λH 0.138 = net 0.282": [("0.138", "λH"), ("0.282", "net")],
     "λH = 0.3·H = 0.138": [("0.138", "λH")],
+    "Tulip Mania 1634–1638": [("1634", None)],
     "prior order 0.61 order 0.48": [("0.61", None), ("0.48", None)],
     "prior order 0.61, order 0.48": [("0.61", "prior order"), ("0.48", "order")],
     "Great Depression (1929–1939), distance 0.23": [("Great Depression (1929–1939)", "analogue"), ("0.23", "distance")],

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,8 +22,6 @@ _START = re.compile(r'\{[ \t\n\r]*+(?=["}])')
 # Possessive, with an optional closing quote: it always matches, so an unterminated string is read once only.
 _SCAN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 _FENCE = re.compile(r"```[\w-]*[ \t\n\r]*\Z")
-# A word in lower case: letters, for speed by what they are not (ASCII but a-z, and the punctuation of other blocks).
-_WORD = re.compile(r"crisis-level|[^\x00-`{-\xbf\xd7\xf7\u2000-\u206f\u2190-\u22ff\u3000-\u303f\uff00-\uff20]+")
 
 
 @dataclass(frozen=True)
@@ -106,23 +104,6 @@ def schema_valid(value: Any, model: type[BaseModel] = Briefing) -> str | None:
 def texts_of(value: Mapping[str, Any]) -> dict[str, str]:
     """Key → text. What is not a text (a fault of its own) is read as its JSON, so that no number escapes."""
     return {key: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for key, text in value.items()}
-
-
-class Text(NamedTuple):
-    """A text as written, in lower case, and the words of it, in lower case."""
-
-    text: str
-    lower: str
-    words: frozenset[str]
-
-
-def read_words(texts: Mapping[str, str]) -> dict[str, Text]:
-    """What the rules about words read, by key."""
-    result = {}
-    for key, text in texts.items():
-        lower = text.lower()
-        result[key] = Text(text, lower, frozenset(_WORD.findall(lower)))
-    return result
 
 
 class _RefusedError(ValueError):
