@@ -17,7 +17,6 @@ from elle.briefings.cic_figures import decayed
 from elle.briefings.metrics import Metrics, parse, render
 from elle.briefings.schema import CicBriefing
 from elle.evaluation import audit as audits
-from elle.evaluation.numbers import Checker
 from elle.training.nano import pieces
 from helpers import cli
 
@@ -147,21 +146,6 @@ def test_derived_figures_are_the_frameworks_within_rounding():
             assert float(derived["F"]) == pytest.approx(exact, abs=0.000501)
             assert derived["F"] == values["Φ"] - derived["λH"] + derived["γC"]
     assert decayed(Decimal("0.85"), 3) == Decimal("0.63")
-
-
-@pytest.mark.parametrize(
-    ("text", "bound"),
-    [
-        ("Φ 0.42 - λH 0.138 = net 0.282", [("0.42", "Φ"), ("0.138", "λH"), ("0.282", "net")]),
-        ("net + γC 0.168 = F 0.450", [("0.168", "γC"), ("0.450", "F")]),
-        ("Prior order 0.3 order 0.4", [("0.3", "prior order"), ("0.4", "order")]),
-        ("Tulip Mania 1634–1637", [("Tulip Mania 1634–1637", "analogue")]),
-        ("Tulip Mania 1634–1638", [("1634", None), ("1638", None)]),
-        ("Tulip Mania 1634–1637.5 distance", [("1634", "distance"), ("1637.5", "distance")]),
-    ],
-)
-def test_binding_of_cic_names(text, bound):
-    assert [(found.text, found.metric) for found in Checker(drawn()[0]).check({"k": text})] == bound
 
 
 def test_a_prompt_reads_back_and_its_answer_is_a_briefing():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from elle.briefings import dataset
 from elle.briefings.metrics import parse
 from elle.evaluation.compare import compare, differences_text
-from elle.evaluation.gather import NATION, UNBOUND, _binned, errors_by
+from elle.evaluation.gather import NATION, UNREAD, _binned, errors_by
 from elle.evaluation.scorecard import figures_text, score
 from elle.evaluation.statistics import wilson
 from helpers import plots
@@ -40,7 +40,7 @@ def test_right_answers_have_no_errors_anywhere(kind):
     assert all(share.value == 0 for gathering in found.values() for share in gathering.groups.values())
     for name in found.keys() - {"metric"}:
         assert sum(share.n for share in found[name].groups.values()) == 40
-    assert UNBOUND not in found["metric"].groups
+    assert UNREAD not in found["metric"].groups
     assert NATION in found["metric"].groups
 
 
@@ -50,9 +50,16 @@ def test_a_wrong_metric_is_found_and_the_worst_comes_first():
     assert next(iter(found.groups)) == "tone"
     assert found.groups["tone"].value > 0.8
     assert all(share.value == 0 for name, share in found.groups.items() if name != "tone")
+
+
+def test_numbers_that_are_not_read_are_no_metrics_errors():
     outputs = {name: text[:-2] + ' Also 7 of them."}' for name, text in right("basic").items()}
-    unbound = errors_by(records("basic", outputs))["metric"].groups[UNBOUND]
-    assert (unbound.value, unbound.n) == (1, 40)
+    judged = records("basic", outputs)
+    *others, (last, unread) = errors_by(judged)["metric"].groups.items()
+    assert (last, unread.n) == (UNREAD, sum(len(record.findings) for record in judged))
+    assert unread.value == pytest.approx(40 / unread.n)
+    assert [share.value for _, share in others] == [0] * len(others)
+    assert all(share.value == 1 for share in errors_by(judged)["length"].groups.values())  # no briefing is all right
 
 
 def test_errors_by_nations_and_phase_are_those_of_the_prompt():
@@ -148,7 +155,8 @@ def test_the_figure_of_errors_names_units_groups_and_n():
     for label, share in (each for name in ("phase", "nations", "length") for each in found[name].groups.items()):
         assert label in said
         assert f"n = {share.n}" in said
-    assert f"{found['metric'].groups[UNBOUND].n} numbers stand by no metric" in said
+    unread = found["metric"].groups[UNREAD]
+    assert f"not read, and so in no bar: {unread.value:.1%} of {unread.n:,} numbers" in said
     assert "length" not in texts(plots.evaluation.error_map({"nations": found["nations"]}))
 
 

@@ -65,6 +65,14 @@ def test_the_worst_come_first():
     assert [(record.id, record.output) for record in score(ROWS, TARGETS | faulty).worst()] == [*faulty.items()]
 
 
+def test_what_is_not_read_is_neither_right_nor_wrong():
+    before = one(target(ROW)).metrics
+    after = one(target(ROW)[:-2] + ' Also 7 of them. Unrest grew."}').metrics
+    assert (before["read"].value, before["read"].n + 3) == (1.0, after["read"].n)  # a number and two sentences
+    assert after["read"].value == pytest.approx(before["read"].n / after["read"].n)
+    assert {name for name in METRICS if after[name].value != before[name].value} == {"read", "all_right"}
+
+
 def test_the_documentation_defines_every_metric():
     page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in (*METRICS, *cost.FIELDS))

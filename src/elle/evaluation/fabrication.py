@@ -22,7 +22,7 @@ from elle.evaluation.grammar import NATIONS, VOCABULARY
 from elle.evaluation.statements import Checked
 
 _WORD = re.compile(r"[^\W\d_]+")
-_CORRELATE = re.compile("|".join(rf"{re.escape(event.name)}(?: \(?{re.escape(event.period)})?" for event in CORRELATES))
+_CORRELATE = re.compile("|".join(re.escape(event.name) for event in CORRELATES))
 _YEAR = re.compile(r"(?<![\w.,])(?:1\d{3}|2[01]\d{2})(?![\w]|[.,]\d)", re.ASCII)
 _PERIODS = frozenset(year for event in CORRELATES for year in re.findall(r"\d{4}", event.period))
 _OPENS = re.compile(r"(?:\A|[.!?:;\n])[\s\"'(\[*•–-]*\Z")

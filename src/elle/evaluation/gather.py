@@ -11,14 +11,15 @@ from elle.briefings.scenario import COUNTRIES
 from elle.evaluation.statistics import Estimate, clustered_ratio, wilson
 from elle.evaluation.verdict import Record
 
-NATION, UNBOUND, UNDEFINED = "a nation's risk", "no metric named", "undefined"
+NATION, UNREAD, UNDEFINED = "a nation's risk", "not read", "undefined"
 #: Groups by length.
 BINS = 4
 
 
 @dataclass(frozen=True)
 class Gathering:
-    """groups: label → share that is wrong, its n in `counted`, with a 95 % interval; in the order of the figure."""
+    """groups: label → share that is wrong, its n in `counted`, with a 95 % interval; in the order of the figure. Of
+    `UNREAD` it is the share of all numbers that is not read: no metric's, and neither right nor wrong."""
 
     counted: str  # "numbers" or "briefings"
     groups: dict[str, Estimate]
@@ -27,10 +28,10 @@ class Gathering:
 def errors_by(records: Sequence[Record], *, seed: int = 0) -> dict[str, Gathering]:
     """The share of errors by property: "metric", "phase", "nations", "length"; one that the records lack is left out.
 
-    By metric it is the share of the numbers bound to that metric that are wrong (bootstrap over briefings), the worst
-    first; what is missing from an answer is not seen there. By the others it is the share of the briefings that are not
-    all right (Wilson): by the phase and the number of nations of the prompt, and by the length of the answer in
-    characters, in `BINS` groups of about equal size, without the rows that have no answer.
+    By metric it is the share of the numbers said of that metric that are wrong (bootstrap over briefings), the worst
+    first, and what is not read last; what is missing from an answer is not seen there. By the others it is the share of
+    the briefings that are not all right (Wilson): by the phase and the number of nations of the prompt, and by the
+    length of the answer in characters, in `BINS` groups of about equal size, without the rows that have no answer.
     """
     prompts = [parse(record.prompt) for record in records]
     phases = [metrics.cic and (metrics.cic.phase or UNDEFINED) for metrics in prompts]
@@ -50,14 +51,20 @@ def errors_by(records: Sequence[Record], *, seed: int = 0) -> dict[str, Gatherin
 
 def _by_metric(records: Sequence[Record], prompts: Sequence[Metrics], seed: int) -> dict[str, Estimate]:
     counts: dict[str, np.ndarray] = {}  # label → (2, records): wrong numbers, numbers
+    unread = np.zeros((2, len(records)), int)  # numbers that are not read, numbers
     for place, (record, metrics) in enumerate(zip(records, prompts, strict=True)):
         codes = COUNTRIES.keys() | {code for code, _ in metrics.nations}
         for finding in record.findings:
-            label = UNBOUND if finding.metric is None else NATION if finding.metric in codes else finding.metric
-            table = counts.setdefault(label, np.zeros((2, len(records)), int))
-            table[:, place] += (not finding.ok, 1)
+            unread[:, place] += (finding.metric is None, 1)
+            if finding.metric is not None:
+                label = NATION if finding.metric in codes else finding.metric
+                table = counts.setdefault(label, np.zeros((2, len(records)), int))
+                table[:, place] += (not finding.ok, 1)
     shares = {label: clustered_ratio(*table, np.random.default_rng(seed)) for label, table in counts.items()}
-    return dict(sorted(shares.items(), key=lambda item: (-(item[1].value or 0), item[0])))
+    groups = dict(sorted(shares.items(), key=lambda item: (-(item[1].value or 0), item[0])))
+    if unread[0].any():
+        groups[UNREAD] = clustered_ratio(*unread, np.random.default_rng(seed))
+    return groups
 
 
 def _briefings(labels: Sequence[str | None], records: Sequence[Record], order: Iterable[str]) -> Gathering:

@@ -240,7 +240,9 @@ class Reader:
         places = [start for start, _ in self.places(text)]
         sources: list | None = [None if at in simple else value for at, value in zip(places, read.values, strict=True)]
         found = [simple[at] for at in places if at in simple]
-        if len(found) != len(simple) or found != [v for v, s in zip(read.values, sources, strict=True) if s is None]:
+        signed = any(word.lower().endswith(("minus", "negative")) for word in words)  # of "3.1" the sign, not of "-3.1"
+        given = [value for value, source in zip(read.values, sources, strict=True) if source is None]
+        if signed or len(found) != len(simple) or found != given:
             sources = None
         elif all(source is None for source in sources):
             sources = []

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from elle.evaluation.compare import Comparison
-from elle.evaluation.gather import UNBOUND, Gathering
+from elle.evaluation.gather import UNREAD, Gathering
 from elle.evaluation.statistics import Estimate
 from helpers.plots.looks import BLUE, GREY, LOOKS, ORANGE, RED, SMALL
 from helpers.plots.style import dot_rows, name_rows, new_axes, note, styled
@@ -62,10 +62,10 @@ def differences(comparison: Comparison, a: str, b: str) -> Figure:
 @styled
 def error_map(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
     """Where errors gather (`gather.errors_by`): the share that is wrong in each group, with its n and 95 % interval; of
-    the metrics the `limit` worst. Numbers by which no metric stands are wrong by definition: they are only counted."""
+    the metrics the `limit` worst. Numbers that are not read are of no metric: the title says how many they are."""
     metrics = gathered.get("metric", Gathering("numbers", {}))
-    loose = metrics.groups.get(UNBOUND)
-    worst = {label: share for label, share in metrics.groups.items() if label != UNBOUND}
+    unread = metrics.groups.get(UNREAD)
+    worst = {label: share for label, share in metrics.groups.items() if label != UNREAD}
     first = {label: worst[label] for label in list(worst)[:limit]}
     rest = {name: gathered[name].groups for name in PROPERTIES if name in gathered and name != "metric"}
     rows = max(len(first), sum(map(len, rest.values())) + 3 * len(rest), 6)
@@ -78,7 +78,7 @@ def error_map(gathered: Mapping[str, Gathering], limit: int = 16) -> Figure:
     _shares(figure.add_subplot(grid[:, 0]), "metric", first, metrics.counted, title)
     for place, (name, groups) in enumerate(rest.items()):
         _shares(figure.add_subplot(grid[place, 1]), name, groups, gathered[name].counted, PROPERTIES[name][0])
-    note = f"; {loose.n:,} numbers stand by no metric and are all wrong" if loose else ""
+    note = f"; not read, and so in no bar: {unread.value:.1%} of {unread.n:,} numbers" if unread else ""
     figure.suptitle(f"Where errors gather (lines: 95 % interval{note})", x=0.01, ha="left", fontsize=11)
     return figure
 
