@@ -75,7 +75,7 @@ class _Number(NamedTuple):
 
 class _Clause(NamedTuple):
     """A clause that has a form. items: names (metrics; places of tokens) and numbers (`_Number`) in order; about: what
-    the sentence spoke of last."""
+    the sentence spoke of last; nations: places of their tokens; bare: nothing stands between it and the one before."""
 
     kind: str
     items: tuple[Name | _Number, ...]
@@ -83,6 +83,7 @@ class _Clause(NamedTuple):
     about: tuple[Name, ...]
     nations: frozenset[int]
     text: str
+    bare: bool
 
     @property
     def denied(self) -> bool:
@@ -119,6 +120,8 @@ _Meant = tuple[Sequence[tuple[Name, int]], Sequence[Statement]] | None
 def _figures(clause: _Clause) -> _Meant:
     """One number is said of each of its names; several are theirs in order."""
     names, numbers = clause.names or clause.about, clause.numbers
+    if _UNKNOWN[0] in names:
+        return None
     if len(numbers) == 1 and names:
         pairs = [(name, numbers[0]) for name in names]
     elif len(numbers) == len(names):
@@ -232,7 +235,7 @@ def _listed(clause: _Clause) -> _Meant:
 
 def _counted(clause: _Clause) -> _Meant:
     """Nations are counted: by their name, or behind how many are listed."""
-    if "nation" not in clause.text.lower() and clause.about != ("nations listed",):
+    if not re.search("nation|listed", clause.text, re.IGNORECASE) and clause.about != ("nations listed",):
         return None
     *count, threshold = clause.numbers
     figures = [("nations listed", count.pop())] if len(count) == 2 else []
@@ -255,7 +258,7 @@ def _two(clause: _Clause) -> tuple[Name, ...]:
 
 
 def _comparison(clause: _Clause) -> _Meant:
-    names = _two(clause) if len(clause.names) == 2 or _VERB.match(clause.text) else ()
+    names = _two(clause) if len(clause.names) == 2 or not clause.bare or _VERB.match(clause.text) else ()
     figures = [(clause.names[-1], number) for number in clause.numbers]
     return (figures, [Statement("comparison", names, sense=clause.sense("relation"))]) if names else None
 
@@ -424,7 +427,7 @@ def _longest(
             place = places.get(item.start())
             items.append(metric_of(item[0]) if place is None else _Number(place) if item[0] in NUMERIC else place)
         said = {name: words.lower() for name, words in match.groupdict().items() if words}
-        clause = _Clause(kind, tuple(items), said, about, nations, match[0])
+        clause = _Clause(kind, tuple(items), said, about, nations, match[0], bool(kinds))
         if (meant := _MEANINGS.get(kind, _word)(clause)) is not None:
             about = _SUBJECTS.get(kind) or clause.names
             return _Meaning(kind, *meant, about, clause.numbers, match.end())
