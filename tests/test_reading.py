@@ -200,9 +200,11 @@ WRONG = {
         Focus on UKR and UKR → not UKR and YEM | Focus on data collection → not UKR and YEM
         Focus on UKR (74%) and YEM (61%) → YEM is 62""",
     "crisis cic_assessment": """
-        λH = 0.4·H → its sides are not equal | F = Φ + 0.3·H + 0.25·C → its sides are not equal
-        net = λH - Φ → its sides are not equal | F = 0.282 + 0.169 → its sides are not equal
-        F = net + γC = 0.451 → F is 0.450 | F is undefined → functional undefined""",
+        λH = 0.4·H → no such product | F = Φ + 0.3·H + 0.25·C → its sides are not equal
+        net = λH - Φ → its sides are not equal | λH = 0.301·H → no such product
+        F = 0.282 + 0.1684 → its sides are not equal | λH = 0.3%·H → no unit | H = 0.3·λH → no such product
+        F = 0.282 + 0.169 → its sides are not equal | F = net + γC = 0.451 → F is 0.450
+        F is undefined → functional undefined""",
     "crisis phase_assessment": """
         phase NUCLEATING, PLASMA → phase plasma, but it is nucleating | no transition → transition none
         Transition 9 months → transition is 9, in another unit
@@ -288,7 +290,7 @@ NUMBERS = {
     "tone minus 3.1": [("minus 3.1", "tone")],
     "Φ - λH 0.138 = net 0.282": [("0.138", "λH"), ("0.282", "net")],
     "λH = 0.3·H = 0.138": [("0.138", "λH")],
-    "Tulip Mania 1634–1638": [("1634", None)],
+    "Tulip Mania 1634–1638": [("1634", None), ("1638", None)],
     "prior order 0.61 order 0.48": [("0.61", None), ("0.48", None)],
     "prior order 0.61, order 0.48": [("0.61", "prior order"), ("0.48", "order")],
     "Great Depression (1929–1939), distance 0.23": [("Great Depression (1929–1939)", "analogue"), ("0.23", "distance")],

@@ -248,7 +248,8 @@ _FAMILIES = {
     "temperature", "prior temperature": "temperature",
     "order": "order", "prior order": "order", **dict.fromkeys(SHARES, "share"), "mean": "nation",
 }  # fmt: skip
-_TOLERANCE = Decimal("0.0005")  # of a sum with a rounded term
+#: Products in sums, by name and factor: what they are, rounded as the figure is.
+_PRODUCTS = {("H", Decimal(str(LAMBDA))): "λH", ("C", Decimal(str(GAMMA))): "γC"}
 
 
 def _family(checker: Checker, name: str) -> str | None:
@@ -343,17 +344,19 @@ def _focus(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) 
 
 def _equation(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """All sides are equal, with the prompt's figures for the names; `numbers` are those of the terms, in order."""
+    if any(unit not in ("", "thousands") for _, unit in numbers):  # 1.234 is no count here
+        return "its numbers have no unit"
     values, given = [], (value for value, _ in numbers)
     for side in each.sides:
         total = Decimal(0)
         for term in side:
-            factor = next(given) if term.factor else 1
-            value = checker.true.get(term.name) if term.name else next(given)
+            name = _PRODUCTS.get((term.name, next(given)), "such product") if term.factor else term.name
+            value = checker.true.get(name) if name else next(given)
             if value is None:
-                return f"the prompt has no {term.name}"
-            total += -factor * value if term.negative else factor * value
+                return f"the prompt has no {name}"
+            total += -value if term.negative else value
         values.append(total)
-    return "" if max(values) - min(values) <= _TOLERANCE else "its sides are not equal"
+    return "" if len({*values}) == 1 else "its sides are not equal"
 
 
 _CHECKS = {
