@@ -297,18 +297,19 @@ NUMBERS = {
     "Agreement 0.98 is capped at 0.95": [("0.98", "agreement"), ("0.95", "confidence")],
 }
 
-#: Word → one of its kind that means something else.
-OTHER = {"rising": "falling", "falling": "rising", "steady": "rising", "increasing": "stable", "easing": "growing"}
-OTHER |= {"elevated": "severe", "moderate": "high", "MODERATE": "low", "critical": "low", "high": "low", "low": "high"}
-OTHER |= {"hotter": "cooler", "as hot": "hotter", "less ordered": "as ordered", "as ordered": "more ordered"}
-OTHER |= {"NUCLEATING": "PLASMA", "PLASMA": "ANNEALED", "undefined": "crystalline", "Signals high": "Mixed signals"}
-OTHER |= {"loose": "weak", "close": "loose", "is capped": "is not capped", "is below the cap": "is capped"}
-OTHER |= {"exceeds YEM": "is below YEM", "above": "below", "below": "above", "ahead of": "behind", ">": "<", "<": ">"}
-OTHER |= {"highest": "lowest", "lowest": "highest", "leads": "is lowest", "greatest": "smallest", "all": "none"}
-OTHER |= {"under stress": "free of stress", "no stress": "under stress", "No nation ": "All nations "}
-OTHER |= {"review contingency plans": "keep routine monitoring", "early warning": "mixed signals"}
-OTHER |= {"No transition": "A transition 3 months ago", "No nations are listed": "3 nations listed"}
-OTHER |= {"data collection": "UKR and YEM", "UKR": "IRN", "YEM": "RUS", "Political": "Cyber", "net": "Φ", " - ": " + "}
+#: Words → others of their kind, that mean something else.
+OTHER = """
+    rising → falling | falling → rising | steady → rising | increasing → stable | easing → growing
+    elevated → severe | moderate → high | MODERATE → low | critical → low | high → low | low → high
+    hotter → cooler | as hot → hotter | less ordered → as ordered | as ordered → more ordered | NUCLEATING → PLASMA
+    PLASMA → ANNEALED | undefined → crystalline | Signals high → Mixed signals | loose → weak | close → loose
+    is capped → is not capped | is below the cap → is capped | exceeds YEM → is below YEM | above → below
+    below → above | ahead of → behind | > → < | < → > | highest → lowest | lowest → highest | leads → is lowest
+    greatest → smallest | all → none | under stress → free of stress | no stress → under stress
+    review contingency plans → keep routine monitoring | early warning → mixed signals
+    No transition → A transition 3 months ago | No nations are listed → 3 nations listed
+    data collection → UKR and YEM | UKR → IRN | YEM → RUS | Political → Cyber | net → Φ
+    No nation is → All nations are | - λH → + λH"""
 
 
 def listed(table: dict[str, str]) -> list[tuple[str, str]]:
@@ -372,15 +373,16 @@ def test_what_numbers_are_said_of(text, numbers):
 def test_another_number_is_never_right(head, text):
     prompt, key = head.split()
     for number in checker(prompt).numbers({key: text}):
-        for place, digit in enumerate(number.text):
-            if digit.isdigit() and "100" not in number.text[place - 1 :]:
-                changed = text[: number.start + place] + str((int(digit) + 1) % 10) + text[number.start + place + 1 :]
+        for place, digit in enumerate(number.text.removesuffix("100"), start=number.start):
+            if digit.isdigit():
+                changed = f"{text[:place]}{(int(digit) + 1) % 10}{text[place + 1 :]}"
                 assert verdict(check(head, changed)) != "right", changed
 
 
 @pytest.mark.parametrize(("head", "text"), listed(RIGHT))
 def test_another_word_is_never_right(head, text):
-    for word, other in OTHER.items():
+    for _, pair in listed({"": OTHER}):
+        word, other = pair.split(" → ")
         for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
             changed = text[: match.start()] + other + text[match.end() :]
             assert verdict(check(head, changed)) != "right" or "not " in text, changed
