@@ -9,6 +9,7 @@ In README.md and docs/*.md, what stands between one of these comments and the ne
                                                GPU-hour) may follow
     <!-- plans -->                             the table of all documented plans
     <!-- metrics -->                           what the evaluation measures (configs/metrics.yaml)
+    <!-- grammar -->                           what the evaluator reads (configs/grammar.yaml, `grammar_parts`)
     <!-- gpu rows -->                          what real GPUs said beside what is planned, a row each
     <!-- gpu summary -->                       how near the planner comes to them
     <!-- gpu measured -->                      the rows measured here, with what torch and the driver said
@@ -33,6 +34,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import grammar_parts
 import report_parts
 
 from elle.base import paths, storage, yaml_files
@@ -295,6 +297,8 @@ def filled(page: Path) -> str:
             text = f"\n{markdown(rows)}\n"
         elif what == "metrics":
             text = f"\n{metrics()}\n"
+        elif what == "grammar":
+            text = f"\n{grammar_parts.grammar_page()}\n"
         elif what.startswith("gpu ") and what in gpu():
             text = gpu()[what]
             text = f"\n{text}\n" if text.startswith("|") else text

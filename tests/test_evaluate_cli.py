@@ -100,6 +100,52 @@ def test_people_see_a_table_and_the_worst(tmp_path, data, rows):
     assert "sorry" in (tmp_path / "page.html").read_text()
 
 
+CODES = "\x1b[2J\x9b31m\u202e\x07\x7f"  # they clear a screen, colour it, turn the order of letters, ring, erase
+
+
+def on_a_terminal(*arguments) -> list[str]:
+    """The lines that a command writes: click takes some codes away where there is no terminal (color=False)."""
+    done = CliRunner().invoke(cli.cli, [*map(str, arguments)], color=True)
+    printed = done.stdout + done.stderr
+    assert CODES not in printed
+    return printed.split("\n")
+
+
+def test_what_a_model_or_a_data_file_wrote_commands_no_terminal(tmp_path, rows):
+    rows = [row | {"id": f"{place}{CODES}"} for place, row in enumerate(rows[:3])]
+    storage.write_lines(tmp_path / "d.jsonl", rows)
+    outputs = {row["id"]: json.dumps({f"k{CODES}": CODES}) for row in rows}
+    files = ("--data", tmp_path / "d.jsonl", "--outputs", write(tmp_path / "o.jsonl", outputs))
+    lines = on_a_terminal("evaluate", *files)
+    assert [line for line in lines if not line.isprintable()] == []
+    assert r"0\x1b[2J\x9b31m\u202e\x07\x7f: " in "\n".join(lines)
+    card = on_a_terminal("evaluate", *files, "--json")
+    assert [line.isprintable() for line in card] == [True, True]
+    assert {record["id"] for record in json.loads(card[0])["worst"]} == outputs.keys()
+
+
+def test_an_audit_prints_what_a_manifest_holds_and_obeys_none_of_it(tmp_path):
+    dataset.build("basic", 40, 5, tmp_path)
+    manifest, name = storage.read_json(tmp_path / "manifest.json"), f"t{CODES}.jsonl"
+    (tmp_path / "test.jsonl").rename(tmp_path / name)
+    manifest["splits"]["test"] |= {"file": name, "sha256": "0"}
+    storage.write_json(tmp_path / "manifest.json", manifest)
+    lines = on_a_terminal("data", "audit", tmp_path)
+    assert [line for line in lines if not line.isprintable()] == []
+    assert r"- t\x1b[2J\x9b31m\u202e\x07\x7f.jsonl is not the file that the manifest describes" in lines
+
+
+def test_an_error_quotes_a_row_and_commands_no_terminal(monkeypatch, capsys):
+    def fail(**_):
+        raise ElleError(f"{CODES} is bad", where=f"row {CODES}")
+
+    monkeypatch.setattr(cli, "cli", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = r"\x1b[2J\x9b31m\u202e\x07\x7f"
+    assert capsys.readouterr().err == f"error: {shown} is bad\n  where: row {shown}\n"
+
+
 def test_two_models_side_by_side(tmp_path, data, rows):
     bad = {name: text.replace("1", "2") for name, text in right(rows).items()}
     bad.popitem()

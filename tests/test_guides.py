@@ -4,11 +4,15 @@ import re
 import shutil
 
 import gpu_rows
+import grammar_parts
 import pytest
 import refresh
 
 from elle.base import paths, yaml_files
 from elle.base.errors import ElleError
+from elle.briefings.metrics import parse
+from elle.evaluation import clauses, reading
+from elle.evaluation.statements import Checker
 from elle.plan import budget, fix, hardware, preflight
 from helpers.runs import pipeline, planning, profile
 
@@ -109,6 +113,38 @@ def test_what_the_guides_say_of_our_own_cic_set_is_so(name):
     assert plan.budget.steps // plan.config["eval_steps"] == every[name]
     assert (plan.config.get("eval_on_start") is False) == (name == "beast")
     assert plan.budget.saves == (plan.setup.method != "full")
+
+
+@pytest.mark.parametrize("kind", yaml_files.config_table("grammar")["forms"])
+def test_every_kind_of_statement_has_an_example_that_is_right_and_that_only_it_reads(kind, monkeypatch):
+    example, right = grammar_parts.STATEMENTS[kind]
+    assert right
+    texts = {"nsm": f"{example}."}
+    found = Checker(parse(grammar_parts.PROMPT)).check(texts)
+    assert (found.unread, found.wrong) == ([], [])
+    faults = [fault for fault in found.faults if not fault.endswith("nothing is said")]
+    assert faults == ["nsm: functional undefined, but it is not given"] * (kind == "functional")
+    others = {start: [form for form in forms if form[0] != kind] for start, forms in clauses.FORMS.items()}
+    monkeypatch.setattr(clauses, "FORMS", others)
+    monkeypatch.setattr(reading, "_sentence", clauses.parse_sentence)  # nothing is kept of what was read before
+    (read,) = reading.Reader(frozenset()).read(texts)
+    assert read.plan.unread
+
+
+def test_the_grammars_page_shows_every_form_word_name_and_unit_in_plain_signs():
+    page, grammar = grammar_parts.grammar_page(), yaml_files.config_table("grammar")
+    forms = page.count("`<br>`") + len(grammar["forms"])
+    assert forms == sum(map(len, grammar["forms"].values()))
+    assert "| `[a \\|its \\|the ]{trend} trend`" in page.replace("<br>", "| ")
+    for sign in ("(?", "\\(", "?<", ",?"):
+        assert sign not in page
+    for phrases in (
+        *grammar["names"].values(),
+        *(each for senses in grammar["words"].values() for each in senses.values()),
+    ):
+        assert ", ".join(phrases.split("|")) in page
+    assert "crisis-level" in page
+    assert "| agreement, confidence, decayed | none; %, per cent |" in page
 
 
 def test_a_budget_that_the_data_alone_keeps_is_told_from_one_that_holds():

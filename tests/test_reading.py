@@ -32,7 +32,7 @@ PROMPTS = {
     "OUTLOOK: agreement 0.98, horizon 3 months, analogue Great Depression 1929–1939, distance 0.23",
     "calm": "NATIONS: UKR 40%, USA 20%, mean 30%\nSIGNALS: articles 1234, tone 1.5, alerts 1\nCATEGORIES: "
     "political 30 →, economic 34 ↓, security 12 →, military 50 ↑, financial 50 ↓, cyber 0 →\n"
-    "CIC: Φ 0.42, H 0.46, C 0.67, balance 0.01\nPHASE: PLASMA, temperature 0.85, order 0.20, prior temperature 0.85, "
+    "CIC: Φ 1.42, H 0.46, C 0.67, balance 0.01\nPHASE: PLASMA, temperature 0.85, order 0.20, prior temperature 0.85, "
     "prior order 0.20, tau variance 0.1, tau autocorrelation -0.1\n"
     "OUTLOOK: agreement 0.81, horizon 1 month, analogue Tulip Mania 1634–1637, distance 0.10",
     "lone": "NATIONS: UKR 40%, mean 40%\nSIGNALS: none\nCATEGORIES: political 30 →, economic 34 ↓, security 12 →, "
@@ -138,7 +138,7 @@ RIGHT = {
     "calm economic": "Economic risk is moderate and easing: economic 34 | trending down",
     "calm financial": "financial 50, no stress | Financial 50, without stress | the financial sector is free of stress",
     "calm nsm": "Focus on UKR and USA; keep routine monitoring | routine monitoring continues",
-    "calm cic_assessment": "Balance 0.01: net steady | net level | The net is steady",
+    "calm cic_assessment": "Balance 0.01: net steady | net level | F = net + γC = 1.450 | F = 1.282 + 0.168",
     "calm phase_assessment": """
         PLASMA phase, temperature 0.85, order 0.20; as hot, as ordered. No early warning. No transition.
         as hot as before | there is no early warning | recent transition: none | There was no recent transition""",
@@ -200,11 +200,11 @@ WRONG = {
         Focus on UKR and UKR → not UKR and YEM | Focus on data collection → not UKR and YEM
         Focus on UKR (74%) and YEM (61%) → YEM is 62""",
     "crisis cic_assessment": """
-        λH = 0.4·H → no such product | F = Φ + 0.3·H + 0.25·C → its sides are not equal
-        net = λH - Φ → its sides are not equal | λH = 0.301·H → no such product
-        F = 0.282 + 0.1684 → its sides are not equal | λH = 0.3%·H → no unit | H = 0.3·λH → no such product
-        F = 0.282 + 0.169 → its sides are not equal | F = net + γC = 0.451 → F is 0.450
-        F is undefined → functional undefined""",
+        λH = 0.4·H → is not the factor of H | F = Φ + 0.3·H + 0.25·C → its sides are not equal
+        net = λH - Φ → its sides are not equal | λH = 0.301·H → is not the factor of H
+        F = 0.282 + 0.1684 → its sides are not equal | λH = 0.3%·H → no unit belongs in a sum
+        H = 0.3·λH → is not the factor of λH | F = 0.282 + 0.169 → its sides are not equal
+        F = net + γC = 0.451 → F is 0.450 | F is undefined → functional undefined""",
     "crisis phase_assessment": """
         phase NUCLEATING, PLASMA → phase plasma, but it is nucleating | no transition → transition none
         Transition 9 months → transition is 9, in another unit

@@ -47,6 +47,7 @@ def evaluated(small_data):
     right = {row["id"]: row["conversations"][2]["value"] for row in rows}
     names = list(right)
     wrong = right | {names[0]: re.sub(r"\d", "9", right[names[0]])}
+    wrong[names[1]] = right[names[1]].replace('"nsm":"', '"nsm":"Nothing of this has a form. ')
     wrapped = wrong | {name: f"Here it is: {right[name]}" for name in names[1:8]}
     outputs = {"base": dict.fromkeys(names, "<script>noise</script>"), "tuned": wrong, "adapter": wrapped}
     outputs["constrained"] = right
@@ -111,6 +112,20 @@ def test_strict_figures_and_differences_stand_where_they_differ(run):
     assert [report.percent(share) for share in (1.0, 0.9999, None)] == ["100 %", "99.9 %", "undefined"]
 
 
+def test_the_report_says_how_much_was_read_and_of_what_its_precision_is(run, evaluated):
+    page, card = text(report.write_report(run)), storage.read_json(run / "report.json")
+    read, precision = (report.percent(card[name]["value"]) for name in ("read", "numeric_precision"))
+    assert read != precision
+    sentence = (
+        f"{precision} of the numbers that were read are right, and {read} of all numbers and sentences were read."
+    )
+    assert report.overall_verdict(card).endswith(sentence)
+    assert f"<b>{read}</b>of the numbers and sentences were read" in page
+    assert f"<b>{precision}</b>of the numbers that were read are right" in page
+    assert 'title="not read"' in page
+    assert report.summary(card)["base read"] == "undefined"  # noise has no object, and nothing to read
+
+
 def test_what_forbids_trust_stands_before_the_figures(run, evaluated, small_data):
     metrics = json.loads(json.dumps(evaluated[0]))
     metrics["scorecards"]["adapter"]["coverage"]["outputs"] -= 2
@@ -140,7 +155,9 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     old = json.loads(json.dumps(evaluated[0]))
     del old["differences"], old["scorecards"]["adapter"]
     for card in old["scorecards"].values():
-        del card["strict"]
+        del card["strict"], card["metrics"]["read"], card["definitions"]["read"]
+        for record in card["worst"]:
+            del record["unread"]
     finish(run, "07_evaluate", old)
     plain = {name: STEPS["05_train"][name] for name in ("recipe", "steps", "seconds")}
     finish(run, "05_train", plain)
@@ -150,6 +167,8 @@ def test_an_older_run_says_what_it_lacks(run, evaluated):
     assert set(report.missing(card)) == {
         "adapter", "differences", "audit of the data", "health of the training", "the framework's claims",
     }  # fmt: skip
+    assert report.overall_verdict(card).endswith("of its numbers are right.")
+    assert "base read" not in report.summary(card)
     for name in report.missing(card):
         assert f"{name.replace("'", '&#39;')}: <strong>NOT RUN</strong>" in page
 

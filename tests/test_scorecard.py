@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from elle.base.errors import ElleError
 from elle.briefings import dataset
 from elle.evaluation import cost
-from elle.evaluation.failures import failure_html
-from elle.evaluation.scorecard import METRICS, score
+from elle.evaluation.failures import failure_html, faults_text
+from elle.evaluation.scorecard import METRICS, figures_text, score
 from elle.evaluation.statistics import Estimate, clustered_ratio, mean, wilson
+from helpers.course import browser
 
 
 def target(row: dict) -> str:
@@ -108,16 +110,87 @@ def test_any_output_is_scored_and_shown(output):
     assert failure_html(card.records[0].to_json())
 
 
-def test_the_page_marks_wrong_numbers_and_escapes_the_rest():
-    attack = "<script>alert(1)</script>"
-    output = json.dumps(json.loads(target(ROW)) | {"political": f'{attack} political 999 "', attack: "x"})
-    page = failure_html(one(output).records[0].to_json())
-    assert page.count("<mark") == 2  # the 1 of alert(1) and the 999
-    assert ">999</mark>" in page
+def marks(page: str) -> list[tuple[str, str]]:
+    """(title, text) of a page's marks; none may stand in another."""
+    found = re.findall(r'<mark style="[^"<>]*" title="([^"<>]*)">([^<]*)</mark>', page)
+    assert len(found) == page.count("<mark") == page.count("</mark>")
+    return [(unescape(title), unescape(text)) for title, text in found]
+
+
+def test_the_page_marks_wrong_numbers_and_what_is_not_read_and_escapes_the_rest():
+    attack = "<script>alert('&')</script>"
+    text = f'political 999, {attack} of 7 "'
+    page = failure_html(
+        one(json.dumps(json.loads(target(ROW)) | {"political": text, attack: "1"})).records[0].to_json()
+    )
+    risk = re.search(r"political (\d+)", target(ROW))[1]
+    wrong, *unread = marks(page)
+    assert wrong == (f"political is {risk}", "999")
+    assert [title for title, _ in unread] == ["not read"] * len(unread)
+    assert "".join(text for _, text in unread).startswith("<script>alert'&'</script>")  # parentheses part clauses
+    assert len(set(re.findall('<mark style="([^"]*)"', page))) == 2  # told apart, and not by colour alone
+    assert "underline wavy" in page
+    assert "underline dotted" in page
     assert "<script" not in page
     assert "<script" not in failure_html(one(attack).records[0].to_json())
     assert "<mark" not in failure_html(one(target(ROW)).records[0].to_json())
     assert len(failure_html(one("x" * 900_000).records[0].to_json())) < 30_000
+
+
+def test_marks_that_overlap_do_not_nest_and_a_wrong_number_is_on_top():
+    number = {"key": "k", "start": 4, "end": 6, "text": "40", "metric": "political", "ok": False, "why": 'is "<50>"'}
+    found = {"findings": [number, number | {"start": 9, "end": 11, "metric": None, "why": "not read"}]}
+    record = {"id": "x", "prompt": "p", "output": "o", "reasons": [], "texts": {"k": "a & 40 < 50 b"}} | found
+    for unread, expected in (
+        ([(2, 11)], [("not read", "& "), ('is "<50>"', "40"), ("not read", " < 50")]),  # around it
+        ([(0, 5), (5, 13)], [("not read", "a & "), ('is "<50>"', "40"), ("not read", " < 50 b")]),  # across it
+        ([(6, 9), (99, 120)], [('is "<50>"', "40"), ("not read", " < ")]),  # beside it; beyond the text
+    ):
+        page = failure_html(record | {"unread": [{"key": "k", "start": a, "end": b} for a, b in unread]})
+        assert marks(page) == expected
+        assert "a & 40 < 50 b" in unescape(re.sub("<[^>]*>", "", page))
+    assert marks(failure_html(record)) == [('is "<50>"', "40")]  # an earlier version's record has no unread parts
+
+
+def test_a_line_for_a_terminal_commands_nothing():
+    codes = "\x1b[2J\x9b31m\u202e\u2066\r\n\x07\x7f\u200b\U000e0041"
+    row, output = ROW | {"id": f"x{codes}"}, json.dumps(json.loads(target(ROW)) | {f"k{codes}": codes})
+    card = score([row], {row["id"]: output})
+    text = faults_text(card.records)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.startswith(r"x\x1b[2J\x9b31m\u202e\u2066\r\n\x07\x7f\u200b\U000e0041: ")
+    assert r"extra: k\x1b[2J" in text
+    assert len(text.split("\n")) == 1 + len(card.records[0].reasons)
+    plain = json.dumps(json.loads(target(ROW)) | {"Φ · “x” – ü": "x"})
+    assert "Φ · “x” – ü" in faults_text(one(plain).records)
+
+
+def test_a_key_that_an_output_repeats_is_in_no_record_and_on_no_page(monkeypatch):
+    key, texts = "s3cr3t-value-40", json.loads(target(ROW))
+    output = json.dumps(texts | {"political": f"Key {key}, political 7."})
+    named = one(output.replace(key, "$ELLE_API_KEY")).records[0].to_json()
+    monkeypatch.setenv("ELLE_API_KEY", key)
+    for text in (output, output.replace('"political"', f'"{key}"'), key, f"{key} {output}"):
+        record = one(text).records[0]
+        kept = record.to_json()
+        shown = repr(record), json.dumps(kept), failure_html(kept), browser.page([record]), faults_text([record])
+        assert not [each for each in shown if key in each]
+        assert "$ELLE_API_KEY" in shown[1]
+    assert one(output).records[0].to_json() == named  # positions are those of the text that is shown
+    for word in ("x", "1", "none", "EMPTY"):  # keys for servers that ask for none: words of any text
+        monkeypatch.setenv("ELLE_API_KEY", word)
+        assert one(target(ROW)).metrics["all_right"].value == 1
+
+
+def test_the_figures_say_how_much_was_read():
+    faulty = TARGETS | {"t-3": TARGETS["t-3"].replace('"nsm":"', '"nsm":"Something else in 40 words. ')}
+    del faulty["t-5"]
+    counts = [record.counts["read"] for record in score(ROWS, faulty).records]
+    read, every = (sum(each) for each in zip(*counts, strict=True))
+    assert every == read + 2  # a sentence and its number
+    said = f"39 of 40 rows have an output; {read:,} of their {every:,} numbers and sentences were read"
+    assert said in figures_text(score(ROWS, faulty))
+    assert "read:" not in figures_text(score(ROWS, {}))
 
 
 def test_wilson_closed_form():

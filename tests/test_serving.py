@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import sys
@@ -234,6 +235,20 @@ def test_the_key_and_a_schema_are_sent_and_greedy_has_no_penalty(fake, monkeypat
     assert len(one.seen) == 1
 
 
+def test_a_key_that_an_answer_repeats_is_nowhere_kept(fake, monkeypatch, small_data, tmp_path):
+    """A server, or a proxy before it, that echoes its headers."""
+    rows = dataset.read_split(small_data, "test")[:3]
+    one = fake(lambda body, _: (200, completion(f'{{"political": "Bearer {os.environ["ELLE_API_KEY"]}"}}')))
+    records = []
+    monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
+    batch = collect(Endpoint(one.url, "elle"), rows, tmp_path / "x.jsonl", judged=records.append)
+    assert one.seen[0]["key"] == "Bearer s3cr3t-value"
+    kept = [(tmp_path / "x.jsonl").read_text(), repr(batch), *(json.dumps(record.to_json()) for record in records)]
+    assert [("s3cr3t-value" in each, "Bearer $ELLE_API_KEY" in each) for each in kept] == [(False, True)] * 5
+    streamed = fake(lambda body, _: (200, events("a s3cr3t-value b")))
+    assert ask(streamed.url, "elle", PROMPTS[:1], max_tokens=9, stream=1).answers[0].output == "a $ELLE_API_KEY b "
+
+
 def test_a_streamed_answer_says_when_its_tokens_came(fake):
     one = fake(lambda body, earlier: (200, events("a b c")) if body.get("stream") else echo(body, earlier))
     batch = ask(one.url, "elle", PROMPTS, max_tokens=9, stream=4, schema=SCHEMA)
@@ -286,10 +301,20 @@ def test_a_load_measurement_says_quality_speed_and_tokens(fake, small_data, tmp_
 def test_a_forms_verdict_is_the_evaluators(small_data):
     """How it asks is seen in a browser: test_pipeline."""
     _, prompt, right = (turn["value"] for turn in dataset.read_split(small_data, "test")[0]["conversations"])
-    assert "All right" in form._html(judge("x", prompt, right, right))
+    said = re.search(
+        r"All right: the form, and every number that was read \((\d+) of (\d+) numbers and sentences\)\.",
+        form._html(judge("x", prompt, right, right)),
+    )
+    assert int(said[1]) == int(said[2]) > 20
+    unread = right.replace('"nsm":"', '"nsm":"Something <else>. ')
+    page = form._html(judge("x", prompt, right, unread))
+    assert f"objects (it read {said[2]} of {int(said[2]) + 1} numbers and sentences):" in page
+    assert "nsm: not read: &#x27;Something &lt;else&gt;&#x27;" in page
     wrong = judge("x", prompt, right, re.sub(r"\d", "7", right))
     assert f"and {len(wrong.reasons) - 3} more" in form._html(wrong, most=3)
-    assert "no &lt;JSON&gt;" in form._html(judge("x", prompt, right, "no <JSON>"))
+    nothing = form._html(judge("x", prompt, right, "no <JSON>"))
+    assert "no &lt;JSON&gt;" in nothing
+    assert "objects (it read nothing):" in nothing
 
 
 def test_a_form_whose_server_does_not_answer_says_so_at_once(fake, small_data, monkeypatch):

@@ -16,6 +16,7 @@ import click
 
 from elle.base import paths
 from elle.base.errors import ElleError
+from elle.base.tables import printable
 from helpers import __version__
 
 FILE = click.Path(path_type=Path)
@@ -24,8 +25,18 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 
 
 def show(value: Any, as_json: bool, text: str | None = None) -> None:
-    """A result: one JSON value for programs; for people a text, by default `name  value` lines."""
-    click.echo(json.dumps(value, ensure_ascii=False) if as_json else value_lines(value) if text is None else text)
+    """A result: one JSON value for programs; for people a text, by default `name  value` lines. Neither commands the
+    terminal, whatever a model or a data file wrote into it."""
+    if as_json:
+        line = json.dumps(value, ensure_ascii=False)
+        click.echo(line if line.isprintable() else json.dumps(value))
+    else:
+        click.echo(_lines(value_lines(value) if text is None else text))
+
+
+def _lines(text: str) -> str:
+    """The text's lines, each printable."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def value_lines(values: dict) -> str:
@@ -36,7 +47,7 @@ def value_lines(values: dict) -> str:
 
 def note(text: str) -> None:
     """A line for people that is not the result."""
-    click.echo(text, err=True)
+    click.echo(_lines(text), err=True)
 
 
 def counter(label: str, quiet: bool):
@@ -348,7 +359,7 @@ def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> 
 @click.option("--metrics-port", "port", type=click.IntRange(1, 65535), help="Count for Prometheus on it (monitoring/).")
 @as_json
 def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
-    """Score a model's outputs: JSON and schema compliance, and every number.
+    """Score a model's outputs: JSON and schema compliance, and every number that is read.
 
     With --endpoint the outputs come from a server, one line each as they arrive; interrupted, the same command goes on.
     """

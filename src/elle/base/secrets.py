@@ -8,6 +8,10 @@ from elle.base.errors import ElleError
 
 #: Environment variables that hold a secret.
 SECRETS = ("RUNPOD_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "ELLE_API_KEY", "LFBM_API_KEY")
+#: Another's, which the client of a server takes where there is none of ours.
+_OTHERS = ("OPENAI_API_KEY",)
+#: Characters of a secret, at least. What is shorter ("none", for a server that wants some key) is a word of any text.
+_SHORTEST = 6
 
 
 def secret(name: str, what: str, fix: str) -> str:
@@ -27,8 +31,8 @@ def secret(name: str, what: str, fix: str) -> str:
 
 def redacted(text: str) -> str:
     """The text without the secrets of this environment, whoever wrote it (a server may quote what it was sent)."""
-    for name in SECRETS:
-        if value := os.environ.get(name, "").strip():
+    for name in (*SECRETS, *_OTHERS):
+        if len(value := os.environ.get(name, "").strip()) >= _SHORTEST:
             text = text.replace(value, f"${name}")
     return text
 

@@ -1,6 +1,20 @@
-"""Rows of equal keys as text: for a terminal, and for a page of markdown."""
+"""Text for a terminal, and rows of equal keys as a table there or on a page of markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
+
+_UNUSUAL = re.compile(r"[^ -~]")
+
+
+def printable(text: str) -> str:
+    """A line of a terminal that holds `text` and does nothing else: what a terminal would obey, or show as nothing or
+    in another order, as its escape (such as \\x1b)."""
+
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
+        return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+    return text if text.isprintable() else _UNUSUAL.sub(shown, text)
 
 
 def aligned(rows: Sequence[Mapping[str, str]]) -> str:

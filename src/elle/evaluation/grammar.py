@@ -65,7 +65,7 @@ _SPELLINGS = {
 }
 _BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(_SPELLINGS)}|(?-i:{any_of(_SYMBOLS)}))(?![^\W_]))"
 _NOUN, _LINK = (any_of(_TABLE[name].split("|")) for name in ("noun", "link"))
-_NAME = rf"(?:(?:the|a|its) )?(?:risk (?:of|in|for) )?{_BASE}(?:['’]s)?(?: (?:{_NOUN}))?"
+_NAME = rf"(?:(?:the|a) )?(?:risk (?:of|in|for) )?{_BASE}(?:['’]s)?(?: (?:{_NOUN}))?"
 _AND = r"(?:, and |, | and )"
 _LISTED = rf"(?:the )?{NATION}(?:(?: at| with)? {NUMBER}| \({NUMBER}\)|: {NUMBER})?"
 _SYMBOL = f"(?-i:{any_of((*_SYMBOLS, 'net'))})"
@@ -130,7 +130,7 @@ _STARTS = {
     "nation": {"th", NATION},
     "listed": {"th", NATION},
     "analogue": {"th", ANALOGUE},
-    "name": _starts(("the", "a ", "its", "risk", NATION, *_SPELLINGS, *_SYMBOLS)),
+    "name": _starts(("the", "a ", "risk", NATION, *_SPELLINGS, *_SYMBOLS)),
     "category": _starts(("the", *CATEGORIES)),
     "equation": _starts((*_PLAINLY, "net", *_SYMBOLS)),
     **{kind: _starts(phrases) for kind, phrases in WORDS.items()},

@@ -137,7 +137,7 @@ def _turns(row: Mapping[str, Any], position: int) -> tuple[str, str, str]:
 
 def figures_text(card: Scorecard) -> str:
     """The figures for people: metric, value, 95 % interval, the value where only strict JSON counts, n, and coverage:
-    the share of rows that have anything the metric counts."""
+    the share of rows that have anything the metric counts; and how much of the outputs they are about."""
     rows = []
     for name, estimate in card.metrics.items():
         covered = sum(record.counts[name][1] > 0 for record in card.records) / len(card.records)
@@ -151,7 +151,11 @@ def figures_text(card: Scorecard) -> str:
                 "coverage": f"{covered:.1%}",
             }
         )
-    return f"{aligned(rows)}\n\n{card.outputs:,} of {len(card.records):,} rows have an output"
+    text = f"{aligned(rows)}\n\n{card.outputs:,} of {len(card.records):,} rows have an output"
+    read, every = (sum(counts) for counts in zip(*(record.counts["read"] for record in card.records), strict=True))
+    if every:
+        text += f"; {read:,} of their {every:,} numbers and sentences were read: precision is of these"
+    return text
 
 
 def share_text(value: float | None) -> str:

@@ -17,7 +17,7 @@ from elle.briefings.cic_figures import decayed
 from elle.briefings.metrics import Metrics, derived_figures, printed_figures, words_of
 from elle.briefings.scenario import CIC_COUNTRIES
 from elle.briefings.schema import CATEGORIES
-from elle.evaluation.clauses import Name, Statement
+from elle.evaluation.clauses import FAMILIES, Name, Statement
 from elle.evaluation.grammar import PERCENT, UNIT_OF
 from elle.evaluation.reading import (
     COMPARISON,
@@ -101,7 +101,7 @@ class Checker:
             found.cited[key], right = self._cited(read)
             if not right:
                 found.wrong += [number for number in self._figures(read) if not number.ok]
-            if len(plan.said) == len(plan.words) and plan.said <= words:
+            if len(plan.said) == len(plan.words) and plan.said <= words and plan.things <= self.required.keys():
                 found.right |= plan.things
             else:
                 self._words(found, key, plan.words)
@@ -184,22 +184,24 @@ class Checker:
 
     def _other(self, found: Checked, each: Statement, read: Read) -> None:
         key, why = read.key, self._why(each, read)
-        self._said(found, key, (each.kind, ""), not why)
+        self._said(found, key, CONCERNS if each.kind == "led" else (each.kind, ""), not why)
         names = _names(each, read)
         found.strangers.update((key, name) for name in names if name in CIC_COUNTRIES and name not in self.risks)
         if why:
             found.faults.append(f"{key[:40]}: {' '.join(filter(None, (each.kind, *names, each.sense)))}: {why}")
             found.wrong += self._stated(each, read, why)
             return
-        if each.kind == "concerns" or (each.kind == "ranked" and key in found.concerns):
+        if each.kind == "concerns" or (each.kind == "led" and key == HOMES[CONCERNS]):
             found.concerns.setdefault(key, set()).update(names)
         if _counts_half(each, read):
             found.cited[key] = found.cited[key] | {HALF}
 
     def _stated(self, each: Statement, read: Read, why: str) -> list[CheckedNumber]:
+        if not (numbers := own_numbers(each)):
+            return []
         metric, places = HALF if _counts_half(each, read) else COMPARISON, self._reader.places(read.text)
         verdict = metric, self.derived.get(metric), True, not why, why
-        return [_number(read.key, places[place], read.values[place], *verdict) for place in own_numbers(each)]
+        return [_number(read.key, places[place], read.values[place], *verdict) for place in numbers]
 
     def _why(self, each: Statement, read: Read) -> str:
         """Why a statement on several figures does not hold, "" where it does."""
@@ -242,18 +244,9 @@ _RELATIONS = {
     "above": operator.gt, "below": operator.lt, "level": operator.eq, "least": operator.ge, "most": operator.le,
     "apart": operator.ne,
 }  # fmt: skip
-#: Figures of one family compare with one another; those of nations do, too, with one another and the mean.
-_FAMILIES = {
-    **dict.fromkeys(CATEGORIES, "category"), **dict.fromkeys(("Φ", "λH", "net", "F"), "nats"), "temperature":
-    "temperature", "prior temperature": "temperature",
-    "order": "order", "prior order": "order", **dict.fromkeys(SHARES, "share"), "mean": "nation",
-}  # fmt: skip
-#: Products in sums, by name and factor: what they are, rounded as the figure is.
-_PRODUCTS = {("H", Decimal(str(LAMBDA))): "λH", ("C", Decimal(str(GAMMA))): "γC"}
-
-
-def _family(checker: Checker, name: str) -> str | None:
-    return "nation" if name in checker.risks else _FAMILIES.get(name)
+_LAMBDA, _GAMMA, _MOST = (Decimal(str(value)) for value in (LAMBDA, GAMMA, CAP))
+_FACTORS = {("H", _LAMBDA), ("C", _GAMMA)}
+_TOLERANCE = Decimal("0.0005")  # of a sum with 0.25·C, which is rounded
 
 
 def _bound(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
@@ -263,9 +256,11 @@ def _bound(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) 
         value = checker.true.get(name)
         if value is None or isinstance(value, str):
             return f"the prompt has no {name}"
-        if unit and (unit != "%" or _family(checker, name) not in ("nation", "category")):
-            return f"{name} is not in {unit}"
-        if not _RELATIONS[each.sense](value, number):
+        score = name in checker.risks or FAMILIES.get(name) in ("nation", "category") or name == "stability index"
+        limit = number / 100 if unit == "%" and not score else number
+        if (unit and not score and name not in SHARES) or (name in SHARES and limit > 1) or unit not in ("", "%"):
+            return f"{name} is not in {unit or 'this unit'}"
+        if not _RELATIONS[each.sense](value, limit):
             return f"{name} is {value}"
     return ""
 
@@ -274,7 +269,7 @@ def _counted(checker: Checker, each: Statement, names: _Names, numbers: _Numbers
     """So many nations, or none, or all, are above or below a threshold in percent."""
     *count, (threshold, unit) = numbers
     relation, _, quantity = each.sense.partition(" ")
-    if unit not in ("", "%") or any(unit for _, unit in count):
+    if unit not in ("", "%") or any(unit for _, unit in count) or 0 < threshold < 1:
         return "nations are counted, their risks are in percent"
     holds = sum(_RELATIONS[relation](risk, threshold) for risk in checker.risks.values())
     wanted = count[0][0] if count else 0 if quantity == "none" else max(len(checker.risks), 1)
@@ -283,10 +278,9 @@ def _counted(checker: Checker, each: Statement, names: _Names, numbers: _Numbers
 
 def _comparison(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """Of two figures of one family."""
-    families = {_family(checker, name) for name in names}
     values = [checker.true.get(name) for name in names]
-    if len(families) > 1 or None in families or None in values:
-        return f"{' and '.join(names)} do not compare in this prompt"
+    if None in values:
+        return f"the prompt has no {names[values.index(None)]}"
     if _RELATIONS[each.sense](*values):
         return ""
     return ", ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True))
@@ -296,7 +290,7 @@ def _difference(checker: Checker, each: Statement, names: _Names, numbers: _Numb
     """In points: the first above or below the second, or between the two."""
     if each.sense not in ("above", "below", "apart"):
         return "a difference is above or below"
-    if why := _comparison(checker, each, names, ()):
+    if each.sense != "apart" and (why := _comparison(checker, each, names, ())):
         return why
     points = abs(checker.true[names[0]] - checker.true[names[1]])
     return "" if points == numbers[0][0] else f"it is {points}"
@@ -304,9 +298,9 @@ def _difference(checker: Checker, each: Statement, names: _Names, numbers: _Numb
 
 def _extreme(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """The highest or the lowest of the nations, or of the categories."""
-    members = {"nation": checker.risks, "category": CATEGORIES}.get(_family(checker, names[0]) or "", ())
+    members = CATEGORIES if names[0] in CATEGORIES else checker.risks
     if names[0] not in members:
-        return f"{names[0]} is not one of several"
+        return f"the prompt has no {names[0]}"
     bound = (max if each.sense == "highest" else min)(checker.true[name] for name in members)
     return "" if checker.true[names[0]] == bound else f"that is {bound}"
 
@@ -333,6 +327,13 @@ def _concerns(checker: Checker, each: Statement, names: _Names, numbers: _Number
     return f"{wrong[0]} is not above 50" if wrong else ""
 
 
+def _led(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
+    """The highest come first, in their order."""
+    if why := _ranked(checker, each, names, numbers) or _concerns(checker, each, names, numbers):
+        return why
+    return "" if checker.risks[names[0]] == checker.metrics.nations[0][1] else f"{names[0]} is not the highest"
+
+
 def _focus(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """The two highest; any two of them where several are as high as the second."""
     first = checker.metrics.nations[:2]
@@ -344,24 +345,28 @@ def _focus(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) 
 
 def _equation(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """All sides are equal, with the prompt's figures for the names; `numbers` are those of the terms, in order."""
-    if any(unit not in ("", "thousands") for _, unit in numbers):  # 1.234 is no count here
-        return "its numbers have no unit"
-    values, given = [], (value for value, _ in numbers)
+    if any(unit not in ("", "thousands") for _, unit in numbers):  # 1.282 has three decimals
+        return "no unit belongs in a sum"
+    values, given, rounded = [], (value for value, _ in numbers), False
     for side in each.sides:
         total = Decimal(0)
         for term in side:
-            name = _PRODUCTS.get((term.name, next(given)), "such product") if term.factor else term.name
-            value = checker.true.get(name) if name else next(given)
+            factor = next(given) if term.factor else Decimal(1)
+            value = checker.true.get(term.name) if term.name else next(given)
             if value is None:
-                return f"the prompt has no {name}"
-            total += -value if term.negative else value
+                return f"the prompt has no {term.name}"
+            if term.factor and (term.name, factor) not in _FACTORS:
+                return f"{factor} is not the factor of {term.name}"
+            rounded |= (term.name, factor) == ("C", _GAMMA)
+            total += -factor * value if term.negative else factor * value
         values.append(total)
-    return "" if len({*values}) == 1 else "its sides are not equal"
+    return "" if max(values) - min(values) <= (_TOLERANCE if rounded else 0) else "its sides are not equal"
 
 
 _CHECKS = {
     "bound": _bound, "counted": _counted, "comparison": _comparison, "difference": _difference, "extreme": _extreme,
-    "ranked": _ranked, "listed": _none_listed, "concerns": _concerns, "focus": _focus, "equation": _equation,
+    "ranked": _ranked, "listed": _none_listed, "concerns": _concerns, "led": _led, "focus": _focus, "equation":
+    _equation,
 }  # fmt: skip
 
 
@@ -369,7 +374,6 @@ _CHECKS = {
 
 #: How far F may be from Φ − 0.3·H + 0.25·C: γC is rounded to three decimals before the sum.
 _F_TOLERANCE = Decimal("0.0005")
-_LAMBDA, _GAMMA, _MOST = (Decimal(str(value)) for value in (LAMBDA, GAMMA, CAP))
 _SUM, _DECAY = ("F", "Φ", "H", "C"), ("decayed", "confidence", "horizon")
 _NEEDED = frozenset((*_SUM, *_DECAY))
 

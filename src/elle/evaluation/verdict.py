@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from elle.base.errors import ElleError
+from elle.base.secrets import redacted
 from elle.briefings.metrics import parse
 from elle.briefings.schema import CATEGORIES, Briefing, CicBriefing
 from elle.evaluation.fabrication import above_cap, fabrications
@@ -25,8 +26,8 @@ Counts = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Record:
-    """One row's verdict. output: verbatim (lone surrogates as escapes), None where there is none; texts: the extracted
-    object's, to which the findings' positions refer; counts: of each metric."""
+    """One row's verdict. output: verbatim (lone surrogates as escapes, a key of this environment by its name), None
+    where there is none; texts: the extracted object's, to which positions refer; counts: of each metric."""
 
     id: str
     prompt: str
@@ -74,6 +75,8 @@ def judge(name: str, prompt: str, reference: str, output: str | None) -> Record:
     except ElleError as error:
         raise ElleError(error.what, where=f"row id {name!r}, {error.where}", fix=error.fix) from error
     metrics = checker.metrics
+    # Before it is read: all that is kept and shown of it follows, and positions are those of the text without the key.
+    output = None if output is None else redacted(output)
     parsed = Parsed(reason="no output") if output is None else parse_output(output)
     model = CicBriefing if metrics.cic else Briefing
     fault = schema_valid(parsed.value, model) if parsed.value is not None else None

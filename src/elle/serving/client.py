@@ -16,6 +16,7 @@ import openai
 from anyio.from_thread import start_blocking_portal
 
 from elle.base.errors import ElleError
+from elle.base.secrets import redacted
 from elle.serving.deployments import refuse_guided
 from elle.serving.server import loopback
 
@@ -27,7 +28,7 @@ class Answer:
     """One request's end: an output, or the reason why there is none."""
 
     id: str
-    output: str = ""
+    output: str = ""  # a key of this environment that it repeats stands there by its name
     finish_reason: str = ""  # "stop"; "length": cut off at max_tokens; "" where there was an error
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -249,7 +250,8 @@ async def _read_stream(reply: Any, sent: float) -> dict[str, Any]:
 
 
 def _fields(output: str | None, reason: str | None, usage: Any) -> dict[str, Any]:
-    fields = {"output": output or "", "finish_reason": reason or "", "prompt_tokens": 0, "completion_tokens": 0}
+    output = redacted(output or "")
+    fields = {"output": output, "finish_reason": reason or "", "prompt_tokens": 0, "completion_tokens": 0}
     if usage:
         fields |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
     return fields

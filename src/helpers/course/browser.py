@@ -26,7 +26,7 @@ def kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def html(records: Sequence[Record], limit: int = 50, budget: int = BUDGET) -> str:
     """A self-contained HTML fragment: for each kind of fault how many records have it, and examples that open on a
-    click, each shown once, its wrong numbers marked and explained, and all its kinds named.
+    click, each shown once, its wrong numbers marked and explained, its unread parts marked, and all its kinds named.
 
     Args:
         limit: the most examples in all.

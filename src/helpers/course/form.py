@@ -86,13 +86,18 @@ def show(server: ServedModel, row: Mapping[str, Any], *, schema: dict, max_token
 
 
 def _html(record: Record, most: int = 8) -> str:
-    """What was asked, the answer key by key (or as it came), and the verdict with at most so many objections."""
+    """What was asked, the answer key by key (or as it came), and the verdict with at most so many objections and the
+    share of the answer that it is about."""
     texts = parse_output(record.output or "").value or {"output": record.output}
     briefing = text({"key": key, "text": text} for key, text in texts.items()).data
     objections = [escape(reason) for reason in record.reasons[:most]]
     if len(record.reasons) > most:
         objections.append(f"and {len(record.reasons) - most} more")
     listed = "".join(f"<li>{objection}</li>" for objection in objections)
-    verdict = "✘ The evaluator objects:" if objections else "✔ All right: the form, and every number."
+    read, every = record.counts["read"]
+    share = f"{read} of {every} numbers and sentences"
+    verdict = f"✔ All right: the form, and every number that was read ({share})."
+    if objections:
+        verdict = f"✘ The evaluator objects (it read {share if every else 'nothing'}):"
     prompt = preformatted(record.prompt)
     return f'{prompt}{briefing}<div class="tex2jax_ignore mathjax_ignore"><b>{verdict}</b><ul>{listed}</ul></div>'

@@ -23,7 +23,7 @@ from helpers.runs import planning
 from helpers.runs.results import Manifest, read_manifest
 
 #: The figures that are printed of every model; of the trained ones all are.
-HEADLINE = ("json_strict", "json_lenient", "schema", "numeric_precision", "numeric_recall")
+HEADLINE = ("json_strict", "json_lenient", "schema", "read", "numeric_precision", "numeric_recall")
 #: Scorecard of notebook 07 → its name in the report, in the report's order.
 MODELS = {"tuned": "trained", "adapter": "adapter", "constrained": "constrained", "base": "base"}
 #: Pictures that stand on the page; all others open on a click.
@@ -161,7 +161,12 @@ def overall_verdict(report: Mapping[str, Any]) -> str:
     if report["json_strict"] is None:
         return f"Nothing was evaluated in this run: {', '.join(report['not_run'])} NOT RUN."
     strict, right, precision = (report[name]["value"] for name in ("json_strict", "all_right", "numeric_precision"))
-    numbers = "it wrote no numbers" if precision is None else f"{percent(precision)} of its numbers are right"
+    read = report.get("read")  # none in a report of an earlier version
+    numbers = f"{percent(precision)} of {'the numbers that were read' if read else 'its numbers'} are right"
+    if precision is None:
+        numbers = "no number of it was read" if read else "it wrote no numbers"
+    elif read:
+        numbers += f", and {percent(read['value'])} of all numbers and sentences were read"
     return (
         f"Of {report['coverage']['rows']} unseen briefings, {percent(strict)} came out as valid JSON and "
         f"{percent(right)} are right in all that is checked; {numbers}."
@@ -272,7 +277,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
             lines[label] = "NOT RUN"
             continue
         whole = list(report["definitions"] or (*HEADLINE, "all_right"))
-        names = whole if model in ("tuned", "adapter") else HEADLINE
+        names = whole if model in ("tuned", "adapter") else [name for name in HEADLINE if name in whole]
         lines |= {f"{label} {name}": interval(models.get(model, {}).get(name)) for name in names}
     for model, compared in (report["differences"] or {}).items():
         text = difference(compared["metrics"]["all_right"])
