@@ -1,8 +1,9 @@
 """Long trials of what `make test` tries shortly: `make soak`, or `python benchmarks/soak.py [--count 100000]`.
 
-The evaluator: `count` targets with one digit changed, none of which may pass; a fifth as many untouched targets of
-another seed, all of which must; `count` damaged outputs, none of which may crash it; and outputs of endless
-repetitions, 0.25 and 1 MB long, whose times say whether reading them is linear.
+The evaluator: `count` targets with one digit changed, and as many with one change that makes them false, of the kinds
+of `hostile.KINDS`, none of which may pass; a fifth as many untouched targets of another seed, all of which must;
+`count` damaged outputs, none of which may crash it; and outputs of endless repetitions, 0.25 and 1 MB long, whose times
+say whether reading them is linear.
 
 The server: `requests` briefings, 32 at once, held to the schema, from the newest run's model (`--model` names another);
 half-way the server is killed and started again. None may be lost, and none may be no briefing.
@@ -31,7 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import soak_pod
-from hostile import ENDLESS, change_digit, damage, endless
+from hostile import ENDLESS, KINDS, change_digit, damage, endless, mutate
 
 from elle.base import paths, storage
 from elle.base.process import descendants
@@ -61,13 +62,21 @@ def recalled(record: Record) -> int:
 
 
 def seen(before: Record, after: Record) -> bool:
-    """Whether a changed digit was: a number is wrong, fewer are right, recall fell, the briefing is not all right."""
-    return (
-        any(not found.ok for found in after.findings)
-        and right(after) < right(before)
-        and recalled(after) < recalled(before)
-        and after.counts["all_right"] == (0, 1)
-    )
+    """Whether a changed digit was: a number is wrong, fewer are right, recall fell, the briefing is not all right. That
+    as many nations exceed 51% may be true; the count that is asked for is missing."""
+    wrong = any(not found.ok for found in after.findings) and right(after) < right(before)
+    uncounted = any(reason.startswith("summary: exceed 50% ") for reason in after.reasons)
+    return (wrong or uncounted) and recalled(after) < recalled(before) and after.counts["all_right"] == (0, 1)
+
+
+def verdict(prompt: str, answer: str, output: str) -> tuple[dict[str, tuple[int, int]], str]:
+    """The counts of an output's verdict, and the fault where there is none."""
+    try:
+        record = judge("x", prompt, answer, output)
+        json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
+    except Exception as error:  # whatever it is, it is the fault looked for
+        return {}, f"{type(error).__name__}: {error}: {output!r}"
+    return record.counts, ""
 
 
 def trial(count: int, once: Callable[[], str], seed: int) -> dict:
@@ -106,19 +115,24 @@ def evaluator(count: int, seed: int) -> dict:
         output = change_digit(answer, pick)
         return "" if seen(before, judge("x", prompt, answer, output)) else output
 
+    def changed_by_kind() -> str:
+        kind, output = pick.choice(KINDS), None
+        while output is None:
+            prompt, answer, _ = pick.choice(made)
+            output = mutate(prompt, answer, kind, pick)
+        counts, fault = verdict(prompt, answer, output)
+        return fault or (f"{kind}: {prompt!r}: {output}" if counts["all_right"] == (1, 1) else "")
+
     def damaged() -> str:
         prompt, answer, _ = pick.choice(made)
         output = damage(answer, pick)
-        try:
-            record = judge("x", prompt, answer, output)
-            json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False).encode()
-        except Exception as error:  # whatever it is, it is the fault looked for
-            return f"{type(error).__name__}: {error}: {output!r}"
-        return "" if all(0 <= top <= bottom for top, bottom in record.counts.values()) else f"counts: {output!r}"
+        counts, fault = verdict(prompt, answer, output)
+        return fault or ("" if all(0 <= top <= bottom for top, bottom in counts.values()) else f"counts: {output!r}")
 
     return {
         "untouched targets, wrongly flagged": trial(count // 5, untouched, seed + 1),
         "one digit changed, missed": trial(count, changed, seed),
+        "changed by kind, missed": trial(count, changed_by_kind, seed),
         "damaged outputs, crashes": trial(count, damaged, seed),
     }
 
@@ -253,7 +267,9 @@ def evaluator_lines(found: dict) -> list[str]:
     lines += [
         "",
         "A changed digit is seen where a number is wrong, fewer are right, recall fell and the briefing is not all",
-        "right. The rates include the making of the input, and of a damaged one its record as JSON.",
+        "right (one of the threshold of 50% where the count is missing); a change by kind where it is not all right.",
+        f"The kinds: {', '.join(KINDS)}.",
+        "The rates include the making of the input, and of one damaged or changed by kind its record as JSON.",
         "",
         "Outputs of just under 1 MB of one repetition, the ten slowest of "
         f"{len(found['growth'])}; the ratio is to a quarter of the length, so that 4 is linear:",

@@ -287,7 +287,7 @@ class Reader:
             return ANALOGUE if value in ANALOGUES else NATION
         match = _NUMBER.fullmatch(text)
         unit = list(_UNITS.values())[match.lastindex - 3] if match.lastindex > 2 else ""
-        return THOUSANDS if _THOUSANDS.search(match[2]) else _LETTER_OF[unit]
+        return THOUSANDS if not unit and _THOUSANDS.search(match[2]) else _LETTER_OF[unit]
 
     def _value(self, text: str) -> Decimal | str | None:
         if text in self._codes or text in NATIONS:
