@@ -133,7 +133,7 @@ _RESTATED_OF = {
     "articles": ("There are {number} {name}.", *_RESTATED[:2]),
     "alerts": ("There are {number} {name}.", *_RESTATED[:2]),
     "transition": ("The last {name} was {number}.",),
-    "horizon": ("{name}: {number}.", "At the {name} of {number}."),
+    "horizon": ("{name}: {number}.", "The {name} is {number}."),
 }
 
 

@@ -120,7 +120,8 @@ _Meant = tuple[Sequence[tuple[Name, int]], Sequence[Statement]] | None
 def _figures(clause: _Clause) -> _Meant:
     """One number is said of each of its names; several are theirs in order."""
     names, numbers = clause.names or clause.about, clause.numbers
-    if _UNKNOWN[0] in names:
+    counts = clause.names and isinstance(clause.items[0], _Number) and clause.nations.isdisjoint(clause.names)
+    if _UNKNOWN[0] in names or (counts and not clause.nations.isdisjoint(clause.about)):  # "UKR 74%: 7 alerts"
         return None
     if len(numbers) == 1 and names:
         pairs = [(name, numbers[0]) for name in names]
@@ -176,7 +177,8 @@ _VERB = re.compile("is|ranks|stands|lies|exceed|lead", re.IGNORECASE)
 def _is_of(clause: _Clause) -> bool:
     """Whether the clause speaks of what its kind of word is said of: by a name of its own, or by what came before."""
     known = _OF.get(clause.kind)
-    names = (clause.kind != "horizon" and clause.names) or clause.about
+    own = clause.kind not in ("decay", "horizon") or "confidence" in clause.names
+    names = (own and clause.names) or clause.about
     if known is None:
         return True
     return bool(names) and known.issuperset(names) and _MAIN.get(clause.kind, names[0]) in names
@@ -221,10 +223,9 @@ def _nations(clause: _Clause) -> _Meant:
 
 
 def _ranked(clause: _Clause) -> _Meant:
-    first = clause.about[-1:]
-    return (
-        (clause.cited, [Statement("ranked", (*first, *clause.names))]) if first and first[0] in clause.nations else None
-    )
+    if not clause.about or not clause.nations.issuperset(clause.about):
+        return None
+    return clause.cited, [Statement("ranked", (*clause.about, *clause.names))]
 
 
 def _listed(clause: _Clause) -> _Meant:
