@@ -32,7 +32,7 @@ PROMPTS = {
     "OUTLOOK: agreement 0.98, horizon 3 months, analogue Great Depression 1929–1939, distance 0.23",
     "calm": "NATIONS: UKR 40%, USA 20%, mean 30%\nSIGNALS: articles 1234, tone 1.5, alerts 1\nCATEGORIES: "
     "political 30 →, economic 34 ↓, security 12 →, military 50 ↑, financial 50 ↓, cyber 0 →\n"
-    "CIC: Φ 0.42, H 0.46, C 0.67, balance 0.01\nPHASE: PLASMA, temperature 0.85, order 0.20, prior temperature 0.85, "
+    "CIC: Φ 1.42, H 0.46, C 0.67, balance 0.01\nPHASE: PLASMA, temperature 0.85, order 0.20, prior temperature 0.85, "
     "prior order 0.20, tau variance 0.1, tau autocorrelation -0.1\n"
     "OUTLOOK: agreement 0.81, horizon 1 month, analogue Tulip Mania 1634–1637, distance 0.10",
     "lone": "NATIONS: UKR 40%, mean 40%\nSIGNALS: none\nCATEGORIES: political 30 →, economic 34 ↓, security 12 →, "
@@ -60,23 +60,24 @@ RIGHT = {
         both UKR and YEM (74% and 62%) | UKR 74% against YEM 62% | UKR with 74% versus YEM with 62%
         UKR and UKR 74% each | UKR leads YEM, 74% against 62% | UKR leads YEM (74% and 62%)
         UKR leads YEM, at 74% to 62% | 3 nations listed | of the 3 nations, 2 exceed 50% | 3 nations are listed
-        Of 3 nations listed, 2 are above 50% | 2 exceed 50 | 2 of 3 nations are above 50%
-        2 of the 3 listed nations exceed 50% | 2 of 3 listed are over 50% | 1 exceeds 70% | 1 is below 50%
-        1 does not exceed 50% | No nation is above 80% | All nations are above 10% | none exceed 74%
-        all are at least 20% | UKR ranks above YEM | UKR is higher than YEM | USA is below the mean
-        Political is above economic | UKR > YEM | UKR 74%, ahead of YEM at 62% | UKR exceeds YEM with 62%
-        YEM < UKR | UKR 74% ranks above YEM | UKR, at 74%, leads | UKR leads at 74% | UKR is highest at 74%
-        USA is the lowest at 20% | UKR has the highest risk | the highest nation is UKR at 74% | lowest: USA 20%
-        UKR 74%, the top risk | Financial is the highest risk | financial 90 is the highest category
-        UKR 74% is the greatest risk | UKR is 12 points above YEM | YEM 62%, 12 percentage points below UKR
-        the mean is 10 points below YEM | the gap between UKR and YEM is 12 points
-        a difference of 54 points between USA and UKR | Key concerns are UKR 74%, YEM 62%
-        Key concerns: YEM and UKR | Led by UKR 74%, YEM at 62% | UKR and YEM are key concerns
-        Ukraine (74%) and Yemen with 62% are the key concerns | Key concern is UKR. Key concern is YEM
-        Led by UKR (74%), followed by YEM: 62% | UKR 74%, followed by YEM 62%
-        UKR leads at 74%, followed by YEM at 62% and USA at 20% | Overall risk is high: mean 52% | high overall risk
-        The overall risk level remains significant | Mean 52%, while overall risk is high
-        Overall risk is high at 52% | the overall risk is high with a mean of 52% | Overall risk is not low
+        Of 3 nations listed, 2 are above 50% | 2 nations exceed 50 | 2 of 3 nations are above 50%
+        2 of the 3 listed nations exceed 50% | 2 of 3 listed are over 50% | 1 nation exceeds 70%
+        1 nation is below 50% | 3 nations, 1 does not exceed 50% | No nation is above 80%
+        All nations are above 10% | none of the nations exceed 74% | all nations are at least 20%
+        UKR ranks above YEM | UKR is higher than YEM | USA is below the mean | Political is above economic
+        UKR > YEM | UKR 74%, ahead of YEM at 62% | UKR exceeds YEM with 62% | YEM < UKR | UKR 74% ranks above YEM
+        UKR, at 74%, leads | UKR leads at 74% | UKR is highest at 74% | USA is the lowest at 20% | UKR ranks highest
+        the highest nation is UKR at 74% | lowest: USA 20% | UKR 74%, the top nation | Financial is the highest
+        financial 90 is the highest category | UKR 74% is the greatest | UKR is 12 points above YEM
+        YEM 62%, 12 percentage points below UKR | the mean is 10 points below YEM
+        the gap between UKR and YEM is 12 points | a difference of 54 points between USA and UKR
+        Key concerns are UKR 74%, YEM 62% | Key concerns: YEM and UKR | Led by UKR 74%, YEM at 62%
+        the key concerns are UKR and YEM | Key concerns are Ukraine (74%) and Yemen with 62%
+        Key concern is UKR. Key concern is YEM | Led by UKR (74%), followed by YEM: 62%
+        UKR 74%, followed by YEM 62% | UKR leads at 74%, followed by YEM at 62% and USA at 20%
+        Overall risk is high: mean 52% | high overall risk | The overall risk level remains significant
+        Mean 52%, while overall risk is high | Overall risk is high at 52%
+        the overall risk is high with a mean of 52% | Overall risk is not low
         Signal density is MODERATE: articles 134 | density is moderate at 134 articles
         Signal density is moderate, at 134 articles | density: moderate | Signal density is moderate (134 articles)
         moderate signal density | UKR 74%. | UKR 74%! | UKR 74%; | UKR 74%. YEM 62%.
@@ -107,21 +108,23 @@ RIGHT = {
         F is 0.450 | F = 0.45 | F: 0.450 | Φ=0.42 | phi 0.42 | lambda H 0.138 | net = Φ - λH = 0.282
         F = net + γC = 0.45 | λH = 0.3·H = 0.138 | λH = 0.3*H | F = Φ − 0.3·H + 0.25×C = 0.450
         F = 0.282 + 0.168 = 0.450 | Net is falling | The net is shrinking with balance -0.19 | net 0.282 is falling
-        Balance -0.19, falling | Φ is 0.42, H is 0.46 and C is 0.67 | Φ, H and C are 0.42, 0.46 and 0.67""",
+        Balance -0.19: net falling | Φ is 0.42, H is 0.46 and C is 0.67 | Φ, H and C are 0.42, 0.46 and 0.67""",
     "crisis phase_assessment": """
         Phase NUCLEATING: temperature 0.55, order 0.48; hotter, less ordered. Signals high: tau variance 0.5.
         The phase is NUCLEATING | Phase: nucleating | The system is in the NUCLEATING phase | NUCLEATING
-        Temperature 0.55 is hotter | temperature 0.55 (hotter), order 0.48 (less ordered) | hotter than before
-        temperature is above the prior temperature | order is less ordered than before | Signals are high
-        temperature 0.55 is above prior temperature 0.50 | temperature is 0.05 points above prior temperature
-        A transition occurred 9 months ago | there was a transition 9 months ago | The last transition: 9 months ago
-        Transition: 9 months ago | Transition is 9 months ago | with tau autocorrelation of 0.4""",
+        Temperature 0.55 is hotter | temperature 0.55 (hotter), order 0.48 (less ordered)
+        temperature 0.55, hotter than before | temperature is above the prior temperature
+        order is less ordered than before | Signals are high | temperature 0.55 is above prior temperature 0.50
+        temperature is 0.05 points above prior temperature | A transition occurred 9 months ago
+        there was a transition 9 months ago | The last transition: 9 months ago | Transition: 9 months ago
+        Transition is 9 months ago | with tau autocorrelation of 0.4""",
     "crisis confidence_bounds": """
         Agreement 0.98 is capped. Confidence 0.95, at horizon 3 months decayed 0.70. | Confidence of 95%
-        agreement 98 %, confidence 95 % | decayed 70% | The 3-month horizon | horizon (3 months) | horizon: 3 months
-        Confidence stands at 0.95, decayed to 0.70 at 3 months | Confidence decays to 0.70 over 3 months
-        After 3 months confidence decays to 0.70 | At the 3-month horizon, it has decayed to 0.7 | it decays to 0.70
-        Confidence 0.95, decaying to 0.70 at the 3-month horizon
+        agreement 98 %, confidence 95 % | decayed 70% | Confidence 0.95, at the 3-month horizon | horizon (3 months)
+        horizon: 3 months | Confidence stands at 0.95, decayed to 0.70 at 3 months
+        Confidence decays to 0.70 over 3 months | Confidence decays to 0.70 at a horizon of 3 months
+        After 3 months confidence decays to 0.70 | At the 3-month horizon, it has decayed to 0.7
+        Confidence 0.95. It decays to 0.70 | Confidence 0.95, decaying to 0.70 at the 3-month horizon
         Confidence 0.95, decayed 0.70 by the horizon of 3 months | Agreement is 0.98, capped at 0.95
         Agreement 0.98 is capped at 0.95 | Agreement of 0.98 exceeds the cap | Agreement (0.98) is capped
         Agreement 0.98. It is above the cap of 0.95 | Confidence 0.95, by the horizon of 3 months
@@ -133,19 +136,20 @@ RIGHT = {
         closest analogue: Great Depression (1929–1939)""",
     "calm summary": """
         articles 1234 | articles 1,234 | 1,234 articles | tone 1.5 | Overall risk is moderate
-        Signal density is high | none are above 50% | 0 of 2 nations exceed 50% | 2 nations
+        Signal density is high | no nations are above 50% | 0 of 2 nations exceed 50% | 2 nations
         UKR is as high as UKR""",
     "calm economic": "Economic risk is moderate and easing: economic 34 | trending down",
     "calm financial": "financial 50, no stress | Financial 50, without stress | the financial sector is free of stress",
     "calm nsm": "Focus on UKR and USA; keep routine monitoring | routine monitoring continues",
-    "calm cic_assessment": "Balance 0.01: net steady | net level | The net is steady",
+    "calm cic_assessment": "Balance 0.01: net steady | net level | F = net + γC = 1.450 | F = 1.282 + 0.168",
     "calm phase_assessment": """
         PLASMA phase, temperature 0.85, order 0.20; as hot, as ordered. No early warning. No transition.
-        as hot as before | there is no early warning | recent transition: none | There was no recent transition""",
+        temperature 0.85, as hot as before | there is no early warning | recent transition: none
+        There was no recent transition""",
     "calm confidence_bounds": "Agreement 0.81, not capped | Agreement 0.81 is below the cap | horizon 1 month",
     "calm historical_parallel": "Tulip Mania 1634–1637, distance 0.10: close match. | not weak",
     "lone summary": "1 nation listed, 0 exceed 50%",
-    "lone cic_assessment": "F is undefined: Φ needs two nations. H 0.10 | As Φ needs two nations, F is undefined",
+    "lone cic_assessment": "F is undefined: Φ needs two nations. H 0.10 | Φ needs two nations, so F is undefined",
     "lone phase_assessment": "The phase is undefined. Temperature 0.10. No transition | No phase is defined",
     "empty summary": "No nations are listed. | 0 nations | The list of nations is empty | low signal density",
     "empty nsm": "Focus on data collection; keep routine monitoring. | prioritise data collection",
@@ -156,7 +160,7 @@ RIGHT = {
 BOUNDS = """
     UKR is above 70% | UKR is at least 74% | USA does not exceed 50% | Ukraine (74%) and Yemen (62%) are above 50%
     UKR and YEM both exceed 50% | UKR ≥ 74% | UKR <= 74% | UKR > 73% | tone is below -3 | tone > -4
-    The mean is over 50% | UKR is not above 74% | YEM 62%, not below 62% | UKR 74% is up to 80%
+    The mean is over 50% | UKR is not above 74% | YEM 62%, not below 62% | UKR 74% is no more than 80%
     articles exceed 100 | temperature remains under 0.6"""
 WRONG_BOUNDS = """
     UKR is above 74% | UKR is at least 75% | UKR does not exceed 73% | UKR and USA both exceed 50% | UKR < 74%
@@ -173,13 +177,13 @@ WRONG = {
         134 alerts → alerts is 7 | IRN 74% → the prompt has no IRN | Russia is at 74% → the prompt has no RUS
         UKR and YEM are at 62% and 74% → YEM is 62 | UKR and YEM are 74% → YEM is 62 | UKR, YEM 74% → YEM is 62
         UKR leads YEM, 62% against 74% → UKR is 74 | UKR leads YEM at 74% → YEM is 62
-        of 4 nations listed, 2 exceed 50% → nations listed is 3 | 3 of 3 exceed 50% → 2 of 3 nations are
-        2% exceed 50% → nations are counted | 2 exceed 0.5 → 3 of 3 nations are
-        none exceed 70% → 1 of 3 nations are | all exceed 20% → 2 of 3 nations are
-        2 do not exceed 50% → 1 of 3 nations are | no nations are listed → 3 are
-        YEM leads UKR → YEM is 62, UKR is 74 | UKR is above economic → do not compare
-        temperature is above order → do not compare | YEM is the highest → that is 74
-        IRN is the lowest → is not one of several | articles is the highest → is not one of several
+        of 4 nations listed, 2 exceed 50% → nations listed is 3 | 3 of 3 nations exceed 50% → 2 of 3 nations are
+        2% of 3 nations exceed 50% → nations are counted | 2 nations exceed 0.5 → nations are counted
+        no nation exceeds 70% → 1 of 3 nations are | all nations exceed 20% → 2 of 3 nations are
+        2 nations do not exceed 50% → 1 of 3 nations are | no nations are listed → 3 are
+        YEM leads UKR → YEM is 62, UKR is 74 | the gap between UKR and IRN is 12 points → the prompt has no IRN
+        IRN is above UKR → the prompt has no IRN | YEM is the highest → that is 74
+        IRN is the lowest → the prompt has no IRN | Economic is the highest category → that is 90
         UKR is 13 points above YEM → it is 12 | YEM is 12 points above UKR → YEM is 62, UKR is 74
         UKR is 12 points level with YEM → a difference is above or below
         Key concerns are UKR, YEM, USA → USA is not above 50
@@ -192,7 +196,7 @@ WRONG = {
         Political risk is not elevated → political band not moderate
         Political risk is escalating → political band high | It is not increasing → political trend not rising
         steady → political trend steady
-        political 40, economic 34, rising → economic trend rising, but it is steady
+        political 40; economic 34, rising → economic trend rising, but it is steady
         Economic strain is moderate. It is rising → economic trend rising, but it is steady
         Political, at 41, is elevated → political is 40""",
     "crisis nsm": """
@@ -200,8 +204,10 @@ WRONG = {
         Focus on UKR and UKR → not UKR and YEM | Focus on data collection → not UKR and YEM
         Focus on UKR (74%) and YEM (61%) → YEM is 62""",
     "crisis cic_assessment": """
-        λH = 0.4·H → its sides are not equal | F = Φ + 0.3·H + 0.25·C → its sides are not equal
-        net = λH - Φ → its sides are not equal | F = 0.282 + 0.169 → its sides are not equal
+        λH = 0.4·H → is not the factor of H | F = Φ + 0.3·H + 0.25·C → its sides are not equal
+        net = λH - Φ → its sides are not equal | λH = 0.301·H → is not the factor of H
+        F = 0.282 + 0.1684 → its sides are not equal | λH = 0.3%·H → no unit belongs in a sum
+        H = 0.3·λH → is not the factor of λH | F = 0.282 + 0.169 → its sides are not equal
         F = net + γC = 0.451 → F is 0.450 | F is undefined → functional undefined""",
     "crisis phase_assessment": """
         phase NUCLEATING, PLASMA → phase plasma, but it is nucleating | no transition → transition none
@@ -236,9 +242,10 @@ UNREAD = {
         UKR 74% and unknown | UKR 74% / YEM 62% | UKR 74% unknown | about UKR 74% | UKR about 74% | UKR not 74%
         YEM follows UKR | only UKR and YEM exceed 50% | Two exceed 50% | 2 exceed 50 points
         2 nations exceed the mean | UKR and YEM are the highest | UKR is a key concern | UKR 74% and 62%
-        followed by YEM | moderate | rising | high | UKR is above 70 months | UKR is 12 points apart YEM
-        Is overall risk high | Overall risk is high or low | Overall risk is hardly high
-        Overall risk is not yet high | Overall risk is high and rising | U.S. 20%""",
+        Two exceed 60% | none exceed 80% | 2 exceed 60% | UKR is above economic | the highest risk is UKR
+        articles is the highest | UKR is the highest category | followed by YEM | moderate | rising | high
+        UKR is above 70 months | UKR is 12 points apart YEM | Is overall risk high | Overall risk is high or low
+        Overall risk is hardly high | Overall risk is not yet high | Overall risk is high and rising | U.S. 20%""",
     "political": """
         Political risk has risen | forty | 40 | hardly elevated | never low | is still rising | political 40% higher
         if political risk is elevated | Political risk could be elevated | Political risk isn't high
@@ -248,9 +255,13 @@ UNREAD = {
         No focus on UKR and YEM | Focus not on UKR and YEM""",
     "cic_assessment": """
         c 0.67 | f 0.45 | h 0.46 | φ 0.42 | λh 0.138 | F .45 | Φ 0.42 − λH 0.138 = 0.282 | 0.42 - 0.138 = 0.282
-        H·0.3 = 0.138 | balance is falling | net is not rising""",
-    "phase_assessment": "Temperature rose from 0.50 to 0.55 | not NUCLEATING | tau 0.5 | no transition yet",
-    "confidence_bounds": "At horizon 2 months confidence 0.95 | horizon three months | capped | almost capped",
+        H·0.3 = 0.138 | balance is falling | Balance -0.19, falling | net is not rising""",
+    "phase_assessment": """
+        Temperature rose from 0.50 to 0.55 | not NUCLEATING | tau 0.5 | hotter | order 0.48 is hotter
+        temperature 0.55 is less ordered | temperature is above order | no transition yet""",
+    "confidence_bounds": """
+        At horizon 2 months confidence 0.95 | horizon three months | capped | the 3-month horizon
+        it decays to 0.70 | Agreement 0.98, not capped at 0.95 | almost capped""",
     "historical_parallel": """
         Great Depression | Great Depression 1929 | Great Depression 1929–1938 | great depression 1929–1939
         the Great Depression of 1929–1939 | not Tulip Mania 1634–1637 | Tulip Mania 1634–1637.5 | no match""",
@@ -268,6 +279,7 @@ PARTS = {
     "UKR 74%, rising": ["rising"],
     # a word behind several figures would be of each
     "Economic and political are at 34 and 40, rising": ["rising"],
+    "political 40, economic 34, rising": ["rising"],
     "USA and UKR are at 20% and 74%, above YEM": ["above YEM"],
     # what is not read ends the subject
     "political 40, perhaps, rising": ["perhaps", "rising"],
@@ -281,32 +293,33 @@ NUMBERS = {
     "UKR and UKR 74%": [("74%", "UKR"), ("74%", "UKR")],
     "political 40,economic 34": [("40", None), ("34", "economic")],
     "Of 3 nations listed, 2 exceed 50%": [("3", "nations listed"), ("2", "exceed 50%")],
-    "2 exceed 60%": [("2", "comparison")],
+    "2 nations exceed 60%": [("2", "comparison")],
     "UKR is 12 points above YEM": [("12 points", "comparison")],
     "UKR is above 70%": [("70%", "comparison")],
     "meantime 40 geopolitical": [("40", None)],
     "tone minus 3.1": [("minus 3.1", "tone")],
     "Φ - λH 0.138 = net 0.282": [("0.138", "λH"), ("0.282", "net")],
     "λH = 0.3·H = 0.138": [("0.138", "λH")],
-    "Tulip Mania 1634–1638": [("1634", None)],
+    "Tulip Mania 1634–1638": [("1634", None), ("1638", None)],
     "prior order 0.61 order 0.48": [("0.61", None), ("0.48", None)],
     "prior order 0.61, order 0.48": [("0.61", "prior order"), ("0.48", "order")],
     "Great Depression (1929–1939), distance 0.23": [("Great Depression (1929–1939)", "analogue"), ("0.23", "distance")],
     "Agreement 0.98 is capped at 0.95": [("0.98", "agreement"), ("0.95", "confidence")],
 }
 
-#: Word → one of its kind that means something else.
-OTHER = {"rising": "falling", "falling": "rising", "steady": "rising", "increasing": "stable", "easing": "growing"}
-OTHER |= {"elevated": "severe", "moderate": "high", "MODERATE": "low", "critical": "low", "high": "low", "low": "high"}
-OTHER |= {"hotter": "cooler", "as hot": "hotter", "less ordered": "as ordered", "as ordered": "more ordered"}
-OTHER |= {"NUCLEATING": "PLASMA", "PLASMA": "ANNEALED", "undefined": "crystalline", "Signals high": "Mixed signals"}
-OTHER |= {"loose": "weak", "close": "loose", "is capped": "is not capped", "is below the cap": "is capped"}
-OTHER |= {"exceeds YEM": "is below YEM", "above": "below", "below": "above", "ahead of": "behind", ">": "<", "<": ">"}
-OTHER |= {"highest": "lowest", "lowest": "highest", "leads": "is lowest", "greatest": "smallest", "all": "none"}
-OTHER |= {"under stress": "free of stress", "no stress": "under stress", "No nation ": "All nations "}
-OTHER |= {"review contingency plans": "keep routine monitoring", "early warning": "mixed signals"}
-OTHER |= {"No transition": "A transition 3 months ago", "No nations are listed": "3 nations listed"}
-OTHER |= {"data collection": "UKR and YEM", "UKR": "IRN", "YEM": "RUS", "Political": "Cyber", "net": "Φ", " - ": " + "}
+#: Words → others of their kind, that mean something else.
+OTHER = """
+    rising → falling | falling → rising | steady → rising | increasing → stable | easing → growing
+    elevated → severe | moderate → high | MODERATE → low | critical → low | high → low | low → high
+    hotter → cooler | as hot → hotter | less ordered → as ordered | as ordered → more ordered | NUCLEATING → PLASMA
+    PLASMA → ANNEALED | undefined → crystalline | Signals high → Mixed signals | loose → weak | close → loose
+    is capped → is not capped | is below the cap → is capped | exceeds YEM → is below YEM | above → below
+    below → above | ahead of → behind | > → < | < → > | highest → lowest | lowest → highest | leads → is lowest
+    greatest → smallest | all → none | under stress → free of stress | no stress → under stress
+    review contingency plans → keep routine monitoring | early warning → mixed signals
+    No transition → A transition 3 months ago | No nations are listed → 3 nations listed
+    data collection → UKR and YEM | UKR → IRN | YEM → RUS | Political → Cyber | net → Φ
+    No nation is → All nations are | - λH → + λH"""
 
 
 def listed(table: dict[str, str]) -> list[tuple[str, str]]:
@@ -370,15 +383,16 @@ def test_what_numbers_are_said_of(text, numbers):
 def test_another_number_is_never_right(head, text):
     prompt, key = head.split()
     for number in checker(prompt).numbers({key: text}):
-        for place, digit in enumerate(number.text):
-            if digit.isdigit() and "100" not in number.text[place - 1 :]:
-                changed = text[: number.start + place] + str((int(digit) + 1) % 10) + text[number.start + place + 1 :]
+        for place, digit in enumerate(number.text.removesuffix("100"), start=number.start):
+            if digit.isdigit():
+                changed = f"{text[:place]}{(int(digit) + 1) % 10}{text[place + 1 :]}"
                 assert verdict(check(head, changed)) != "right", changed
 
 
 @pytest.mark.parametrize(("head", "text"), listed(RIGHT))
 def test_another_word_is_never_right(head, text):
-    for word, other in OTHER.items():
+    for _, pair in listed({"": OTHER}):
+        word, other = pair.split(" → ")
         for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
             changed = text[: match.start()] + other + text[match.end() :]
             assert verdict(check(head, changed)) != "right" or "not " in text, changed
@@ -388,10 +402,11 @@ def test_another_word_is_never_right(head, text):
 FRAMES = {
     "trend": "political The trend is {}", "stress": "financial financial 90, {}", "plans": "nsm {}",
     "density": "summary Signal density is {}", "functional": "cic_assessment {}", "net": "cic_assessment net {}",
-    "heat": "phase_assessment {}", "order": "phase_assessment {}", "warning": "phase_assessment {}",
-    "transition": "phase_assessment {}", "phase": "phase_assessment phase {}", "match": "historical_parallel {} match",
-    "cap": "confidence_bounds Agreement 0.98, {}", "relation": "summary UKR is {} YEM", "extreme": "summary UKR is {}",
-    "quantity": "summary {} are above 90%", "band": "political Political risk is {}",
+    "heat": "phase_assessment temperature 0.55, {}", "order": "phase_assessment order 0.48, {}",
+    "warning": "phase_assessment {}", "transition": "phase_assessment {}", "phase": "phase_assessment phase {}",
+    "match": "historical_parallel {} match", "cap": "confidence_bounds Agreement 0.98, {}",
+    "relation": "summary UKR is {} YEM", "extreme": "summary UKR is {}", "quantity": "summary {} are above 90%",
+    "band": "political Political risk is {}",
 }  # fmt: skip
 
 

@@ -290,9 +290,11 @@ def _difference(checker: Checker, each: Statement, names: _Names, numbers: _Numb
     """In points: the first above or below the second, or between the two."""
     if each.sense not in ("above", "below", "apart"):
         return "a difference is above or below"
-    if each.sense != "apart" and (why := _comparison(checker, each, names, ())):
+    values = [checker.true.get(name) for name in names]
+    # Two that are level lie 0 points apart.
+    if (None in values or each.sense != "apart") and (why := _comparison(checker, each, names, ())):
         return why
-    points = abs(checker.true[names[0]] - checker.true[names[1]])
+    points = abs(values[0] - values[1])
     return "" if points == numbers[0][0] else f"it is {points}"
 
 
@@ -345,7 +347,7 @@ def _focus(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) 
 
 def _equation(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
     """All sides are equal, with the prompt's figures for the names; `numbers` are those of the terms, in order."""
-    if any(unit for _, unit in numbers):
+    if any(unit not in ("", "thousands") for _, unit in numbers):  # 1.282 has three decimals
         return "no unit belongs in a sum"
     values, given, rounded = [], (value for value, _ in numbers), False
     for side in each.sides:
