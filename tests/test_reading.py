@@ -123,7 +123,7 @@ RIGHT = {
         agreement 98 %, confidence 95 % | decayed 70% | Confidence 0.95, at the 3-month horizon | horizon (3 months)
         horizon: 3 months | Confidence stands at 0.95, decayed to 0.70 at 3 months
         Confidence decays to 0.70 over 3 months | Confidence decays to 0.70 at a horizon of 3 months
-        After 3 months confidence decays to 0.70 | At the 3-month horizon, it has decayed to 0.7
+        After 3 months confidence decays to 0.70 | Confidence 0.95. At the 3-month horizon, it has decayed to 0.7
         Confidence 0.95. It decays to 0.70 | Confidence 0.95, decaying to 0.70 at the 3-month horizon
         Confidence 0.95, decayed 0.70 by the horizon of 3 months | Agreement is 0.98, capped at 0.95
         Agreement 0.98 is capped at 0.95 | Agreement of 0.98 exceeds the cap | Agreement (0.98) is capped
