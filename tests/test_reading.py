@@ -189,6 +189,7 @@ WRONG = {
         Key concerns are UKR, YEM, USA → USA is not above 50
         Led by UKR 74% → YEM is a key concern that is not named
         UKR 74%, followed by USA 20% → USA does not follow UKR | UKR 74%, followed by IRN → the prompt has no IRN
+        YEM 62%, followed by UKR → UKR does not follow YEM
         Overall risk is not high → overall not high, but it is high
         Overall risk is escalating, low overall risk → overall stable, but it is high
         Signal density is high → density high, but it is moderate | UKR 74%. UKR 73% → UKR is 74""",
