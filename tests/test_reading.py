@@ -123,7 +123,7 @@ RIGHT = {
         agreement 98 %, confidence 95 % | decayed 70% | Confidence 0.95, at the 3-month horizon | horizon (3 months)
         horizon: 3 months | Confidence stands at 0.95, decayed to 0.70 at 3 months
         Confidence decays to 0.70 over 3 months | Confidence decays to 0.70 at a horizon of 3 months
-        After 3 months confidence decays to 0.70 | At the 3-month horizon, it has decayed to 0.7
+        After 3 months confidence decays to 0.70 | Confidence 0.95. At the 3-month horizon, it has decayed to 0.7
         Confidence 0.95. It decays to 0.70 | Confidence 0.95, decaying to 0.70 at the 3-month horizon
         Confidence 0.95, decayed 0.70 by the horizon of 3 months | Agreement is 0.98, capped at 0.95
         Agreement 0.98 is capped at 0.95 | Agreement of 0.98 exceeds the cap | Agreement (0.98) is capped
@@ -189,6 +189,7 @@ WRONG = {
         Key concerns are UKR, YEM, USA → USA is not above 50
         Led by UKR 74% → YEM is a key concern that is not named
         UKR 74%, followed by USA 20% → USA does not follow UKR | UKR 74%, followed by IRN → the prompt has no IRN
+        YEM 62%, followed by UKR → UKR does not follow YEM
         Overall risk is not high → overall not high, but it is high
         Overall risk is escalating, low overall risk → overall stable, but it is high
         Signal density is high → density high, but it is moderate | UKR 74%. UKR 73% → UKR is 74""",
