@@ -245,7 +245,7 @@ def anchors(page: Path) -> set[str]:
 def test_links_and_files_named_in_the_docs_exist(page):
     path = ROOT / page
     text = path.read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text)
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", re.sub(r"`[^`\n]*`", "", text))  # code is no link
     links += [(target, "") for target in re.findall(r"^\[[^\]]+\]: ([^:\s]+)$", text, re.MULTILINE)]
     for target, anchor in links:
         file = path.parent / target if target else path
