@@ -1,6 +1,7 @@
 """Answers made wrong on purpose, to judge the judge: one changed digit, one change that makes a text false, damage of
 every kind, endless repetitions."""
 
+import functools
 import itertools
 import json
 import operator
@@ -581,7 +582,8 @@ def _compared_both(target: Target) -> list[_Edit] | None:
         return pair and target.say(("{0} and {1} are {2} and {3}, the {4}.",), pair, word)
     three = target.chosen(lambda a, b, c: not holds(target.true[a], target.true[c]), *target.families[:3], count=3)
     if target.pick.random() < 0.3:
-        three = target.chosen(lambda a, b, c: not _follows(target, a, c), [*target.risks], count=3)
+        ranks = functools.partial(_follows, target)  # a list in order goes on with the next one
+        three = target.chosen(lambda a, b, c: not (ranks(a, b) and ranks(b, c)), [*target.risks], count=3)
         return three and target.say(("{0} and {1} are {3} and {4}, followed by {2}.",), three)
     forms = ("{0} and {1} are {3} and {4}, {6} {2}.", "{0} and {1} are {6} {2}.", "Both {0} and {1} rank {6} {2}.")
     return three and target.say(forms, three, word)

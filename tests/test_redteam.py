@@ -104,8 +104,10 @@ def test_the_red_team_covers_both_kinds_and_every_metric():
     failing = {name for item in ITEMS for name in item["expect"]["fails"]}
     assert failing == set(METRICS)
     assert sum(not item["expect"]["fails"] for item in ITEMS) >= 5  # right answers, written in another way
-    assert len(OTHERS) >= 150
-    assert 3 * sum(item["right"] for item in OTHERS) >= len(OTHERS)
+    # "others-h": by a reader who knew the rules, and looked for holes.
+    blind = [item for item in OTHERS if not item["id"].startswith("others-h")]
+    assert len(blind) >= 150
+    assert 3 * sum(item["right"] for item in blind) >= len(blind)
     assert {item["row"] for item in OTHERS} == set(ROWS)
 
 

@@ -121,6 +121,8 @@ def _figures(clause: _Clause) -> _Meant:
     """One number is said of each of its names; several are theirs in order."""
     names, numbers = clause.names or clause.about, clause.numbers
     counts = clause.names and isinstance(clause.items[0], _Number) and clause.nations.isdisjoint(clause.names)
+    if clause.names == ("decayed",) and " to " in clause.text and not _is_of(clause._replace(kind="decay")):
+        return None
     if _UNKNOWN[0] in names or (counts and not clause.nations.isdisjoint(clause.about)):  # "UKR 74%: 7 alerts"
         return None
     if len(numbers) == 1 and names:
@@ -172,6 +174,7 @@ _OF = {
 #: And of this above all.
 _MAIN = {"heat": "temperature", "order": "order"}
 _VERB = re.compile("is|ranks|stands|lies|exceed|lead", re.IGNORECASE)
+_PREDICATE = re.compile("is |ranks |the |lead", re.IGNORECASE)
 
 
 def _is_of(clause: _Clause) -> bool:
@@ -272,6 +275,8 @@ def _difference(clause: _Clause) -> _Meant:
 def _extreme(clause: _Clause) -> _Meant:
     """Of a nation or a category, as its noun says."""
     name = _about(clause)
+    if not clause.names and not _PREDICATE.match(clause.text):
+        return None
     other = "category" if name in clause.nations else "nation"
     if (name not in clause.nations and name not in CATEGORIES) or other in clause.text.lower():
         return None
