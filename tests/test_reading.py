@@ -30,7 +30,7 @@ PROMPTS = {
     "CIC: Φ 0.42, H 0.46, C 0.67, balance -0.19\nPHASE: NUCLEATING, temperature 0.55, order 0.48, prior temperature "
     "0.50, prior order 0.61, tau variance 0.5, tau autocorrelation 0.4, transition 9 months ago\n"
     "OUTLOOK: agreement 0.98, horizon 3 months, analogue Great Depression 1929–1939, distance 0.23",
-    "calm": "NATIONS: UKR 40%, USA 20%, mean 30%\nSIGNALS: articles 1234, tone 1.5, alerts 1\nCATEGORIES: "
+    "calm": "NATIONS: UKR 30%, USA 30%, mean 30%\nSIGNALS: articles 1234, tone 1.5, alerts 1\nCATEGORIES: "
     "political 30 →, economic 34 ↓, security 12 →, military 50 ↑, financial 50 ↓, cyber 0 →\n"
     "CIC: Φ 1.42, H 0.46, C 0.67, balance 0.01\nPHASE: PLASMA, temperature 0.85, order 0.20, prior temperature 0.85, "
     "prior order 0.20, tau variance 0.1, tau autocorrelation -0.1\n"
@@ -137,10 +137,10 @@ RIGHT = {
     "calm summary": """
         articles 1234 | articles 1,234 | 1,234 articles | tone 1.5 | Overall risk is moderate
         Signal density is high | no nations are above 50% | 0 of 2 nations exceed 50% | 2 nations
-        UKR is as high as UKR""",
+        UKR is as high as USA""",
     "calm economic": "Economic risk is moderate and easing: economic 34 | trending down",
     "calm financial": "financial 50, no stress | Financial 50, without stress | the financial sector is free of stress",
-    "calm nsm": "Focus on UKR and USA; keep routine monitoring | routine monitoring continues",
+    "calm nsm": "Focus on USA and UKR; keep routine monitoring | routine monitoring continues",
     "calm cic_assessment": "Balance 0.01: net steady | net level | F = net + γC = 1.450 | F = 1.282 + 0.168",
     "calm phase_assessment": """
         PLASMA phase, temperature 0.85, order 0.20; as hot, as ordered. No early warning. No transition.
@@ -222,6 +222,7 @@ WRONG = {
         Tulip Mania 1634–1637 → analogue is Great Depression 1929–1939
         Great Depression 1929–1939 and Tulip Mania 1634–1637 → analogue is Great Depression 1929–1939
         is not a loose match → match not loose""",
+    "calm nsm": "Focus on UKR and UKR → not UKR and USA",
     "lone cic_assessment": """
         net = Φ - λH → the prompt has no | F 0.45 → the prompt has no F""",
     "empty summary": """
