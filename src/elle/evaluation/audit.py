@@ -27,7 +27,7 @@ PERFECT = (
     "epistemic_bound",
 )
 #: And in a simulated set: a user's own briefings may hold other words, and names.
-PERFECT_SIMULATED = ("words", "phase", "fabrication")
+PERFECT_SIMULATED = ("read", "words", "phase", "fabrication")
 #: Two examples are near-duplicates if the sets of three successive words of prompt and answer overlap so far (Jaccard).
 NEAR = 0.8
 #: Most near-duplicates, as a share of rows; least share of each phase, in a simulated set of this many rows or more.

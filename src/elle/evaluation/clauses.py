@@ -277,6 +277,8 @@ def _extreme(clause: _Clause) -> _Meant:
     name = _about(clause)
     if not clause.names and not _PREDICATE.match(clause.text):
         return None
+    if clause.names and clause.text.lower().startswith("lead"):  # "leads UKR": over whom, not who
+        return None
     other = "category" if name in clause.nations else "nation"
     if (name not in clause.nations and name not in CATEGORIES) or other in clause.text.lower():
         return None
@@ -349,7 +351,7 @@ def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
     kept: list[_Meaning] = []
     run: list[_Meaning] = []  # since the last punctuation mark
     unread: list[tuple[int, int]] = []
-    position = begin = 0  # of the clause; of the run
+    position = begin = len(skeleton) - len(skeleton.lstrip(" "))  # of the clause; of the run
     last: tuple[Name, ...] = about
     kinds: Set[str] = frozenset()  # of the next clause
     before = ""  # the kind of the last one
