@@ -62,8 +62,8 @@ def recalled(record: Record) -> int:
 
 
 def seen(before: Record, after: Record) -> bool:
-    """Whether a changed digit was: a number is wrong or not read (07), fewer are right, recall fell, the briefing is not
-    all right. That as many nations exceed 51% may be true; the count that is asked for is missing."""
+    """Whether a changed digit was: a number is wrong or not read (07), fewer are right, recall fell, the briefing is
+    not all right. That as many nations exceed 51% may be true; the count that is asked for is missing."""
     wrong = any(not found.ok for found in after.findings) or bool(after.unread)
     wrong = wrong and right(after) < right(before)
     uncounted = any(reason.startswith("summary: exceed 50% ") for reason in after.reasons)
@@ -267,8 +267,8 @@ def evaluator_lines(found: dict) -> list[str]:
     ]
     lines += [
         "",
-        "A changed digit is seen where a number is wrong or unread, fewer are right, recall fell and the briefing is not all",
-        "right (one of the threshold of 50% where the count is missing); a change by kind where it is not all right.",
+        "A changed digit is seen where a number is wrong or unread, fewer are right, recall fell and the briefing is",
+        "not all right (one of the threshold of 50% where the count is missing); a change by kind where it is not all right.",
         f"The kinds: {', '.join(KINDS)}.",
         "The rates include the making of the input, and of one damaged or changed by kind its record as JSON.",
         "",
