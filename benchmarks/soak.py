@@ -268,7 +268,8 @@ def evaluator_lines(found: dict) -> list[str]:
     lines += [
         "",
         "A changed digit is seen where a number is wrong or unread, fewer are right, recall fell and the briefing is",
-        "not all right (one of the threshold of 50% where the count is missing); a change by kind where it is not all right.",
+        "not all right (one of the threshold of 50% where the count is missing); a change by kind where it is not all",
+        "right.",
         f"The kinds: {', '.join(KINDS)}.",
         "The rates include the making of the input, and of one damaged or changed by kind its record as JSON.",
         "",
