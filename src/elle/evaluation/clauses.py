@@ -169,8 +169,6 @@ _OF = {
     "decay": {"confidence", "decayed", "horizon"},
     "horizon": {"horizon", "confidence", "decayed"},
 }
-
-
 #: And of this above all.
 _MAIN = {"heat": "temperature", "order": "order"}
 _VERB = re.compile("is|ranks|stands|lies|exceed|lead", re.IGNORECASE)
@@ -359,7 +357,7 @@ def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
     if len(skeleton) > LONGEST:
         position, unread = len(skeleton), [(0, len(skeleton))]
     while position < len(skeleton):
-        found = _longest(skeleton, position, places, last, kinds)
+        found = _longest(skeleton, position, places, nations, last, kinds)
         end = found.end if found else position
         join = JOIN.match(skeleton, end) if found else None
         if found and join and (join[0] or end == len(skeleton)):
@@ -419,7 +417,12 @@ class _Meaning(NamedTuple):
 
 
 def _longest(
-    skeleton: str, position: int, places: dict[int, int], about: tuple[Name, ...], kinds: Set[str]
+    skeleton: str,
+    position: int,
+    places: dict[int, int],
+    nations: frozenset[int],
+    about: tuple[Name, ...],
+    kinds: Set[str],
 ) -> _Meaning | None:
     """The longest clause at `position` that has a form (of these kinds; none: of any) and fits."""
     start = skeleton[position : position + 2].lower()
@@ -428,7 +431,6 @@ def _longest(
         for kind, pattern in FORMS.get(start) or FORMS.get(start[0], ())
         if (not kinds or kind in kinds) and (match := pattern.match(skeleton, position))
     ]
-    nations = frozenset(number for place, number in places.items() if skeleton[place] == NATION)
     for kind, match in sorted(matches, key=lambda each: -each[1].end()):
         items: list[Name | _Number] = []
         for item in ITEMS.finditer(skeleton, *match.span()):

@@ -246,7 +246,7 @@ _RELATIONS = {
 }  # fmt: skip
 _LAMBDA, _GAMMA, _MOST = (Decimal(str(value)) for value in (LAMBDA, GAMMA, CAP))
 _FACTORS = {("H", _LAMBDA), ("C", _GAMMA)}
-_TOLERANCE = Decimal("0.0005")  # of a sum with 0.25·C, which is rounded
+_TOLERANCE = Decimal("0.0005")  # of a sum with 0.25·C: γC is rounded to three decimals before
 
 
 def _bound(checker: Checker, each: Statement, names: _Names, numbers: _Numbers) -> str:
@@ -367,15 +367,13 @@ def _equation(checker: Checker, each: Statement, names: _Names, numbers: _Number
 
 _CHECKS = {
     "bound": _bound, "counted": _counted, "comparison": _comparison, "difference": _difference, "extreme": _extreme,
-    "ranked": _ranked, "listed": _none_listed, "concerns": _concerns, "led": _led, "focus": _focus, "equation":
-    _equation,
+    "ranked": _ranked, "listed": _none_listed, "concerns": _concerns, "led": _led, "focus": _focus,
+    "equation": _equation,
 }  # fmt: skip
 
 
 # --- The answer's own arithmetic ------------------------------------------------------------------------------------
 
-#: How far F may be from Φ − 0.3·H + 0.25·C: γC is rounded to three decimals before the sum.
-_F_TOLERANCE = Decimal("0.0005")
 _SUM, _DECAY = ("F", "Φ", "H", "C"), ("decayed", "confidence", "horizon")
 _NEEDED = frozenset((*_SUM, *_DECAY))
 
@@ -406,7 +404,7 @@ def arithmetic_faults(checker: Checker, found: Checked) -> tuple[list[str], int]
 
 
 def _sum_fault(total: Decimal, phi: Decimal, entropy: Decimal, power: Decimal) -> str:
-    if abs(total - (phi - _LAMBDA * entropy + _GAMMA * power)) <= _F_TOLERANCE:
+    if abs(total - (phi - _LAMBDA * entropy + _GAMMA * power)) <= _TOLERANCE:
         return ""
     return f"F {_short(total)} is not Φ {_short(phi)} − 0.3·{_short(entropy)} + 0.25·{_short(power)}"
 

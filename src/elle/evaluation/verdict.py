@@ -12,12 +12,7 @@ from elle.briefings.schema import CATEGORIES, Briefing, CicBriefing
 from elle.evaluation.fabrication import above_cap, fabrications
 from elle.evaluation.parsing import Parsed, parse_output, schema_valid, texts_of
 from elle.evaluation.reading import DERIVED_FIGURES, CheckedNumber, Unread
-from elle.evaluation.statements import (
-    PHASE,
-    Checked,
-    Checker,
-    arithmetic_faults,
-)
+from elle.evaluation.statements import PHASE, Checked, Checker, arithmetic_faults
 
 _NONE: frozenset[str] = frozenset()
 #: Metric name → (numerator, denominator); (0, 0): it judges nothing here.
