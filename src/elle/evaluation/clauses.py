@@ -171,8 +171,8 @@ _OF = {
 }
 #: And of this above all.
 _MAIN = {"heat": "temperature", "order": "order"}
-_VERB = re.compile("is|ranks|stands|lies|exceed|lead", re.IGNORECASE)
-_PREDICATE = re.compile("is |ranks |the |lead", re.IGNORECASE)
+_VERB = re.compile("is|ranks|stands|lies|exceed|lead")
+_PREDICATE = re.compile("is |ranks |the |lead")
 
 
 def _is_of(clause: _Clause) -> bool:
@@ -187,7 +187,7 @@ def _is_of(clause: _Clause) -> bool:
 
 def _word(clause: _Clause) -> _Meant:
     """A word of the clause's own kind."""
-    text = clause.text.lower()
+    text = clause.text
     alone = clause.kind == "phase" and (text in WORDS["phase"] or text.startswith("in "))
     if not _is_of(clause) or (alone and not {"phase"}.issuperset(clause.about)):
         return None
@@ -237,7 +237,7 @@ def _listed(clause: _Clause) -> _Meant:
 
 def _counted(clause: _Clause) -> _Meant:
     """Nations are counted: by their name, or behind how many are listed."""
-    if not re.search("nation|listed", clause.text, re.IGNORECASE) and clause.about != ("nations listed",):
+    if not re.search("nation|listed", clause.text) and clause.about != ("nations listed",):
         return None
     *count, threshold = clause.numbers
     figures = [("nations listed", count.pop())] if len(count) == 2 else []
@@ -275,10 +275,10 @@ def _extreme(clause: _Clause) -> _Meant:
     name = _about(clause)
     if not clause.names and not _PREDICATE.match(clause.text):
         return None
-    if clause.names and clause.text.lower().startswith("lead"):  # "leads UKR": over whom, not who
+    if clause.names and clause.text.startswith("lead"):  # "leads UKR": over whom, not who
         return None
     other = "category" if name in clause.nations else "nation"
-    if (name not in clause.nations and name not in CATEGORIES) or other in clause.text.lower():
+    if (name not in clause.nations and name not in CATEGORIES) or other in clause.text:
         return None
     figures = [(name, number) for number in clause.numbers]
     return figures, [Statement("extreme", (name,), sense=clause.sense("extreme"))]
@@ -339,7 +339,7 @@ _PREDICATES = frozenset(
     ("band", "trend", "bare figure", "bound", "comparison", "difference", "extreme", "cap", "heat", "order", "concerns")
 )
 _BEHIND_A_WORD = frozenset(("band", "trend", "bare figure"))  # no bound: "rising above 30"
-_CONTRAST = re.compile(r";|\b(?:while|whereas|but|though)\b", re.IGNORECASE)
+_CONTRAST = re.compile(r";|\b(?:while|whereas|but|though)\b")
 
 
 def parse_sentence(skeleton: str, about: tuple[str, ...]) -> Sentence:
@@ -425,7 +425,7 @@ def _longest(
     kinds: Set[str],
 ) -> _Meaning | None:
     """The longest clause at `position` that has a form (of these kinds; none: of any) and fits."""
-    start = skeleton[position : position + 2].lower()
+    start = skeleton[position : position + 2]
     matches = [
         (kind, match)
         for kind, pattern in FORMS.get(start) or FORMS.get(start[0], ())
@@ -436,7 +436,7 @@ def _longest(
         for item in ITEMS.finditer(skeleton, *match.span()):
             place = places.get(item.start())
             items.append(metric_of(item[0]) if place is None else _Number(place) if item[0] in NUMERIC else place)
-        said = {name: words.lower() for name, words in match.groupdict().items() if words}
+        said = {name: words for name, words in match.groupdict().items() if words}
         clause = _Clause(kind, tuple(items), said, about, nations, match[0], bool(kinds))
         if (meant := _MEANINGS.get(kind, _word)(clause)) is not None:
             about = _SUBJECTS.get(kind) or clause.names

@@ -28,7 +28,7 @@ DASHES = (
     "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d\U00010ead"
 )
 _TABLE = config_table("grammar")
-_FLAGS = re.IGNORECASE | re.ASCII  # ASCII: no letter of another script counts as one of these
+_FLAGS = re.ASCII  # no letter of another script counts as one of these
 
 
 def any_of(phrases: Iterable[str]) -> str:
@@ -36,11 +36,21 @@ def any_of(phrases: Iterable[str]) -> str:
     return "|".join(sorted(phrases, key=len, reverse=True))
 
 
+_SYMBOLS = frozenset(name for name in (*CIC_NAMES, *DERIVED) if len(name) <= 2)
+_CAPITALS = re.compile(rf"((?<![^\W_])(?:{any_of(_SYMBOLS)})(?![^\W_]))|[A-Z]+", _FLAGS)
+
+
+def lowered(text: str) -> str:
+    """The same in lower case, but for symbols, which are read as printed: "C" is one, "c" is not. Patterns that tell
+    upper from lower case are several times as fast."""
+    return _CAPITALS.sub(lambda match: match[0] if match[1] else match[0].lower(), text)
+
+
 #: Everyday name → code.
 NATIONS = {name: code for code, names in _TABLE["nations"].items() for name in names.split("|")}
 #: Kind of word → phrase in lower case → sense.
 WORDS = {
-    kind: {phrase.lower(): sense for sense, phrases in senses.items() for phrase in phrases.split("|")}
+    kind: {lowered(phrase): sense for sense, phrases in senses.items() for phrase in phrases.split("|")}
     for kind, senses in _TABLE["words"].items()
 }
 WORDS["band"] = {word: words[0] for _, words in RISK_WORDS for word in words}
@@ -49,11 +59,9 @@ WORDS["phase"] = {phase.lower(): phase.lower() for phase in PHASES}
 #: What words say of one thing each.
 KINDS = frozenset((*WORDS, "overall")) - {"relation", "extreme", "quantity"}
 
-# Symbols are read as printed: "C" is one, "c" is not.
-_SYMBOLS = frozenset(name for name in (*CIC_NAMES, *DERIVED) if len(name) <= 2)
 _ALSO = {other: name for name, others in _TABLE["names"].items() for other in others.split("|")}
 _SPELLINGS = {
-    spelling.lower(): metric
+    lowered(spelling): metric
     for spelling, metric in (
         *(
             (name, name)
@@ -61,14 +69,13 @@ _SPELLINGS = {
         ),
         *_ALSO.items(),
     )
-    if spelling not in _SYMBOLS
 }
-_BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(_SPELLINGS)}|(?-i:{any_of(_SYMBOLS)}))(?![^\W_]))"
+_BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(_SPELLINGS)})(?![^\W_]))"
 _NOUN, _LINK = (any_of(_TABLE[name].split("|")) for name in ("noun", "link"))
 _NAME = rf"(?:(?:the|a) )?(?:risk (?:of|in|for) )?{_BASE}(?:['’]s)?(?: (?:{_NOUN}))?"
 _AND = r"(?:, and |, | and )"
 _LISTED = rf"(?:the )?{NATION}(?:(?: at| with)? {NUMBER}| \({NUMBER}\)|: {NUMBER})?"
-_SYMBOL = f"(?-i:{any_of((*_SYMBOLS, 'net'))})"
+_SYMBOL = f"(?:{any_of((*_SYMBOLS, 'net'))})"
 _TERM = rf"(?:(?:{NUMBER} ?[·*×] ?)?{_SYMBOL}(?: {NUMBER})?|{NUMBER})"
 _SIDE = rf"{_TERM}(?: [{DASHES}+] {_TERM})*"
 _SLOTS = {
@@ -105,12 +112,12 @@ SENTENCE_END = re.compile(r"[.!](?:\s+|\Z)|(?<!\s)\s*\n\s*")  # the look behind:
 
 def metric_of(spelling: str) -> str:
     """The metric that a name in `ITEMS` stands for."""
-    return spelling if spelling in _SYMBOLS else _SPELLINGS[spelling.lower()]
+    return _SPELLINGS[spelling]
 
 
 def _pattern(form: str) -> re.Pattern[str]:
     """A form of the table as a pattern that ends where a clause may end; its words are groups by their kind."""
-    form = re.sub(r"(?<!\\)\((?!\?)", "(?:", re.sub(r"\[([^\]]*)\]", r"(?:\1)?", form))
+    form = re.sub(r"(?<!\\)\((?!\?)", "(?:", re.sub(r"\[([^\]]*)\]", r"(?:\1)?", lowered(form)))
 
     def slot(match: re.Match[str]) -> str:
         name = match[1]
@@ -120,8 +127,8 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 
 def _starts(phrases: Iterable[str]) -> set[str]:
-    """The first two letters of each, in lower case; of a token or a symbol the only one."""
-    return {phrase[:2].lower() for phrase in phrases}
+    """The first two letters of each; of a token or a symbol the only one."""
+    return {lowered(phrase)[:2] for phrase in phrases}
 
 
 _STARTS = {
@@ -130,7 +137,7 @@ _STARTS = {
     "nation": {"th", NATION},
     "listed": {"th", NATION},
     "analogue": {"th", ANALOGUE},
-    "name": _starts(("the", "a ", "risk", NATION, *_SPELLINGS, *_SYMBOLS)),
+    "name": _starts(("the", "a ", "risk", NATION, *_SPELLINGS)),
     "category": _starts(("the", *CATEGORIES)),
     "equation": _starts((*_PLAINLY, "net", *_SYMBOLS)),
     **{kind: _starts(phrases) for kind, phrases in WORDS.items()},
@@ -156,7 +163,7 @@ def _start(form: str) -> set[str]:
 
 
 _FORMS = [(kind, _start(form), _pattern(form)) for kind, forms in _TABLE["forms"].items() for form in forms]
-#: First one or two letters of a clause, in lower case → the forms that it may have: (kind of statement, pattern).
+#: First one or two letters of a clause → the forms that it may have: (kind of statement, pattern).
 FORMS = {
     letters: [(kind, pattern) for kind, starts, pattern in _FORMS if letters in starts or letters[0] in starts]
     for letters in set().union(*(starts for _, starts, _ in _FORMS))
@@ -164,5 +171,5 @@ FORMS = {
 _OTHERS = [str(each) for name, each in _TABLE.items() if name != "nations"]
 #: Every word of the grammar, in lower case, but for the nations.
 VOCABULARY = frozenset(
-    re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS, *_SYMBOLS)).lower())
+    re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS)).lower())
 )

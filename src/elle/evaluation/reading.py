@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cic.analogues import CORRELATES
 from elle.briefings.cic_figures import ANALOGUES, DERIVED
@@ -32,6 +32,7 @@ from elle.evaluation.grammar import (
     TOKENS,
     UNIT_OF,
     any_of,
+    lowered,
 )
 
 #: Words, outlines and sentences that are kept, of each at most; letters of a word and of an outline that is.
@@ -187,6 +188,8 @@ class Reader:
         self._codes = codes | _WORLD
         self._numbers: dict[str, Decimal | str] = {}  # of simple words
         self._pieces = _Made(self._piece)
+        self._tokens = _Made(self._token)
+        self._last: tuple[str, list[str]] = "", []
         self._placed: tuple[str, list[tuple[int, str]]] = "", []
         self._known: dict[tuple[str, str], tuple[Meaning, list | None, int]] = {}
 
@@ -229,23 +232,21 @@ class Reader:
         """What texts of this outline mean; where the values of their tokens come from ([]: from the simple words, one
         after the other; a value where it is that of the outline itself; None: it has to be read each time); and the
         number of simple words."""
-        read = self._read(key, text)
-        words = text.split(" ")
-        starts = accumulate((len(word) + 1 for word in words), initial=0)
-        simple = {
-            start + len(_SIMPLE.fullmatch(word)[1]): self._numbers[word]
-            for start, word in zip(starts, words, strict=False)
-            if word in self._numbers
-        }
-        places = [start for start, _ in self.places(text)]
-        sources: list | None = [None if at in simple else value for at, value in zip(places, read.values, strict=True)]
-        found = [simple[at] for at in places if at in simple]
-        signed = any(word.lower().endswith(("minus", "negative")) for word in words)  # of "3.1" the sign, not of "-3.1"
-        given = [value for value, source in zip(read.values, sources, strict=True) if source is None]
-        if signed or len(found) != len(simple) or found != given:
+        read, simple, start = self._read(key, text), {}, 0
+        for word in text.split(" "):
+            if (value := self._numbers.get(word)) is not None:
+                simple[start + (word[0] == "(")] = value
+            start += len(word) + 1
+        given = [simple.get(start) for start, _ in self.places(text)]
+        same = [value for value in given if value is not None] == [*simple.values()] and all(
+            value in (None, right) for value, right in zip(given, read.values, strict=True)
+        )
+        if not same or _has_sign_word(text):  # of "minus 3.1" the sign is another word, of "minus -3.1" it is not
             sources = None
-        elif all(source is None for source in sources):
+        elif None not in given:
             sources = []
+        else:
+            sources = [right if value is None else None for value, right in zip(given, read.values, strict=True)]
         learned = read.plan, sources, len(simple)
         if len(self._known) >= _MOST_KEPT:
             self._known.clear()
@@ -255,18 +256,23 @@ class Reader:
 
     def _read(self, key: str, text: str) -> Read:
         parts = _split(text)
-        values = [value for value in map(self._value, parts[1::2]) if value is not None]
-        parts[1::2] = map(self._letter, parts[1::2])
-        return Read(key, text, _plan(key, "".join(parts)), values)
+        if len(self._tokens) > _MOST_KEPT:
+            self._tokens.clear()
+        tokens = [self._tokens[written] for written in parts[1::2]]
+        values = [value for _, value in tokens if value is not None]
+        skeleton = parts.copy()
+        skeleton[1::2] = [letter for letter, _ in tokens]
+        self._last = text, parts
+        return Read(key, text, _plan(key, lowered("".join(skeleton))), values)
 
     def places(self, text: str) -> list[tuple[int, str]]:
         """(start, as written) of each token of `text`."""
         if text is self._placed[0]:  # a text with many faults asks for each of them
             return self._placed[1]
-        parts = _split(text)
+        parts = self._last[1] if text is self._last[0] else _split(text)
         starts = islice(accumulate(map(len, parts)), 0, None, 2)
         found = zip(starts, parts[1::2], strict=False)
-        self._placed = text, [(start, written) for start, written in found if self._value(written) is not None]
+        self._placed = text, [(start, written) for start, written in found if self._tokens[written][1] is not None]
         return self._placed[1]
 
     def unread(self, read: Read) -> list[tuple[int, int]]:
@@ -278,16 +284,16 @@ class Reader:
             shifts.append(shifts[-1] + len(written) - 1)
         return [tuple(at + shifts[bisect.bisect_left(letters, at)] for at in span) for span in read.plan.unread]
 
-    def _letter(self, text: str) -> str:
-        """A token's letter of the grammar; what is none stays as it is written."""
+    def _token(self, text: str) -> tuple[str, Decimal | str | None]:
+        """A token's letter of the grammar and its value; what is none stays as it is written."""
         value = self._value(text)
         if value is None:
-            return text
+            return text, None
         if isinstance(value, str):
-            return ANALOGUE if value in ANALOGUES else NATION
+            return ANALOGUE if value in ANALOGUES else NATION, value
         match = _NUMBER.fullmatch(text)
         unit = list(_UNITS.values())[match.lastindex - 3] if match.lastindex > 2 else ""
-        return THOUSANDS if not unit and _THOUSANDS.search(match[2]) else _LETTER_OF[unit]
+        return THOUSANDS if not unit and _THOUSANDS.search(match[2]) else _LETTER_OF[unit], value
 
     def _value(self, text: str) -> Decimal | str | None:
         if text in self._codes or text in NATIONS:
@@ -306,10 +312,10 @@ class Reader:
 class _Made(dict):
     """Values by key; those of short keys are made once."""
 
-    def __init__(self, make: Callable[[str], str]):
+    def __init__(self, make: Callable[[str], Any]):
         self._make = make
 
-    def __missing__(self, key: str) -> str:
+    def __missing__(self, key: str) -> Any:
         value = self._make(key)
         if len(key) <= _WORD:
             self[key] = value
@@ -331,12 +337,16 @@ def _undecorated(analogue: str) -> str:
 _DATED = {_undecorated(dated): dated for dated in ANALOGUES}
 
 
+def _has_sign_word(text: str) -> bool:
+    return "minus" in (lower := text.lower()) or "negative" in lower
+
+
 def _split(text: str) -> list[str]:
     """A text in parts; at the odd places what looks like a token."""
     if not text.isascii() and _HIDDEN.search(text):
         return [_HIDDEN.sub("\0", text)]
     parts = _TOKEN.split(text)
-    if "minus " in (lower := text.lower()) or "negative " in lower:
+    if _has_sign_word(text):
         for place in range(1, len(parts), 2):  # the word for a sign belongs to its number
             if (sign := _SIGN_WORD.search(parts[place - 1])) and parts[place][0].isdigit():
                 parts[place] = sign[0] + parts[place]
