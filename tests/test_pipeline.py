@@ -195,6 +195,10 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "published", lambda: tmp_path / "course.json")
     monkeypatch.setenv("ELLE_RUNS", str(folder.parent))
     before = {path: parameters.stamp(path) for path in own.glob("*.ipynb")}
+    executed = nbformat.read(folder / "notebooks" / "05_train.ipynb", as_version=4)
+    noisy = next(cell for cell in executed.cells if cell.get("outputs"))
+    noisy.outputs.insert(0, nbformat.v4.new_output("stream", name="stderr", text="a library's warning"))
+    nbformat.write(executed, folder / "notebooks" / "05_train.ipynb")
     assert publish.publish("whole") == profile.load_profile("smoke").notebooks
     for path, stamp in before.items():
         book = json.loads(path.read_text())
@@ -202,6 +206,7 @@ def test_a_run_is_published_clean_and_stamped(finished, tmp_path, monkeypatch):
         assert "papermill" not in json.dumps([cell["metadata"] for cell in book["cells"]] + [book["metadata"]])
         assert str(folder) not in path.read_text()
         assert any(cell.get("outputs") for cell in book["cells"])
+        assert "a library's warning" not in path.read_text()
     with pytest.raises(ElleError, match="unknown run 'whale'") as caught:
         publish.publish("whale")
     figures = json.loads((tmp_path / "course.json").read_text())

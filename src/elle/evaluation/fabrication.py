@@ -41,6 +41,8 @@ def fabrications(found: Checked, metrics: Metrics) -> list[str]:
     figures = (each for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES)
     strangers = found.strangers | {(each.key, each.metric) for each in figures}
     wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
+    if not found.unread:
+        return wrong
     listed = {code for code, _ in metrics.nations}
     prompts = {word.lower() for name, code in NATIONS.items() if code in listed for word in (code, *name.split())}
     for unread in found.unread:

@@ -170,6 +170,4 @@ FORMS = {
 }
 _OTHERS = [str(each) for name, each in _TABLE.items() if name != "nations"]
 #: Every word of the grammar, in lower case, but for the nations.
-VOCABULARY = frozenset(
-    re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS)).lower())
-)
+VOCABULARY = frozenset(re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS)).lower()))

@@ -18,8 +18,8 @@ def publish(run_id: str) -> list[str]:
     """Copy a run's executed notebooks over the project's own, so that they are committed with their outputs; and, where
     it left out no step, its figures into docs/, where `make docs` reads them. Returns the notebooks' names.
 
-    What papermill added (the injected cell, times, paths) is left out, and pictures are made smaller. A stamp of the
-    code is put in, so that a test can tell when the outputs are no longer those of the code.
+    What papermill added (the injected cell, times, paths) and warnings are left out, and pictures are made smaller. A
+    stamp of the code is put in, so that a test can tell when the outputs are no longer those of the code.
 
     Raises:
         ElleError: no such run, a notebook that it has not executed, or one that has changed since.
@@ -39,6 +39,8 @@ def publish(run_id: str) -> list[str]:
         book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell in book.cells:
             cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+            if "outputs" in cell:  # without a library's warnings, which frighten
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.get("outputs", []):
                 if picture := output.get("data", {}).get("image/png"):
                     output["data"]["image/png"] = base64.b64encode(smaller_png(base64.b64decode(picture))).decode()
