@@ -17,7 +17,6 @@ from decimal import Decimal
 from cic.analogues import CORRELATES
 from cic.confidence import CAP
 from elle.briefings.metrics import Metrics
-from elle.briefings.scenario import CIC_COUNTRIES
 from elle.evaluation.grammar import NATIONS, VOCABULARY
 from elle.evaluation.statements import Checked
 
@@ -38,9 +37,7 @@ _CONFIDENCES = frozenset(("confidence", "decayed"))
 
 def fabrications(found: Checked, metrics: Metrics) -> list[str]:
     """What is fabricated, each "key: what"."""
-    figures = (each for each in found.wrong if each.expected is None and each.metric in CIC_COUNTRIES)
-    strangers = found.strangers | {(each.key, each.metric) for each in figures}
-    wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(strangers)]
+    wrong = [f"{key[:40]}: the prompt does not list {code}" for key, code in sorted(found.strangers)]
     if not found.unread:
         return wrong
     listed = {code for code, _ in metrics.nations}

@@ -100,7 +100,9 @@ class Checker:
             found.sentences += plan.sentences
             found.cited[key], right = self._cited(read)
             if not right:
-                found.wrong += [number for number in self._figures(read) if not number.ok]
+                wrong = [number for number in self._figures(read) if not number.ok]
+                found.wrong += wrong
+                self._strangers(found, key, (number.metric for number in wrong))
             if len(plan.said) == len(plan.words) and plan.said <= words and plan.things <= self.required.keys():
                 found.right |= plan.things
             else:
@@ -186,7 +188,7 @@ class Checker:
         key, why = read.key, self._why(each, read)
         self._said(found, key, CONCERNS if each.kind == "led" else (each.kind, ""), not why)
         names = _names(each, read)
-        found.strangers.update((key, name) for name in names if name in CIC_COUNTRIES and name not in self.risks)
+        self._strangers(found, key, names)
         if why:
             found.faults.append(f"{key[:40]}: {' '.join(filter(None, (each.kind, *names, each.sense)))}: {why}")
             found.wrong += self._stated(each, read, why)
@@ -195,6 +197,9 @@ class Checker:
             found.concerns.setdefault(key, set()).update(names)
         if _counts_half(each, read):
             found.cited[key] = found.cited[key] | {HALF}
+
+    def _strangers(self, found: Checked, key: str, names: Iterable[str]) -> None:
+        found.strangers.update((key, name) for name in names if name in CIC_COUNTRIES and name not in self.risks)
 
     def _stated(self, each: Statement, read: Read, why: str) -> list[CheckedNumber]:
         if not (numbers := own_numbers(each)):
