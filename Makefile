@@ -1,7 +1,7 @@
 # The doors of this repository; `make` alone lists them. All work is done elsewhere: requirements/setup.sh, `elle`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast notebooks lab pod lint docs screenshots soak lock clean
+.PHONY: help setup demo test test-fast notebooks lab pod lint audit docs screenshots soak lock clean
 
 # The trainer's launchers call torchrun and accelerate by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -36,6 +36,9 @@ pod: ## set up a rented GPU machine: checks it, keeps models and runs on ELLE_VO
 lint: setup ## style
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+audit: setup ## look for published faults of the locked packages (NOT RUN where their data base is out of reach)
+	.venv/bin/python requirements/audit.py $(ARGS)
 
 docs: setup ## put the planner's and the published run's figures into the pages (README.md, docs/)
 	.venv/bin/python docs/refresh.py

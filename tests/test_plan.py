@@ -302,6 +302,15 @@ def test_what_is_wrong_with_a_recipe_is_named_and_put_right(case, tmp_path, monk
         assert {key: config.get(key) for key in values} == values
 
 
+@pytest.mark.parametrize("key", ["base_model", "tokenizer_config"])
+def test_a_folder_that_brings_code_of_its_own_is_refused(tmp_path, key):
+    for file, code in (("config.json", {}), ("tokenizer_config.json", {"AutoTokenizer": ["mine.Mine", None]})):
+        storage.write_json(tmp_path / file, {"auto_map": code})
+    found = only(assess(shipped("config", **{key: str(tmp_path)})), "remote-code")
+    assert (found.severity, found.where) == ("error", key)
+    assert all(part in found.message + found.fix for part in ("tokenizer_config.json", "elle train --force"))
+
+
 def test_the_documents_faults_are_named_with_what_helps():
     offloaded, qlora, full = map(original, ("config_72b", "config_72b_qlora", "config_72b_8xh200"))
     assert offloaded.memory.peak < offloaded.hardware.memory_gb

@@ -89,7 +89,7 @@ def test_the_documents_plans_stand_beside_the_corrected_ones():
         assert original.data == shipped.data
         assert planning.facts(shipped)["errors"] == "none"
     original, _ = found["config_72b_8xh200"]
-    assert "sharegpt, weights-replicated" in planning.facts(original)["errors"]
+    assert "sharegpt, trust-remote-code, weights-replicated" in planning.facts(original)["errors"]
     rows = {row["key"]: row for row in planning.change_rows(fix.nearest_recipe(original)[1])}
     assert rows["datasets[0].type"]["before"] == "'sharegpt'"
     assert rows["push_to_hub"]["after"] == "removed"

@@ -401,12 +401,10 @@ def evaluate(data, outputs, against, limit, page, as_json, **server) -> None:
     parts += [cost.requests_text(took), value_lines(known | {"outputs": outputs}) if used else ""]
     parts += [f"failures, marked: {page}"] if page else []
     show(result, as_json, "\n\n".join(filter(None, parts)))
-    if batch and batch.failed:
-        raise ElleError(
-            f"{len(batch.failed)} of {len(batch.answers)} requests have no answer; the first: {batch.failed[0].error}",
-            where=str(outputs),
-            fix="give the same command again: only these are asked; above they count as failures",
-        )
+    if batch and (failed := batch.failed):
+        what = f"{len(failed)} of {len(batch.answers)} requests have no answer; the first: {failed[0].error}"
+        fix = "give the same command again: only these are asked; above they count as failures"
+        raise ElleError(what, where=str(outputs), fix=fix)
 
 
 def _ask_endpoint(
@@ -434,6 +432,7 @@ def _ask_endpoint(
 @click.option("--port", type=int, help="Default: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Its address; a public one needs ELLE_API_KEY.")
 @click.option("--name", "served_name", help="The model's name in requests (default: elle).")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model brings.")
 @click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
 @as_json
 def serve(model, adapters, config, check, port, host, as_json, **given) -> None:

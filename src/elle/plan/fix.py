@@ -61,6 +61,8 @@ def _dataset(config: dict, finding: Finding) -> dict:
     if finding.code == "sharegpt":
         entry |= yaml_files.config_table("findings")["sharegpt"]["remedy"]
         entry.pop("conversation", None)
+    elif finding.code == "trust-remote-code":
+        entry.pop("trust_remote_code")
     else:
         known = axolotl_schema()["datasets"]
         sets[int(index[:-1])] = {k: v for k, v in entry.items() if k in known and recipe.fits(v, known[k])}

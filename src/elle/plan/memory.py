@@ -16,7 +16,7 @@ from elle.base.yaml_files import config_table
 from elle.plan.findings import Finding
 from elle.plan.hardware import Hardware
 from elle.plan.models import LINEARS, Model, nf4_bytes
-from elle.plan.recipe import Zero, accumulation, number
+from elle.plan.recipe import Zero, accumulation, number, trusts_code
 
 #: A plan holds if this much of the peak is left over: what the formulas do not know.
 MARGIN = 0.12
@@ -183,7 +183,7 @@ def lora_kernels(recipe: dict) -> bool:
     flags = [recipe.get(f"lora_{part}_kernel") for part in ("mlp", "qkv", "o", "embedding")]
     if any(flag is not None for flag in flags):
         return bool(flags[0])
-    refused = recipe.get("rl") or recipe.get("trust_remote_code")
+    refused = recipe.get("rl") or trusts_code(recipe)
     return not (refused or (recipe.get("adapter") == "lora" and recipe.get("load_in_8bit")))
 
 

@@ -123,3 +123,14 @@ def local_file(folder: str, name: str) -> Path | None:
         return path if path.is_file() else None
     except (OSError, ValueError):
         return None
+
+
+def own_code(folder: str) -> Path | None:
+    """The configuration in a model's folder that names Python files of its own (`auto_map`) for `trust_remote_code` to
+    run; None if none does, or there is no such folder here. Raises an ElleError where one is not JSON."""
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+        file = local_file(folder, name)
+        content = storage.read_json(file) if file else None
+        if isinstance(content, dict) and content.get("auto_map"):
+            return file
+    return None

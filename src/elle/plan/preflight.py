@@ -202,6 +202,13 @@ def _model_findings(config: dict, model: Model | None, base: str) -> list[Findin
     return [finding("quantised-base/qlora")] if qlora else []
 
 
+def _code_findings(config: dict) -> list[Finding]:
+    """The folders that a recipe names whose own code could be run."""
+    named = {key: config.get(key) for key in ("base_model", "base_model_config", "tokenizer_config")}
+    files = {key: models.own_code(folder) for key, folder in named.items() if isinstance(folder, str)}
+    return [finding("remote-code", key, file=paths.shown(file)) for key, file in files.items() if file]
+
+
 def _zero_findings(config: dict, s: Setup, hardware: Hardware) -> list[Finding]:
     if not config.get("deepspeed"):
         return []
@@ -331,6 +338,7 @@ def assess(
     found = recipe.check(config) + zero_findings
     base = base_model(config)
     try:
+        found += _code_findings(config)
         model = models.find(base, sizes)
     except ElleError as failure:
         model = None

@@ -89,6 +89,8 @@ def _dataset_findings(recipe: dict) -> list[Finding]:
             where, kind = f"{key}[{place}]", entry.get("type")
             if isinstance(kind, str) and kind.startswith("sharegpt"):
                 found.append(finding("sharegpt", where))
+            if trusts_code(entry):
+                found.append(finding("trust-remote-code/dataset", where))
             for name, value in entry.items():
                 if name not in known:
                     offer = _offer("key", name, known)
@@ -172,9 +174,15 @@ def check(recipe: dict) -> list[Finding]:
         found.append(finding("conflict/attention", flags[0], key=flags[0]))
     if recipe.get("deepspeed") and recipe.get("save_only_model") and recipe.get("load_best_model_at_end"):
         found.append(finding("conflict/best"))
-    if recipe.get("trust_remote_code"):
+    if trusts_code(recipe):
         found.append(finding("trust-remote-code"))
     return found
+
+
+def trusts_code(entry: dict) -> bool:
+    """Whether a recipe, or a data set in it, has `trust_remote_code` on, in any form that Axolotl reads so ("yes")."""
+    value = entry.get("trust_remote_code")
+    return value is not None and fits(value, "bool") and _adapter("bool").validate_python(value)
 
 
 def number(recipe: dict, key: str, default: float, low: float, high: float, found: list[Finding]) -> float:

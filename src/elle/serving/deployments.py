@@ -32,6 +32,7 @@ STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 
 #: vLLM's key-value cache on a CPU, in GiB: half a million tokens of a nano model.
 CPU_CACHE = 1
+TRUST = "`elle serve --trust-remote-code` runs it all the same"  # the model's own code
 #: Tokens that vLLM works on in one step (max_num_batched_tokens), at most.
 BATCHED = 8192
 #: CUDA's context and NCCL's buffers of a server.
@@ -69,6 +70,7 @@ class Deployment(BaseModel):
     gpus: int = Field(1, ge=1)  # the model is spread over so many (tensor parallelism)
     data: str = ""  # what it is to answer: a set of configs/recipes.yaml, a JSONL file or a data set's folder
     scaling: Scaling = Scaling()
+    trust_remote_code: bool = False  # run Python files that the model's folder or repository brings
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def load_deployment(path: Path | str, given: Mapping[str, Any] | None = None) ->
     """Read a deployment file; what is `given` (and not None) stands in place of its values.
 
     Raises:
-        ElleError: it is not a JSON object, or as `made`.
+        ElleError: it is not a JSON object, it would run code of the model's, and that is not `given`, or as `made`.
     """
     path = paths.located(path)
     if not path.is_file():
@@ -114,7 +116,11 @@ def load_deployment(path: Path | str, given: Mapping[str, Any] | None = None) ->
     content = storage.read_json(path)
     if not isinstance(content, dict):
         raise ElleError("not a deployment: no JSON object", where=str(path), fix="see configs/vllm_deploy.json")
-    return made(content | {key: value for key, value in (given or {}).items() if value is not None}, str(path))
+    given = {key: value for key, value in (given or {}).items() if value is not None}
+    if content.get("trust_remote_code") and not given.get("trust_remote_code"):
+        what, fix = "trust_remote_code runs code of the model's repository", f"remove it; {TRUST}"
+        raise ElleError(what, where=str(path), fix=fix)
+    return made(content | given, str(path))
 
 
 def made(content: Mapping[str, Any], where: str) -> Deployment:
@@ -251,6 +257,9 @@ def check_fit(deployment: Deployment, on: Hardware | None = None) -> Fit | None:
         ElleError: it cannot, with what would.
     """
     lora_rank(deployment)
+    if not deployment.trust_remote_code and (file := models.own_code(deployment.model_id)):
+        what = "this model brings code of its own (auto_map), which trust_remote_code would run"
+        raise ElleError(what, where=str(file), fix=f"serve a model that vLLM knows without; {TRUST}")
     if deployment.scaling.max_workers < deployment.scaling.min_workers:
         raise ElleError("max_workers is less than min_workers", where="scaling", fix="raise max_workers")
     if deployment.data:
@@ -383,6 +392,8 @@ def _flags(deployment: Deployment) -> dict[str, Any]:
         "tensor-parallel-size": deployment.gpus,
         "structured-outputs-config": STRUCTURED,
     }
+    if deployment.trust_remote_code:
+        flags["trust-remote-code"] = True
     if deployment.enable_lora:
         slots = max(1, len(deployment.adapters))
         flags |= {"enable-lora": True, "max-loras": slots, "max-lora-rank": lora_rank(deployment)}

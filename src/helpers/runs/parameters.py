@@ -40,9 +40,8 @@ class Parameter:
             with suppress(ValueError, KeyError):
                 return TYPES[self.type](value)
         raw = f"; papermill keeps a number as text with -r {self.name} {value}" if self.type == "str" else ""
-        raise ElleError(
-            f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}{raw}"
-        )
+        what, fix = f"parameter {self.name} is a {self.type}, not {value!r}", f"such as {self.default!r}{raw}"
+        raise ElleError(what, where=where, fix=fix)
 
 
 def file_of(step: str) -> Path:

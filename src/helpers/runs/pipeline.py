@@ -62,9 +62,8 @@ def latest(name: str) -> str:
     runs = {path.parent.name: storage.read_json(path) for path in paths.runs().glob("*/run.json")}
     created = {run_id: facts["created"] for run_id, facts in runs.items() if facts["profile"] == name}
     if not created:
-        raise ElleError(
-            f"there is no run of profile {name!r} to resume", where=paths.shown(paths.runs()), fix=f"elle run {name}"
-        )
+        what, fix = f"there is no run of profile {name!r} to resume", f"elle run {name}"
+        raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
     return max(created, key=created.__getitem__)
 
 
@@ -76,9 +75,8 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ElleError(
-            "another `elle run` is at work on this run", where=paths.shown(folder), fix="wait for it, or stop it"
-        ) from error
+        what, fix = "another `elle run` is at work on this run", "wait for it, or stop it"
+        raise ElleError(what, where=paths.shown(folder), fix=fix) from error
     try:
         with interruptible():
             yield
@@ -205,17 +203,20 @@ def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name
             fix=f"correct the cause, then `elle run {profile_name} --resume --run-id {folder.name}`",
         ) from error
     if not (folder / "manifests" / f"{step}.json").exists():
-        raise ElleError(
-            f"notebook {step} ran but wrote no manifest", where=paths.shown(partial), fix="end it with run.finish()"
-        )
+        what, fix = f"notebook {step} ran but wrote no manifest", "end it with run.finish()"
+        raise ElleError(what, where=paths.shown(partial), fix=fix)
     _write_page(partial).replace(output.with_suffix(".html"))
     partial.replace(output)
 
 
 def _write_page(executed: Path) -> Path:
-    """The executed notebook as one HTML file beside it, pictures included."""
+    """The executed notebook as one HTML file beside it that loads nothing: pictures inside, formulas as MathML."""
+    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    page, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
-    storage.write_text(executed.with_suffix(".html"), page)
-    return executed.with_suffix(".html")
+    formulas = IPythonRenderer(escape=False, embed_images=True, path=str(executed.parent))
+    formulas.inline_math, formulas.block_math = convert, lambda formula: convert(formula, display="block")
+    filters = {"markdown2html": MarkdownWithMath(renderer=formulas).render}
+    exporter = HTMLExporter(template_file=str(Path(__file__).with_name("notebook.html.j2")), filters=filters)
+    return storage.write_text(executed.with_suffix(".html"), exporter.from_filename(str(executed))[0])
