@@ -117,7 +117,9 @@ def bench(
         arguments += ["--result-dir", str(folder), "--result-filename", f"{level}-{held}.json"]
         all_arguments.append(arguments)
     python = sys.executable if machine.has_gpu() else str(paths.server_python())
-    command, variables = [python, "-c", BENCH, json.dumps(all_arguments)], os.environ | {"HF_HUB_OFFLINE": "1"}
+    key = {"OPENAI_API_KEY": os.environ.get("ELLE_API_KEY", "")}
+    command = [python, "-c", BENCH, json.dumps(all_arguments)]
+    variables = os.environ | {"HF_HUB_OFFLINE": "1"} | key
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: vLLM's benchmark failed\n{done.stderr[-2000:]}")

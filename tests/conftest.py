@@ -19,8 +19,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def _own_runs(tmp_path, monkeypatch, request):
     """No test writes into the user's runs; an owner left by `elle run` must not bind a test's jobs."""
-    monkeypatch.delenv("ELLE_OWNER", raising=False)
-    monkeypatch.delenv("ELLE_API_KEY", raising=False)
+    for name in ("ELLE_OWNER", "ELLE_API_KEY", "ELLE_API_URL"):
+        monkeypatch.delenv(name, raising=False)
     if "ELLE_RUNS" not in request.fixturenames:
         monkeypatch.setenv("ELLE_RUNS", str(tmp_path / "runs"))
 

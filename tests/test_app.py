@@ -27,14 +27,17 @@ def test_neither_a_dry_run_nor_an_apps_variables_show_the_key_and_nothing_is_sen
         App("http://nowhere.invalid/v1", "elle").client()
 
 
-@pytest.mark.parametrize("variable", ["LFBM_API_KEY", "RUNPOD_API_KEY"])
-def test_an_endpoint_is_asked_with_the_key_of_the_environment(monkeypatch, variable):
-    for name in ("LFBM_API_KEY", "RUNPOD_API_KEY"):
+@pytest.mark.parametrize(
+    ("variable", "place"), [("LFBM_API_KEY", "LFBM_ENDPOINT"), ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_BASE_URL")]
+)
+def test_an_endpoint_is_asked_with_the_key_that_belongs_to_it(monkeypatch, variable, place):
+    for name in ("LFBM_API_KEY", "RUNPOD_API_KEY", "LFBM_ENDPOINT", "RUNPOD_ENDPOINT_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ElleError, match="no RunPod key"):
-        App("https://nowhere.invalid/v1", "elle").client()
     monkeypatch.setenv(variable, "secret-1")
+    with pytest.raises(ElleError, match="no key belongs"):
+        App("https://nowhere.invalid/v1", "elle").client()
     with Server(Chat()) as server:
+        monkeypatch.setenv(place, server.url)
         app = App(f"{server.url}/v2/e1/openai/v1", "elle")
         assert app.client().chat.completions.create(model=app.model, **QUESTION).choices[0].message.content == "{}"
     (request,) = server.requests

@@ -281,12 +281,15 @@ def test_a_server_that_dies_midway_is_not_asked_for_the_rest(rows, oracle, fake,
     batch = collect(Endpoint(one.url, "m"), rows, file, identity="", concurrency=2, retries=0)
     assert len(read_outputs(file)) in (8, 9)  # two are asked at once
     assert len(one.seen) <= 9 + 3
-    assert batch.failed[-1].error.startswith("not sent: the requests before it failed (HTTP 401: your key is void)")
+    assert batch.failed[-1].error.startswith(
+        "not sent: the requests before it failed (HTTP 401: your key is void; no key was sent"
+    )
 
 
 def test_a_key_that_the_server_repeats_is_not_kept(rows, fake, file, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t-value")
     one = fake(lambda *_: (401, {"error": {"message": "bad key s3cr3t-value"}}))
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t-value")
+    monkeypatch.setenv("OPENAI_BASE_URL", one.url)
     with pytest.raises(ElleError) as caught:
         collect(Endpoint(one.url, "m"), rows, file, identity="")
     assert one.seen[0]["key"] == "Bearer s3cr3t-value"

@@ -271,6 +271,15 @@ def test_a_token_goes_to_no_unsafe_address(basic, url, monkeypatch):
         publishing.push(basic, "ada/elle", verdict=[])
 
 
+def test_a_redirect_takes_no_token_along(ada, monkeypatch):
+    """The Hub does redirect: to the storage that holds large files."""
+    monkeypatch.setenv("HF_ENDPOINT", ada.server.url)
+    with Server(Hub()) as other:
+        ada.server.fail("resolve", status=302, headers={"Location": f"{other.url}/x"})
+        assert publishing.read_remote("ada/elle", "dataset", "x") is None
+    assert [request.token for request in (*ada.server.requests, *other.requests)] == [TOKEN, None]
+
+
 @pytest.mark.parametrize(
     ("status", "said"), [(401, "does not accept the token"), (403, "may not write"), (413, "refuses with 413")]
 )

@@ -4,9 +4,13 @@ a failure is explained."""
 import dataclasses
 import json
 import math
+import os
 import re
 import shlex
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +18,7 @@ import pydantic
 import pytest
 import yaml
 from click.testing import CliRunner
+from test_hub import wait_for
 
 from elle.base import machine, paths, yaml_files
 from elle.base.errors import ElleError
@@ -67,6 +72,41 @@ def test_on_gpus_deepspeed_is_found_from_where_axolotl_is_started_and_the_data_i
     assert shlex.split(two.said(exact=True)[0].partition(" ")[2]) == two.preprocess
     (two.folder / launch.COUNTS).write_text('{"train": {"rows": 5, "kept": 5}}')
     assert two.commands == [two.command]  # it is done already
+
+
+def test_a_killed_build_of_an_extension_is_named_before_a_training_waits_for_it(tmp_path, monkeypatch, prepare_on):
+    """torch's next start waits for the lock that it left, for ever and in silence."""
+    one, two = prepare_on(a_pod(1), force=True), prepare_on(a_pod(2))
+    monkeypatch.setattr(launch, "_run", lambda *_: "started")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    (tmp_path / "tiny.cpp").touch()
+    compiler, never = tmp_path / "c++", tmp_path / "never"
+    os.mkfifo(never)
+    held = os.open(never, os.O_RDWR)
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *tiny.cpp*) read line <{never}; exit 1;; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    command = [sys.executable, "-c", "from torch.utils import cpp_extension as it; it.load('tiny', ['tiny.cpp'])"]
+    options = {"cwd": tmp_path, "stderr": subprocess.PIPE, "process_group": 0}
+    build = subprocess.Popen(command, env=os.environ | {"CXX": str(compiler)}, **options)
+    try:
+        wait_for(lambda: any(tmp_path.glob("torch_extensions/*/tiny/lock")), build)
+        assert launch.start_training(two) == "started"  # a living build ends by itself
+    finally:
+        os.killpg(build.pid, signal.SIGKILL)
+        never.unlink()
+        os.close(held)  # ninja gave the compiler a group of its own: it ends by this
+        build.communicate()
+    (lock,) = tmp_path.glob("torch_extensions/*/tiny/lock")
+    for name, place in (("XDG_CACHE_HOME", tmp_path), ("TORCH_EXTENSIONS_DIR", lock.parents[1])):
+        monkeypatch.setenv(name, str(place))
+        with pytest.raises(ElleError, match="extension tiny was killed") as caught:
+            launch.start_training(two)
+        assert caught.value.where == str(lock)
+        assert f"rm {lock}" in caught.value.fix
+    assert launch.start_training(one) == "started"  # without DeepSpeed nothing is built
+    lock.unlink()
+    assert launch.start_training(two) == "started"
 
 
 def test_a_validation_file_takes_the_place_of_val_set_size_and_that_is_said(tmp_path, prepare, changed_recipe):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import json
 import os
@@ -17,20 +18,25 @@ import httpx
 import pytest
 import watching
 from contract import Request, Response, Route, Server
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
 from elle.base import machine, paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.base.process import Job, created, descendants
+from elle.base.secrets import key_for
 from elle.briefings import dataset
 from elle.evaluation.verdict import judge
 from elle.serving import server
 from elle.serving.answers import Endpoint, Verdicts, collect, measure_load, schema_of
 from elle.serving.client import ask
 from elle.serving.exporter import Exporter
+from elle.serving.guard import Guard
 from elle.serving.server import start_server
 from helpers.course import form, show
 
 REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
+KEY = "a-key-of-the-tests"
 PROMPTS = [(f"q{number}", [{"role": "user", "content": f"political {number}"}]) for number in range(8)]
 SCHEMA = {
     "type": "object",
@@ -68,7 +74,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"argv": sys.argv, "key": os.environ.get("VLLM_API_KEY")}).encode())
+        environment = {"key": os.environ.get("VLLM_API_KEY"), "hosts": os.environ["ELLE_SERVER_HOSTS"]}
+        self.wfile.write(json.dumps({"argv": sys.argv, **environment}).encode())
 port = int(sys.argv[sys.argv.index("--port") + 1])
 print("Resolved architecture: Stand-in", flush=True)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
@@ -79,7 +86,8 @@ def test_a_server_is_named_and_stopped_and_its_key_goes_by_the_environment_only(
     monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
     stand_in(HEALTHY)
     told: list[str] = []
-    with start_server(model, tmp_path / "job", name="nano", progress=told.append) as found:
+    options = {"hosts": ["elle.internal"], "progress": told.append}
+    with start_server(model, tmp_path / "job", name="nano", **options) as found:
         assert found.name == "nano"
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", found.base_url)
         assert found.startup_seconds > 0
@@ -88,6 +96,9 @@ def test_a_server_is_named_and_stopped_and_its_key_goes_by_the_environment_only(
     assert not found.job.running
     found.stop()  # once more is no error
     assert seen["key"] == "s3cr3t-value"
+    assert seen["hosts"].split(",") == ["localhost", "127.0.0.1", "[::1]", "127.0.0.1", "elle.internal"]
+    options = dict(itertools.pairwise(seen["argv"]))
+    assert (options["--middleware"], options["--allowed-origins"]) == ("elle.serving.guard.Guard", "[]")
     assert "s3cr3t-value" not in " ".join(seen["argv"])
     assert not any("s3cr3t-value" in path.read_text() for path in (tmp_path / "job").iterdir())
 
@@ -127,11 +138,32 @@ def test_what_is_missing_or_taken_is_named_before_anything_starts(model, tmp_pat
         with pytest.raises(ElleError, match="public") as caught:
             start_server(model, tmp_path / "job", host=host)
         assert "ELLE_API_KEY" in caught.value.fix
+    monkeypatch.setenv("ELLE_API_KEY", "two words")
+    with pytest.raises(ElleError, match="no key has"):
+        start_server(model, tmp_path / "job")
+    monkeypatch.delenv("ELLE_API_KEY")
     monkeypatch.setenv("ELLE_SERVER_PYTHON", str(tmp_path / "nowhere" / "python"))
     with pytest.raises(ElleError, match="environment is missing") as caught:
         start_server(model, tmp_path / "job")
     assert "make setup" in caught.value.fix
     assert not (tmp_path / "job").exists()
+
+
+# ---- what is let through to it
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status", "without"), REFUSALS["requests"])
+def test_a_request_is_let_through_by_its_host_its_origin_and_its_key(
+    monkeypatch, method, path, headers, status, without
+):
+    monkeypatch.setenv("ELLE_SERVER_HOSTS", "localhost,127.0.0.1,[::1],elle.internal")
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    for key, expected in (("right", status), ("", without)):
+        monkeypatch.setenv("VLLM_API_KEY", key)
+        client = TestClient(Guard(PlainTextResponse("served")), base_url="http://127.0.0.1:8000")
+        answer = client.request(method, path, headers=encoded)
+        assert answer.status_code == expected
+        assert ("served" in answer.text) == (expected == 200 and method != "HEAD")
 
 
 # ---- asking, without vLLM
@@ -163,10 +195,10 @@ class Fake(Server):
         return Response(status, reply)
 
 
-def completion(text: str) -> dict:
+def completion(text: str, end: str = "stop") -> dict:
     return {
         "id": "x", "object": "chat.completion", "created": 0, "model": "elle",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "choices": [{"index": 0, "finish_reason": end, "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
     }  # fmt: skip
 
@@ -235,18 +267,56 @@ def test_the_key_and_a_schema_are_sent_and_greedy_has_no_penalty(fake, monkeypat
     assert len(one.seen) == 1
 
 
+@pytest.mark.parametrize(("url", "settings", "owner"), REFUSALS["keys"])
+def test_a_key_belongs_to_one_address_and_to_this_machine_only_ours(monkeypatch, url, settings, owner):
+    for name in ("ELLE_API_URL", "OPENAI_BASE_URL", "LFBM_ENDPOINT", "RUNPOD_ENDPOINT_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ELLE_API_KEY", "OPENAI_API_KEY", "RUNPOD_API_KEY", *settings):
+        monkeypatch.setenv(name, settings.get(name, f"the-{name}"))
+    if owner == "in the clear":
+        with pytest.raises(ElleError, match="must begin with https"):
+            key_for(url)
+    else:
+        assert key_for(url) == (f"the-{owner}" if owner else "")
+
+
+def test_nothing_of_another_server_is_sent_and_a_redirect_is_not_followed(fake, monkeypatch):
+    """Whatever the environment held for OpenAI's server went to any."""
+    one, other = fake(echo), fake(echo)
+    theirs = {
+        "API_KEY": "sk-theirs",
+        "ORG_ID": "org-theirs",
+        "CUSTOM_HEADERS": "Authorization: sk-theirs\nX: sk-theirs",
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(f"OPENAI_{name}", value)
+    one.fail("chat", status=401, body={"error": {"message": "who?"}})
+    with pytest.raises(ElleError, match=r"who\?; no key was sent: export ELLE_API_KEY"):
+        ask(one.url, "elle", PROMPTS[:1], max_tokens=9)
+    monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
+    one.fail("chat", status=307, headers={"Location": f"{other.url}/chat/completions"})
+    with pytest.raises(ElleError, match="HTTP 307"):
+        ask(one.url, "elle", PROMPTS[:1], max_tokens=9)
+    assert other.requests == []
+    assert [request.token for request in one.requests] == ["none", "s3cr3t-value"]
+    assert "theirs" not in str([request.headers for request in one.requests])
+
+
 def test_a_key_that_an_answer_repeats_is_nowhere_kept(fake, monkeypatch, small_data, tmp_path):
     """A server, or a proxy before it, that echoes its headers."""
     rows = dataset.read_split(small_data, "test")[:3]
-    one = fake(lambda body, _: (200, completion(f'{{"political": "Bearer {os.environ["ELLE_API_KEY"]}"}}')))
+    one = fake(
+        lambda body, _: (200, completion(f'{{"political": "Bearer {os.environ["ELLE_API_KEY"]}"}}', "s3cr3t-value"))
+    )
     records = []
     monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
     batch = collect(Endpoint(one.url, "elle"), rows, tmp_path / "x.jsonl", judged=records.append)
     assert one.seen[0]["key"] == "Bearer s3cr3t-value"
     kept = [(tmp_path / "x.jsonl").read_text(), repr(batch), *(json.dumps(record.to_json()) for record in records)]
     assert [("s3cr3t-value" in each, "Bearer $ELLE_API_KEY" in each) for each in kept] == [(False, True)] * 5
-    streamed = fake(lambda body, _: (200, events("a s3cr3t-value b")))
-    assert ask(streamed.url, "elle", PROMPTS[:1], max_tokens=9, stream=1).answers[0].output == "a $ELLE_API_KEY b "
+    streamed = fake(lambda body, _: (200, events("a s3cr3t-value b", "s3cr3t-value")))
+    answer = ask(streamed.url, "elle", PROMPTS[:1], max_tokens=9, stream=1).answers[0]
+    assert (answer.output, answer.finish_reason) == ("a $ELLE_API_KEY b ", "$ELLE_API_KEY")
 
 
 def test_a_streamed_answer_says_when_its_tokens_came(fake):
@@ -383,9 +453,6 @@ def test_a_batch_that_finds_no_server_ends_soon(fake):
 # ---- the real server
 
 
-KEY = "a-key-of-the-tests"
-
-
 @pytest.fixture(scope="module")
 def shared(small_base, small_adapter, tmp_path_factory) -> Iterator[server.Server]:
     """One server for all that follows: a base, an adapter beside it, and a key."""
@@ -444,6 +511,36 @@ def test_vllm_says_why_it_refuses_a_request(real, monkeypatch):
         monkeypatch.setenv("ELLE_API_KEY", key)
         with pytest.raises(ElleError, match="HTTP 401"):
             ask(real.base_url, real.name, PROMPTS[:1], max_tokens=4)
+
+
+@pytest.mark.real
+def test_every_route_of_vllm_asks_for_the_key_but_health_and_metrics(real):
+    """vLLM's own check left /invocations and all that is not under four prefixes open, and every OPTIONS."""
+
+    def status(method: str, path: str, **headers: str) -> int:
+        line = http.client.HTTPConnection(real.base_url.split("/")[2], timeout=60)  # it sends a path as it is written
+        line.request(method, path, headers=headers)
+        answer = line.getresponse()
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        return answer.status
+
+    root, key = real.base_url.removesuffix("/v1"), {"Authorization": f"Bearer {KEY}"}
+    listed = httpx.get(f"{root}/openapi.json", headers=key, trust_env=False).json()["paths"]
+    assert {"/v1/chat/completions", "/invocations", "/tokenize", "/version", "/health"} <= listed.keys()
+    routes = {(method.upper(), re.sub(r"{\w+}", "x", path)) for path, methods in listed.items() for method in methods}
+    for path in {path for _, path in routes} | {"/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect", "/none"}:
+        near = (f"{path}/", f"/{path}", path.upper(), f"/health/..{path}", path.replace("/", "/%2e/"))
+        routes |= {(method, each) for method in ("GET", "HEAD", "OPTIONS") for each in (path, *near)}
+    routes -= {(method, path) for method, path in routes if path in ("/health", "/metrics")}
+    assert len(routes) > 400
+    for wrong in ({}, {"Authorization": f"Bearer {KEY}x"}):
+        assert {route for route in routes if status(*route, **wrong) != 401} == set()
+    upgrade = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    assert status("GET", "/v1/realtime", Connection="Upgrade", **upgrade) == 401
+    for path, others in (("/health", {}), ("/metrics", {}), ("/v1/models", key)):
+        assert status("GET", path, **others) == 200
+        assert status("GET", path, **others, Host="evil.example") == 400
+        assert status("GET", path, **others, Origin="http://evil.example") == 403
 
 
 @pytest.mark.real

@@ -425,24 +425,24 @@ def _ask_endpoint(
 
 
 @cli.command()
-@click.argument("model", metavar="[MODEL_OR_RUN]", required=False)
+@click.argument("model_id", metavar="[MODEL_OR_RUN]", required=False)
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=PATH", help="A LoRA adapter, served beside it.")
 @click.option("--config", type=FILE, help="A deployment (configs/vllm_deploy.json).")
 @click.option("--check", is_flag=True, help="Only check it, and print what would run here and on RunPod.")
 @click.option("--port", type=int, help="Default: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Its address; a public one needs ELLE_API_KEY.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name by which it is asked.")
 @click.option("--name", "served_name", help="The model's name in requests (default: elle).")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model brings.")
 @click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
 @as_json
-def serve(model, adapters, config, check, port, host, as_json, **given) -> None:
+def serve(adapters, config, check, port, host, hosts, as_json, **given) -> None:
     """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model from the Hub."""
     from elle.serving import deployments
     from elle.serving import server as servers
 
-    if not model and not config:
+    if not given["model_id"] and not config:
         raise click.UsageError("give MODEL_OR_RUN, or --config FILE")
-    given["model_id"] = model
     deployment = deployments.load_deployment(config, given) if config else deployments.made(given, "elle serve")
     deployment = deployments.with_adapters(deployment, adapters)
     if check:
@@ -457,7 +457,7 @@ def serve(model, adapters, config, check, port, host, as_json, **given) -> None:
             show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
         return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
-    with servers.serve(deployment, folder, port=port, host=host, progress=note) as server:
+    with servers.serve(deployment, folder, port=port, host=host, hosts=hosts, progress=note) as server:
         names = ", ".join(map(repr, server.names))
         click.echo(f"serving {names} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,6 @@
 """How an app reaches a deployed Elle: by the source plans' environment variables, through the `openai` client."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import httpx
 
 from elle.base import secrets
+from elle.base.errors import ElleError
 from renting.endpoints import CONFIG, EndpointOrder, endpoint, openai_base_url
 from renting.orders import Order
 
@@ -36,19 +36,26 @@ class App:
         return f"{ENDPOINT}={self.endpoint}\n{KEY}=$RUNPOD_API_KEY\n{MODEL}={self.model}\n{PREFER}=true"
 
     def client(self, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Any:
-        """An `openai.OpenAI` client of the endpoint, with the key in LFBM_API_KEY, else in RUNPOD_API_KEY. In a dry run
+        """An `openai.OpenAI` client of the endpoint, with the key that belongs there (`secrets.key_for`). In a dry run
         it needs no key and sends nothing: `say` gets what it would send, and the answer says that there is none.
 
         Raises:
             ElleError: there is no key, or a key may not go to this address.
         """
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
+
+        from elle.serving.client import forget_openai
 
         address = secrets.address(self.endpoint, "the endpoint's", ENDPOINT)
         if not dry_run:
-            name = KEY if os.environ.get(KEY, "").strip() else "RUNPOD_API_KEY"
-            key = secrets.secret(name, "RunPod key", f"export {KEY}")
-            return OpenAI(base_url=address, api_key=key, timeout=300.0)
+            if not (key := secrets.key_for(address)):
+                fix = f"export {KEY}, and {ENDPOINT} where the address is not RunPod's"
+                raise ElleError("no key belongs to this address; nothing was sent", where=address, fix=fix)
+            client = OpenAI(
+                base_url=address, api_key=key, timeout=300.0, http_client=DefaultHttpxClient(follow_redirects=False)
+            )
+            forget_openai(client)
+            return client
 
         def answer(request: httpx.Request) -> httpx.Response:
             body = json.loads(request.content).items()

@@ -73,9 +73,8 @@ def _shortened(text: str) -> str:
 
 
 def _filled(text: str) -> str:
-    """The secret that "$NAME" stands for (an empty one where the variable is not set)."""
-    name = text.removeprefix("$")
-    return os.environ.get(name, "").strip() if text != name and name in secrets.SECRETS else text
+    """The token that "$HF_TOKEN" stands for (an empty one where it is not set): no other secret is RunPod's to keep."""
+    return os.environ.get("HF_TOKEN", "").strip() if text == "$HF_TOKEN" else text
 
 
 @dataclass(frozen=True)
@@ -299,7 +298,7 @@ def _answered(url: str, answer: httpx.Response) -> Any:
         asked = answer.headers.get("Retry-After", "").strip()
         wait = float(asked) if asked.isdecimal() else 0.0
         raise _Passing(f"it answered {status}", wait=wait, untouched=status == 429)
-    if status >= 400:
+    if status >= 300:  # nothing follows a redirect: it would take the key along
         raise _refusal(status, url, answer)
     if status == 204 or not answer.content:
         return None

@@ -1,15 +1,23 @@
 """Secrets: read from the environment at the moment of use, sent to safe addresses only, and shown to nobody."""
 
+import contextlib
+import ipaddress
 import os
 import re
 from urllib.parse import urlsplit
 
 from elle.base.errors import ElleError
 
+#: Keys of model servers → the variable that holds the address which each belongs to, and that address where it is not
+#: set. ELLE_API_KEY belongs to this machine's servers as well.
+_HOMES = {
+    "ELLE_API_KEY": ("ELLE_API_URL", ""),
+    "LFBM_API_KEY": ("LFBM_ENDPOINT", "https://api.runpod.ai"),
+    "RUNPOD_API_KEY": ("RUNPOD_ENDPOINT_BASE_URL", "https://api.runpod.ai"),
+    "OPENAI_API_KEY": ("OPENAI_BASE_URL", "https://api.openai.com"),
+}
 #: Environment variables that hold a secret.
-SECRETS = ("RUNPOD_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "ELLE_API_KEY", "LFBM_API_KEY")
-#: Another's, which the client of a server takes where there is none of ours.
-_OTHERS = ("OPENAI_API_KEY",)
+SECRETS = (*_HOMES, "HF_TOKEN", "WANDB_API_KEY", "VLLM_API_KEY")
 #: Characters of a secret, at least. What is shorter ("none", for a server that wants some key) is a word of any text.
 _SHORTEST = 6
 
@@ -31,10 +39,30 @@ def secret(name: str, what: str, fix: str) -> str:
 
 def redacted(text: str) -> str:
     """The text without the secrets of this environment, whoever wrote it (a server may quote what it was sent)."""
-    for name in (*SECRETS, *_OTHERS):
+    for name in SECRETS:
         if len(value := os.environ.get(name, "").strip()) >= _SHORTEST:
             text = text.replace(value, f"${name}")
     return text
+
+
+def loopback(host: str | None) -> bool:
+    """Whether a host name or address is this machine's own, out of reach for all others."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address((host or "").strip("[]")).is_loopback
+    return host == "localhost"
+
+
+def key_for(url: str) -> str:
+    """The key that belongs to the model server at `url`, "" where none that is set does; an ElleError where it would
+    travel in the clear, or cannot be a key."""
+    asked = urlsplit(url)
+    for name, (variable, default) in _HOMES.items():
+        home = urlsplit(os.environ.get(variable) or default).netloc.lower()
+        here = name == "ELLE_API_KEY" and loopback(asked.hostname)
+        if os.environ.get(name, "").strip() and (here or (home and home == asked.netloc.lower())):
+            address(url, "the server's", variable)
+            return secret(name, "key of a server", f"correct {name}")
+    return ""
 
 
 def address(url: str, what: str, where: str) -> str:
@@ -45,7 +73,7 @@ def address(url: str, what: str, where: str) -> str:
     """
     url = url.rstrip("/")
     parts = urlsplit(url)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    local = loopback(parts.hostname)
     if not parts.hostname or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         message = f"{what} address must begin with https:// and hold no user: a token goes there"
         raise ElleError(message, where=where, fix="correct or unset it")

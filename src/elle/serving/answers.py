@@ -44,13 +44,10 @@ class Endpoint:
     name: str
 
     def __post_init__(self) -> None:
-        parts, where = urlsplit(self.base_url), "--endpoint"
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            what = f"not an address of a server: {self.base_url[:80]!r}"
-            raise ElleError(what, where=where, fix="give it as http://127.0.0.1:8000/v1")
-        if "@" in parts.netloc:
-            what = "an address must not carry a password"
-            raise ElleError(what, where=where, fix="set ELLE_API_KEY in the environment")
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            fix = "give it as http://127.0.0.1:8000/v1; a key belongs in ELLE_API_KEY"
+            raise ElleError("not an address of a server, or one with a password", where="--endpoint", fix=fix)
         if not parts.path.strip("/"):
             self.base_url = f"{self.base_url.rstrip('/')}/v1"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,9 +15,8 @@ import openai
 from anyio.from_thread import start_blocking_portal
 
 from elle.base.errors import ElleError
-from elle.base.secrets import redacted
+from elle.base.secrets import key_for, loopback, redacted
 from elle.serving.deployments import refuse_guided
-from elle.serving.server import loopback
 
 Request = tuple[str, list[dict]]  # (id, chat messages with role and content)
 
@@ -103,15 +101,15 @@ def ask(
     the rest is not sent: each of them is an Answer whose error says so.
 
     Args:
-        base_url: the server's, with its `/v1`. The key is read from ELLE_API_KEY, else OPENAI_API_KEY, if set.
+        base_url: the server's, with its `/v1`. The environment's key that belongs there is sent (`key_for`), if any.
         progress: called in this thread as `progress(done, total)`.
         arrived: called in this thread with the answers that came since the last call, failed ones included: what it
             keeps survives an interrupt, which loses only the requests in flight.
         options: those of `AskOptions`.
 
     Raises:
-        ElleError: `guided_json` among the options, which constrains nothing; not one request was answered. One that
-            fails among others is an Answer with its `error`.
+        ElleError: `guided_json` among the options, which constrains nothing; as `key_for`; not one request was
+            answered. One that fails among others is an Answer with its `error`.
     """
     for name in options:
         refuse_guided(name, "options")
@@ -166,15 +164,19 @@ class _Sender:
             self.body["extra_body"] = {"repetition_penalty": 1.0}
         self.in_vain, self.most_in_vain = 0, min(options.concurrency, total)  # requests in a row that no server heard
         self.failure = ""  # the last one
-        self.secret = os.environ.get("ELLE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        self.key = key_for(base_url)
+        # A proxy from the environment is right for the internet, and wrong for this machine's own server; a redirect
+        # would take prompts to an address that nobody named.
+        own = loopback(urlsplit(base_url).hostname)
+        http = openai.DefaultAsyncHttpxClient(trust_env=not own, follow_redirects=False)
         self.client = openai.AsyncOpenAI(
             base_url=base_url,
-            api_key=self.secret or "none",  # the package wants one, a server without a key ignores it
+            api_key=self.key or "none",  # the package wants one, a server without a key ignores it
             max_retries=options.retries,
             timeout=options.timeout,
-            # A proxy from the environment is right for the internet, and wrong for this machine's own server.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback(urlsplit(base_url).hostname or "")),
+            http_client=http,
         )
+        forget_openai(self.client)
 
     async def send(self, number: int, request: Request) -> Answer | None:
         """What came of a request; None: it was not sent, for it would have been in vain."""
@@ -187,9 +189,9 @@ class _Sender:
                 fields = await self._reply(messages, streamed)
                 self.in_vain = 0
             except Exception as error:  # whatever it is, it is this request's end and no other's
-                self.failure = _reason(error, self.options.timeout)
-                if self.secret:  # a server may repeat the key: it would end up in files
-                    self.failure = self.failure.replace(self.secret, "…")
+                self.failure = redacted(_reason(error, self.options.timeout))  # a server may repeat the key
+                if isinstance(error, openai.AuthenticationError) and not self.key:
+                    self.failure += "; no key was sent: export ELLE_API_KEY, and in ELLE_API_URL where it belongs"
                 self.in_vain = self.in_vain + 1 if _for_all(error) else 0
                 fields = {"error": self.failure}
             return Answer(name, seconds=time.perf_counter() - start, **fields)
@@ -225,6 +227,13 @@ class _Sender:
                 self.body = changed
 
 
+def forget_openai(client: Any) -> None:
+    """Take from a client of the openai package what it read from the environment and would send to any server:
+    organisation, project, and OPENAI_CUSTOM_HEADERS, which may hold keys."""
+    client.organization = client.project = None
+    client._custom_headers = {}
+
+
 async def _read_stream(reply: Any, sent: float) -> dict[str, Any]:
     """The fields of an Answer that streams; sent: `perf_counter` when it was asked for.
 
@@ -251,7 +260,7 @@ async def _read_stream(reply: Any, sent: float) -> dict[str, Any]:
 
 def _fields(output: str | None, reason: str | None, usage: Any) -> dict[str, Any]:
     output = redacted(output or "")
-    fields = {"output": output, "finish_reason": reason or "", "prompt_tokens": 0, "completion_tokens": 0}
+    fields = {"output": output, "finish_reason": redacted(reason or ""), "prompt_tokens": 0, "completion_tokens": 0}
     if usage:
         fields |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
     return fields

@@ -404,7 +404,7 @@ def _flags(deployment: Deployment) -> dict[str, Any]:
 
 
 def render_command(deployment: Deployment) -> list[str]:
-    """The arguments with which vLLM serves it here (address, port and precision are `server`'s)."""
+    """The arguments with which vLLM serves it here (the rest of the command is `server`'s)."""
     words = []
     for name, value in _flags(deployment).items():
         values = [] if value is True else value if isinstance(value, list) else [str(value)]

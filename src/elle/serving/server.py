@@ -2,12 +2,11 @@
 
 import contextlib
 import importlib.util
-import ipaddress
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from elle.base import machine, paths
 from elle.base.errors import ElleError
 from elle.base.process import Job
+from elle.base.secrets import loopback, secret
 from elle.serving import deployments
 from elle.serving.deployments import Deployment
 
@@ -64,13 +64,6 @@ class Server(contextlib.AbstractContextManager):
         self.stop()
 
 
-def loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, out of reach for all others."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"
-
-
 def start_server(
     model: Path | str,
     folder: Path,
@@ -89,7 +82,7 @@ def start_server(
         name: the name to ask for it by.
         adapters: LoRA adapters' folders, each served beside the model under its name.
         max_model_len: the longest prompt and answer together, in tokens.
-        options: port, host, timeout, progress, as `serve` takes them.
+        options: port, host, hosts, timeout, progress, as `serve` takes them.
 
     Raises:
         ElleError: as `serve`.
@@ -105,28 +98,30 @@ def serve(
     *,
     port: int | None = None,
     host: str = "127.0.0.1",
+    hosts: Sequence[str] = (),
     timeout: float = 600,
     progress: Callable[[str], None] | None = None,
 ) -> Server:
     """Serve a deployment on this machine; returns once it answers. It never outlives this process.
 
     On a machine with NVIDIA GPUs, vLLM of this environment, over as few of them as the model fits on; elsewhere that of
-    the CPU server's own. With ELLE_API_KEY in the environment, requests need that key.
+    the CPU server's own. With ELLE_API_KEY in the environment, requests need that key (not `/health`, `/metrics`).
 
     Args:
         folder: the server's own: its log and process record.
         port: 1 to 65535; None takes a free one.
+        hosts: names, without port, by which it is asked beside loopback's and `host`; by another none is answered.
         timeout: seconds to wait until it answers: seconds usually, minutes from a cold disk. One that ends is noticed
             at once.
         progress: called with a sentence at each stage of the start.
 
     Raises:
         ElleError: no such model, adapter or server environment; it does not fit this machine; the port is taken; a
-            public host without a key; a start that failed (with the log's own reason) or took too long. Nothing is
-            left running.
+            public host without a key; a key that cannot be one; a start that failed (with the log's own
+            reason) or took too long. Nothing is left running.
     """
     name, deployment = deployment.served_name, deployments.for_this_machine(deployment)
-    key = os.environ.get("ELLE_API_KEY")
+    key = os.environ.get("ELLE_API_KEY", "").strip() and secret("ELLE_API_KEY", "key of the server", "choose another")
     if not loopback(host) and not key:
         raise ElleError(
             f"host {host} is public, and there is no API key: anyone could use the server",
@@ -137,9 +132,10 @@ def serve(
     command, env = _command()
     command += ["--host", host, "--port", str(port), *deployments.render_command(deployment)]
     # A line for each request is noise (its text is not logged by default, and must not be).
-    command += ["--disable-uvicorn-access-log"]
+    command += ["--disable-uvicorn-access-log", "--middleware", "elle.serving.guard.Guard", "--allowed-origins", "[]"]
     # The key travels by the environment: an argument list is everybody's to read.
-    env |= {"VLLM_API_KEY": key} if key else {}
+    known = ("localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *hosts)
+    env |= {"ELLE_SERVER_HOSTS": ",".join(known)} | ({"VLLM_API_KEY": key} if key else {})
 
     start = time.monotonic()
     # vLLM leaves its sockets lying in the temporary folder: it gets one of its own.
@@ -160,7 +156,9 @@ def _command() -> tuple[list[str], dict[str, str]]:
     # Not `vllm serve`: the CPU build's own script fails, looking its version up under another name.
     # Not `python -m` either: each process that vllm spawns would import the HTTP server's main module again, in vain
     # (2 of 17 CPU seconds of the start). Seen from `-c`, there is no main module to import.
-    module = ["-c", "import runpy; runpy.run_module('vllm.entrypoints.openai.api_server', run_name='__main__')"]
+    # The guard is found by the path of this checkout, last of all: no module of ours stands before one of vLLM's.
+    run = "runpy.run_module('vllm.entrypoints.openai.api_server', run_name='__main__')"
+    module = ["-c", f"import runpy, sys; sys.path.append({str(Path(__file__).parents[2])!r}); {run}"]
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     if machine.has_gpu() and importlib.util.find_spec("vllm"):
         return [sys.executable, *module, "--dtype", "auto"], env

@@ -189,14 +189,16 @@ def _shown(word: str) -> str:
 
 
 def start_training(prepared: Prepared) -> Job | None:
-    """Start the training, or join one that runs; None if it is done already. Checkpoints that were cut short are set
-    aside, so that it goes on from the newest whole one."""
+    """Start the training, or join one that runs; None if it is done already, an ElleError if it would wait for a killed
+    build. Checkpoints that were cut short are set aside, so that it goes on from the newest whole one."""
     folder = prepared.folder
     if (folder / DONE).exists() and prepared.has_weights:
         return None
     job = Job.attach(folder)
     if job is not None and job.running:
         return job
+    if prepared.config.get("deepspeed"):  # no other recipe builds extensions
+        _refuse_abandoned_builds(trainer_environment() | prepared.variables)
     if job is not None:  # an earlier attempt: its time counts, and the next one's record takes its place
         storage.write_json(folder / ATTEMPTS, _attempts(folder))
     if prepared.config["auto_resume_from_checkpoints"]:
@@ -205,6 +207,25 @@ def start_training(prepared: Prepared) -> Job | None:
     first, *then = prepared.commands
     command = ["sh", "-c", " && exec ".join(map(shlex.join, [first, *then]))] if then else first
     return _run(prepared, folder, command)
+
+
+def _refuse_abandoned_builds(variables: Mapping[str, str]) -> None:
+    """Raise an ElleError if a build of an extension of torch was killed: its lock is left, and torch waits for it for
+    ever, in silence. Whoever builds has the lock's file open (torch.utils.file_baton)."""
+    import psutil
+
+    given, home = variables.get("TORCH_EXTENSIONS_DIR"), variables.get("XDG_CACHE_HOME") or "~/.cache"
+    builds = f"torch_extensions/py{sys.version_info.major}{sys.version_info.minor}_*"
+    locks = list(Path(given).glob("*/lock") if given else Path(home).expanduser().glob(f"{builds}/*/lock"))
+    processes = psutil.process_iter(["open_files"]) if locks else ()
+    held = {file.path for process in processes for file in process.info["open_files"] or ()}
+    for lock in locks:
+        if str(lock.resolve()) not in held and lock.exists():  # else that build has ended meanwhile
+            since = f"{datetime.fromtimestamp(lock.stat().st_mtime):%Y-%m-%d %H:%M}"
+            what = f"the build of torch's extension {lock.parent.name} was killed: its lock, which no process of this "
+            what += f"machine holds since {since}, would let the training wait for ever"
+            fix = f"`rm {shlex.quote(str(lock))}`, then the same command (unless another machine builds there)"
+            raise ElleError(what, where=str(lock), fix=fix)
 
 
 def _attempts(folder: Path) -> list[float]:
