@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from elle.base.errors import ElleError
-from elle.base.process import VANISHED, Job, created, descendants
+from elle.base.process import VANISHED, Job, created, descendants, interruptible
 
 # A command with a child in its own session and a grandchild; each writes its pid, and none minds SIGHUP.
 FAMILY = """
@@ -207,6 +207,18 @@ def test_a_killed_guardian_takes_the_whole_tree_with_it(family, who):
     os.kill(job.pid if who == "guardian" else keeper, signal.SIGKILL)
     assert until(lambda: gone(tree) and not job.running, 15)
     assert job.returncode in (VANISHED, -signal.SIGTERM)
+
+
+def test_sigterm_and_a_closed_terminal_interrupt_but_what_nohup_ignores_stays_ignored():
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt), interruptible(hangup=True):
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is before
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible(hangup=True):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
 def test_a_stopped_guardian_is_ended_too(family):

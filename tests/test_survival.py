@@ -194,18 +194,22 @@ def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare, changed_recipe):
     assert caught.value.where.endswith("log.txt")
 
 
-def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
-    """As a user does it: `elle train`, then Ctrl-C."""
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_elle_train_ends_its_trainer_however_it_ends(tmp_path, small_data, small_base, number, code):
+    """Ctrl-C, a `kill`, a closed terminal, `kill -9`; by SIGTERM and SIGHUP it left a trainer that nobody spoke of."""
     environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
     command = [sys.executable, "-m", "helpers.cli", "train", "configs/smoke.yaml", "--base", str(small_base)]
     command += ["--data", str(small_data), "--out", str(tmp_path / "train")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=paths.root())
     wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 600, "no job")
     folder = next((tmp_path / "train").glob("smoke-*"))
-    process.send_signal(signal.SIGINT)
-    assert "interrupted" in process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    wait_for(lambda: not trainers(folder), 10, "a trainer outlived Ctrl-C")
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "interrupted" in said) == (code, code == 130)
+    wait_for(lambda: not trainers(folder), 10, "a trainer outlived `elle train`")
     assert not (folder / launch.DONE).exists()
 
 

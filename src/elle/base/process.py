@@ -47,20 +47,23 @@ _guardians: list[subprocess.Popen] = []  # those started here: kept so that they
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken)."""
+def interruptible(*, hangup: bool = False) -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken).
+
+    hangup: a closed terminal (SIGHUP) does so too, but where it is ignored, as `nohup` has it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    wanted = [signal.SIGTERM, signal.SIGHUP] if hangup else [signal.SIGTERM]
+    before = {number: handler for number in wanted if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stat(pid: int) -> tuple[str, int, float] | None:
