@@ -48,10 +48,8 @@ _guardians: list[subprocess.Popen] = []  # those started here: kept so that they
 
 @contextlib.contextmanager
 def interruptible(*, hangup: bool = False) -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken).
-
-    hangup: a closed terminal (SIGHUP) does so too, but where it is ignored, as `nohup` has it.
-    """
+    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken). hangup: so
+    does a closed terminal (SIGHUP), but where it is ignored, as under `nohup`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -288,8 +286,9 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
     storage.write_json(folder / "process.json", {**record, "started": datetime.now(UTC).isoformat(timespec="seconds")})
     scratch = os.environ.pop(_SCRATCH, "")
     if scratch:
-        # Under the system's own: a socket's path has at most 107 characters, a run's folder may have more.
-        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-")
+        # A socket's path has at most 107 characters: a run's folder, or the caller's own TMPDIR, may have more.
+        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp"
+        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-", dir=place)
     keeper = os.fork()
     code: int | None = None
     if not keeper:

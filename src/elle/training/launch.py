@@ -215,10 +215,10 @@ def _attempts(folder: Path) -> list[float]:
 
 
 def _run(folder: Path, command: list[str], training: Path, variables: Mapping[str, str]) -> Job:
-    """Axolotl in the folder of a training, where it leaves files; `folder` is the job's own."""
+    """Axolotl in a training's folder, where it leaves files (wandb's temporary ones too); `folder` is the job's own."""
     owner = os.environ.get(OWNER)
     env = trainer_environment() | variables | {STARTED: datetime.now(UTC).isoformat()}
-    return Job.start(folder, command, env=env, cwd=training, owner=int(owner) if owner else None)
+    return Job.start(folder, command, env=env, cwd=training, owner=int(owner) if owner else None, scratch=True)
 
 
 def preprocess(prepared: Prepared) -> dict[str, dict[str, int]]:
