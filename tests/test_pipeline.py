@@ -50,6 +50,12 @@ def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("arguments", [("report",), ("publish",), ("costs", "--run")])
+def test_a_runs_name_does_not_lead_out_of_the_folder_of_runs(arguments):
+    done = elle(*arguments, "../x")
+    assert (done.returncode, "'../x' is not a plain name" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(("content", "what"), REFUSALS["profiles"])
 def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
     monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
