@@ -455,11 +455,10 @@ def serve(model, adapters, config, check, port, host, as_json, **given) -> None:
         fit = deployments.check_fit(deployment)
         endpoint = deployments.render_endpoint(deployment) if deployment.gpu else {}
         command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
-        if as_json:
-            show({"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}, True)
-        else:
-            show({"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}, False)
-            show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
+        planned = {"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}
+        lines = {"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}
+        lines |= {"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}
+        show(planned, as_json, value_lines(lines))
         return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
     with servers.serve(deployment, folder, port=port, host=host, progress=note) as server:

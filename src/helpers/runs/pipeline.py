@@ -35,6 +35,7 @@ class KernelClient(AsyncKernelClient):
         if self.silent > SILENT:
             await self.parent.signal_kernel(signal.SIGKILL)
         terminal, now = sys.stderr.isatty(), time.monotonic()
+        self.due = self.due or now + 60
         with suppress(OSError):
             text = Path(os.environ[manifest.STATUS]).read_text(encoding="utf-8")
             if text != self.shown and (terminal or now > self.due):
@@ -99,9 +100,8 @@ def latest(name: str) -> str:
 
 def _recorded(folder: Path) -> dict:
     """What a run's `run.json` says, its profile and when it was created; nothing where it is missing or damaged."""
-    with suppress(ElleError):
-        facts = storage.read_json(folder / "run.json")
-        return facts if isinstance(facts, dict) else {}
+    with suppress(ElleError, TypeError):  # a list, say
+        return {} | storage.read_json(folder / "run.json")
     return {}
 
 
@@ -113,12 +113,15 @@ def _scratch() -> Iterator[Path]:
     for left in Path(place).glob("elle-run-*"):
         with suppress(ElleError, OSError), storage.locked(left, busy="of a run at work"):
             shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix="elle-run-", dir=place) as folder, storage.locked(Path(folder)):
+    new = Path(tempfile.mkdtemp(prefix="elle-new-", dir=place))
+    with storage.locked(new):
+        folder = new.rename(f"{place}/elle-run-{new.name[9:]}")  # it is held: nobody takes it for a killed one's
         os.environ[manifest.STATUS] = f"{folder}/status"
         try:
-            yield Path(folder)
+            yield folder
         finally:
             del os.environ[manifest.STATUS]
+            shutil.rmtree(folder)
 
 
 def run_profile(
