@@ -112,7 +112,9 @@ class Elle:
         found = [path for name in names for path in (self.runs / run).rglob(name) if path.parent.name != "train"]
         job_locks = {path.parent for path in (self.runs / run).rglob("process.json")}
         found = [path for path in found if path.name != ".lock" or path.parent not in job_locks]
-        return [str(path) for path in [*found, *self.temporary.iterdir(), *paths.root().glob("kernel-ipc-*")]]
+        # torch's cache of compiled kernels is meant to stay: a run that is not broken leaves it, too.
+        found += [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
+        return [str(path) for path in [*found, *paths.root().glob("kernel-ipc-*")]]
 
 
 def figures(value: Any) -> Any:
@@ -195,8 +197,9 @@ def section(found: dict, told: str) -> list[str]:
     return [
         "## Runs",
         "",
-        f"{told}: {found['count']} kills (SIGKILL) of `elle run smoke`, up to {A_RUN} of one run, each continued with",
-        f"`--resume` and at last left to end. All that a killed run had started was gone within {found['slowest']} s.",
+        f"{told}: {found['count']} kills (SIGKILL) of `elle run smoke`,",
+        f"up to {A_RUN} of one run, each continued with `--resume` and at last left to end. All that a killed run had",
+        f"started was gone within {found['slowest']} s.",
         "",
         "| | of all |",
         "|---|---|",
