@@ -47,7 +47,7 @@ RUN := lab
 screenshots: setup ## take the pictures of README.md anew, in a browser, from a finished run (RUN=lab)
 	PYTHONPATH=tests .venv/bin/python docs/screenshots.py $(RUN)
 
-soak: setup ## long trials of serving, renting and judging, with faults (half an hour); writes docs/soak.md
+soak: setup ## long trials of runs, serving, renting and judging, with faults (hours); writes docs/soak.md
 	.venv/bin/python benchmarks/soak.py
 
 lock: ## resolve requirements/*.in anew and install it, keeping what is pinned (ARGS=--upgrade: the newest of all)

@@ -10,7 +10,10 @@ half-way the server is killed and started again. None may be lost, and none may 
 
 Renting: `rentals` runs of `elle pod up` with a fault each (`soak_pod`). No pod may be left, and nothing lost.
 
-Writes `docs/soak.json`, and `docs/soak.md` made from it; `--only evaluator`, `server` or `renting` renews one part.
+Runs: `kills` of `elle run smoke` at random points (`soak_run`). Each goes on, and ends as an unbroken one does.
+
+Writes `docs/soak.json`, and `docs/soak.md` made from it; `--only evaluator`, `server`, `renting` or `runs` renews one
+part.
 
 Exit code 1 where anything was missed.
 """
@@ -32,6 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import soak_pod
+import soak_run
 from hostile import ENDLESS, KINDS, change_digit, damage, endless, mutate
 
 from elle.base import paths, storage
@@ -223,6 +227,8 @@ def page(found: dict) -> str:
         lines += server_lines(found["server"])
     if "renting" in found:
         lines += soak_pod.section(found["renting"], told(found["renting"]))
+    if "runs" in found:
+        lines += soak_run.section(found["runs"], told(found["runs"]))
     if "evaluator" in found:
         lines += evaluator_lines(found["evaluator"])
     return "\n".join(lines)
@@ -292,9 +298,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rentals", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keep the killed runs; use its unbroken one again")
     parser.add_argument("--model", metavar="RUN_OR_FOLDER")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=("evaluator", "server", "renting"))
+    parser.add_argument("--only", choices=("evaluator", "server", "renting", "runs"))
     arguments = parser.parse_args()
     folder = paths.root() / "docs"
     found = {"machine": platform.machine()}
@@ -302,6 +310,7 @@ def main() -> int:
         found = storage.read_json(folder / "soak.json")
     parts = {
         "renting": lambda: soak_pod.pods(arguments.rentals, arguments.seed),
+        "runs": lambda: soak_run.runs(arguments.kills, arguments.seed, arguments.runs),
         "server": lambda: serve(arguments.requests, arguments.model),
         "evaluator": lambda: {"trials": evaluator(arguments.count, arguments.seed), "growth": growth()},
     }
@@ -317,6 +326,8 @@ def main() -> int:
     served = found.get("server", {"lost": 0, "not_briefing": 0})
     faults = any(each["faults"] for each in found.get("evaluator", {"trials": {}})["trials"].values())
     left = found.get("renting", {"bad": []})["bad"]
+    broken = found.get("runs", dict.fromkeys(soak_run.COUNTED, 0))
+    left = left or any(broken[name] for name in soak_run.COUNTED)
     return int(faults or bool(left or served["lost"] or served["not_briefing"]))
 
 

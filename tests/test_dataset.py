@@ -10,8 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from pathlib import Path
 
@@ -233,6 +235,32 @@ def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
         assert "cannot write: File too large" in ran.stderr
         assert "Traceback" not in ran.stderr
         assert not (tmp_path / "new").exists()
+
+
+def test_of_two_that_make_one_set_the_second_waits_and_finds_it_made(tmp_path):
+    """The second took the first one's half-made files for those of a process that was killed."""
+    described = {"kind": "basic", "count": 40, "seed": 1, "version": dataset.VERSIONS["basic"]}
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly():
+        begun.set()
+        go.wait(20)
+        for index in range(40):
+            yield dataset.split_of(index), Example.of(dataset.row("basic", 1, index))
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(lambda: dataset.write_splits(tmp_path / "set", described, slowly()))
+        assert begun.wait(20)
+        second = pool.submit(lambda: dataset.build("basic", 40, 1, tmp_path / "set"))
+        other = pool.submit(lambda: dataset.build("basic", 60, 1, tmp_path / "set"))
+        assert not wait([second, other], timeout=0.5).done
+        go.set()
+        assert first.result(20) == second.result(20)
+        with pytest.raises(ElleError, match="already holds another data set"):
+            other.result(20)
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {
+        "manifest.json", *(f"{split}.jsonl" for split in dataset.SPLITS)
+    }  # fmt: skip
 
 
 def test_reading_names_file_and_line(tmp_path):

@@ -20,7 +20,7 @@ PACKAGES = {
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 18_950, 12_000
+ALL_OF_SRC, ALL_OF_TESTS = 18_950, 12_100
 LONGEST, MOST_PARAMETERS = 60, 8
 
 

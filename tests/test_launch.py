@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner
 from test_hub import wait_for
 
-from elle.base import machine, paths, yaml_files
+from elle.base import machine, paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.evaluation import audit
 from elle.plan import hardware
@@ -211,6 +211,17 @@ def test_this_machine_is_known_by_its_gpu(monkeypatch, name, gb, expected):
 
 
 # Commands, read by the real programs' own parsers
+
+
+def test_a_merge_ends_with_its_owner_as_a_training_does(tmp_path, monkeypatch):
+    """It outlived the `elle run` that had started it."""
+    started = {}
+    monkeypatch.setattr(launch.Job, "start", lambda _folder, _command, **options: started.update(options))
+    monkeypatch.setattr(launch, "_wait", lambda job: None)
+    monkeypatch.setenv(launch.OWNER, "12")
+    storage.write_text(tmp_path / "weights" / "adapter_config.json", "{}")
+    launch.merge_adapter(launch.Trained(tmp_path, tmp_path / "weights", 1, 1.0, [], {}))
+    assert (started["owner"], started["scratch"]) == (12, True)
 
 
 def parsed_by_axolotl(command):

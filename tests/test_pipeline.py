@@ -4,6 +4,7 @@ profile with the real trainer and the real server."""
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,13 @@ import report_parts
 from lab import Lab
 
 from cic import claims
-from elle.base import paths, yaml_files
+from elle.base import paths, storage, yaml_files
 from elle.base.errors import ElleError
 from elle.training.history import read_events
 from helpers.runs import manifest, parameters, pipeline, profile, publish
 
+#: The cells of a notebook that is a step.
+WHOLE = ("from helpers import runs", 'runs.start("00_one", globals()).finish()')
 REFUSALS = yaml_files.read_yaml(paths.root() / "tests" / "fixtures" / "refusals.yaml")
 
 
@@ -47,6 +50,12 @@ def test_a_run_that_cannot_be_meant_is_refused(tmp_path, arguments, what, fix):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("arguments", [("report",), ("publish",), ("costs", "--run")])
+def test_a_runs_name_does_not_lead_out_of_the_folder_of_runs(arguments):
+    done = elle(*arguments, "../x")
+    assert (done.returncode, "'../x' is not a plain name" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(("content", "what"), REFUSALS["profiles"])
 def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
     monkeypatch.setattr(paths, "profiles", lambda: tmp_path)
@@ -56,9 +65,13 @@ def test_a_faulty_profile_is_named(tmp_path, monkeypatch, content, what):
     assert caught.value.where.endswith("bad.yaml")
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    with pipeline._alone(tmp_path), pytest.raises(ElleError, match="another `elle run`"), pipeline._alone(tmp_path):
-        pass
+@pytest.mark.parametrize("runs", ["/proc/runs", "/dev/null/runs"])  # no folder can be made there, by nobody
+def test_a_folder_that_cannot_be_written_is_named(runs):
+    done = elle("run", "nano", "--only", "00", "--run-id", "r", ELLE_RUNS=runs)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert (
+        f"cannot write: No such file or directory\n  where: {runs}/r" in done.stderr or "Not a directory" in done.stderr
+    )
 
 
 # Failures
@@ -67,12 +80,13 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 @pytest.fixture
 def one_notebook(tmp_path, monkeypatch):
     """A project with one notebook, whose last cells are a test's; its profile is `one`."""
-    notebooks = tmp_path / "notebooks"
+    notebooks, configs = tmp_path / "notebooks", tmp_path / "configs"
     notebooks.mkdir()
-    (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "one.yaml").write_text('summary: "one"\nnotebooks: [00_one]\n')
-    monkeypatch.setattr(paths, "notebooks", lambda: notebooks)
-    monkeypatch.setattr(paths, "profiles", lambda: tmp_path / "profiles")
+    (configs / "profiles").mkdir(parents=True)
+    (configs / "profiles" / "one.yaml").write_text('summary: "one"\nnotebooks: [00_one]\n')
+    for table in paths.configs().glob("*.yaml"):
+        (configs / table.name).symlink_to(table)
+    monkeypatch.setenv("ELLE_ROOT", str(tmp_path))
 
     def write(*code):
         parameters = nbformat.v4.new_code_cell('run_id: str = "lab"  # run', metadata={"tags": ["parameters"]})
@@ -96,12 +110,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_how_to_go_on(one_notebook
     with pytest.raises(ElleError, match="wrote no manifest"):
         pipeline.run_profile("one", run_id="r", say=lambda _: None)
     # Put right, it leaves a notebook and its page, and nothing half-finished.
-    one_notebook(
-        "from elle.base import paths, storage",
-        'manifest = dict.fromkeys(("metrics", "parameters", "versions", "inputs"), {})',
-        'manifest |= {"step": "00_one", "device": "", "started": "", "seconds": 1}',
-        'storage.write_json(paths.runs() / run_id / "manifests" / "00_one.json", manifest)',
-    )
+    one_notebook(*WHOLE)
     pipeline.run_profile("one", run_id="r", say=lambda _: None)
     assert {path.name for path in executed.iterdir()} == {"00_one.ipynb", "00_one.html"}
 
@@ -122,14 +131,84 @@ def test_a_notebooks_page_loads_nothing_from_elsewhere(tmp_path):
     assert (page.count("<math"), page.count("$$"), page.count("<code>$HOME</code>")) == (2, 0, 1)
 
 
-def test_a_notebooks_progress_reaches_the_terminal(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "what"), [("SIGKILL", "killed, most often for want of memory"), ("SIGSTOP", "no answer")]
+)
+def test_a_kernel_that_is_killed_or_does_not_answer_fails_as_a_cell_does(one_notebook, monkeypatch, number, what):
+    monkeypatch.setattr(pipeline, "SILENT", 10)
+    one_notebook("print('before')", f"import os, signal; os.kill(os.getpid(), signal.{number})")
+    with pytest.raises(ElleError, match=rf"notebook 00_one failed in cell \[4\]: .*{what}") as caught:
+        pipeline.run_profile("one", run_id="r", say=lambda _: None)
+    assert "elle run one --resume --run-id r" in caught.value.fix
+    assert "before" in (paths.runs() / "r" / "notebooks" / "00_one.partial.html").read_text()
+    assert "before" in (paths.runs() / "r" / "notebooks" / "00_one.partial.ipynb").read_text()
+
+
+def test_a_step_is_done_with_its_manifest_and_its_finished_notebook(one_notebook):
+    """A disk that was full for the page left a manifest without a notebook, which `--resume` took for done. (A limit on
+    the size of files stands in for it.)"""
+    one_notebook(*WHOLE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(ElleError, match=r"00_one failed in cell \[4\]: cannot write: File too large") as caught:
+            pipeline.run_profile("one", run_id="r", say=lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "elle run one --resume --run-id r" in caught.value.fix
+    folder = paths.runs() / "r"
+    assert (folder / "manifests" / "00_one.json").exists()
+    said: list[str] = []
+    for run_id, executes in (("r", True), ("r", False), ("renamed", False)):
+        folder = folder.rename(paths.runs() / run_id)
+        pipeline.run_profile("one", run_id=run_id, resume=True, say=said.append)
+        assert said[1].endswith("..." if executes else "skipped"), said
+        said.clear()
+        assert {path.name for path in (folder / "notebooks").iterdir()} == {"00_one.ipynb", "00_one.html"}
+    assert {path.name for path in folder.glob(".*")} == set()
+
+
+def test_two_runs_at_once_do_not_meet_and_one_run_is_not_made_twice(one_notebook, tmp_path):
+    """Their kernels' sockets lay in the repository, under the same names."""
+    wait = "while not os.path.exists('go'):\n    time.sleep(0.05)"
+    one_notebook("import os, time; open(f'began-{run_id}', 'w').close()", wait, *WHOLE)
+    (tmp_path / "tmp").mkdir()
+    variables = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-m", "helpers.cli", "run", "one", "--run-id"]
+    both = [subprocess.Popen([*command, run], env=variables, cwd=tmp_path) for run in "ab"]
+    try:
+        for run, process in zip("ab", both, strict=True):
+            until(lambda run=run: (tmp_path / f"began-{run}").exists(), 60, process)
+        refused = elle("run", "one", "--run-id", "a", **variables)
+        assert (refused.returncode, "another `elle run` is at work on this run" in refused.stderr) == (1, True)
+        assert not list(tmp_path.glob("kernel-*"))
+        (tmp_path / "go").touch()
+        assert [process.wait(60) for process in both] == [0, 0]
+    finally:
+        for process in both:
+            process.kill()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_notebooks_progress_reaches_the_terminal(one_notebook, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with pipeline._watched(tmp_path / "status"):
-        Path(os.environ[manifest.STATUS]).write_text("step 3 of 6")
-        time.sleep(1.5)
-    assert "step 3 of 6" in capsys.readouterr().err
-    assert not (tmp_path / "status").exists()
+    one_notebook(
+        "from helpers.course import show; import time; show.Line().say('step 3 of 6'); time.sleep(2.5)", *WHOLE
+    )
+    pipeline.run_profile("one", run_id="r")
+    assert "\r\x1b[K      step 3 of 6" in capsys.readouterr().err
     assert manifest.STATUS not in os.environ
+
+
+@pytest.mark.parametrize(
+    "record", ["{", "[]", "{}", '{"profile": "one"}', '{"profile": "one", "created": "today"}', ""]
+)
+def test_the_newest_run_is_found_in_any_time_zone_and_beside_damaged_records(record):
+    created = ("2026-11-28T09:00:00+09:00", "2026-11-28T01:00:00+00:00", "2026-11-27T19:30:00-05:00")
+    for run_id, at in zip("abc", created, strict=True):
+        storage.write_json(paths.runs() / run_id / "run.json", {"profile": "one", "created": at})
+    storage.write_text(paths.runs() / "damaged" / "run.json", record)
+    assert pipeline.latest("one") == "b"
 
 
 def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):

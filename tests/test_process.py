@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from elle.base.errors import ElleError
-from elle.base.process import VANISHED, Job, created, descendants
+from elle.base.process import VANISHED, Job, created, descendants, interruptible
 
 # A command with a child in its own session and a grandchild; each writes its pid, and none minds SIGHUP.
 FAMILY = """
@@ -81,14 +81,15 @@ def test_a_job_ends_with_its_code_its_log_and_its_record(folder):
 
 
 @pytest.mark.parametrize("how", ["by itself", "stopped", "killed"])
-def test_a_temporary_folder_of_its_own_goes_with_the_job(folder, how):
-    """vLLM leaves its sockets lying there."""
+def test_a_temporary_folder_of_its_own_goes_with_the_job(folder, how, monkeypatch):
+    """vLLM leaves its sockets lying there, whose paths must be short."""
+    monkeypatch.setenv("TMPDIR", str(folder.parent))
     code = "import os, sys, time; open(os.environ['TMPDIR'] + '/x', 'w'); print(os.environ['TMPDIR'], flush=True)"
     wait = "; time.sleep(float(sys.argv[1]))"
     job = Job.start(folder, python(code + wait, 0 if how == "by itself" else 300), scratch=True)
     assert until(job.tail)
     scratch = Path(job.tail())
-    assert scratch.name.startswith("elle-")
+    assert scratch.match("/tmp/elle-*")
     if how == "stopped":
         job.stop()
     elif how == "killed":
@@ -207,6 +208,18 @@ def test_a_killed_guardian_takes_the_whole_tree_with_it(family, who):
     os.kill(job.pid if who == "guardian" else keeper, signal.SIGKILL)
     assert until(lambda: gone(tree) and not job.running, 15)
     assert job.returncode in (VANISHED, -signal.SIGTERM)
+
+
+def test_sigterm_and_a_closed_terminal_interrupt_but_what_nohup_ignores_stays_ignored():
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt), interruptible(hangup=True):
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is before
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible(hangup=True):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
 def test_a_stopped_guardian_is_ended_too(family):

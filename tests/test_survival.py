@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
-from elle.base.process import Job
 from elle.base.yaml_files import config_table
 from elle.training import checkpoints, diagnosis, health, history, launch
 
@@ -194,19 +194,25 @@ def test_a_failure_shows_the_logs_own_reason(tmp_path, prepare, changed_recipe):
     assert caught.value.where.endswith("log.txt")
 
 
-def test_ctrl_c_leaves_no_trainer(tmp_path, small_data, small_base):
-    """As a user does it: `elle train`, then Ctrl-C."""
-    environment = os.environ | {"ELLE_RUNS": str(tmp_path)}
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_elle_train_ends_its_trainer_however_it_ends(tmp_path, small_data, small_base, number, code):
+    """Ctrl-C, a `kill`, a closed terminal, `kill -9`; by SIGTERM and SIGHUP it left a trainer that nobody spoke of."""
+    temporary = Path(tempfile.mkdtemp())  # short, as a socket's path has to be
+    environment = os.environ | {"ELLE_RUNS": str(tmp_path), "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "helpers.cli", "train", "configs/smoke.yaml", "--base", str(small_base)]
     command += ["--data", str(small_data), "--out", str(tmp_path / "train")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=paths.root())
-    wait_for(lambda: Job.attach(next((tmp_path / "train").glob("smoke-*"), tmp_path)) is not None, 600, "no job")
-    folder = next((tmp_path / "train").glob("smoke-*"))
-    process.send_signal(signal.SIGINT)
-    assert "interrupted" in process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    wait_for(lambda: not trainers(folder), 10, "a trainer outlived Ctrl-C")
+    wait_for(lambda: list(temporary.rglob("*wandb*")) or process.poll() is not None, 600, "the trainer does not start")
+    (folder,) = (tmp_path / "train").glob("smoke-*")
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "interrupted" in said) == (code, code == 130)
+    wait_for(lambda: not trainers(folder), 10, "a trainer outlived `elle train`")
     assert not (folder / launch.DONE).exists()
+    temporary.rmdir()  # it is empty
 
 
 def test_qlora_trains_on_a_trained_base_and_its_merge_is_what_was_trained(tmp_path, prepare, changed_recipe, trained):

@@ -63,7 +63,7 @@ def seeds_of(numbers: str) -> list[int]:
         seeds = sorted({int(number) for number in numbers.split(",")})
     except ValueError:
         seeds = []
-    if not seeds or seeds[0] < 0:
+    if not seeds or seeds[0] < 0 or seeds[-1] >= 2**32:
         raise ElleError(f"{numbers!r} lists no seeds", where="parameter seeds", fix="such as 1 or 1,2,3")
     return seeds
 

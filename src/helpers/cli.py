@@ -1,8 +1,8 @@
 """The `elle` command: one thin verb for each thing a notebook does. No verb holds logic of its own."""
 
 import json
+import os
 import shlex
-import signal
 import sys
 import textwrap
 import time
@@ -16,6 +16,7 @@ import click
 
 from elle.base import paths
 from elle.base.errors import ElleError
+from elle.base.process import interruptible
 from elle.base.tables import printable
 from helpers import __version__
 
@@ -130,7 +131,7 @@ def report(run_id, as_json) -> None:
     from elle.base import storage
     from helpers.runs import report as reports
 
-    card = storage.read_json(paths.runs() / run_id / "report.json")
+    card = storage.read_json(paths.run_folder(run_id) / "report.json")
     show(card if as_json else reports.summary(card), as_json)
 
 
@@ -305,12 +306,14 @@ def costs(changes, run_id, target, as_json) -> None:
 @click.option("--preprocess-only", is_flag=True, help="Only prepare and count the data, before a GPU is rented.")
 @click.option("--merge", is_flag=True, help="Merge a trained adapter into its base.")
 @as_json
+@interruptible(hangup=True)
 def train(recipe, folder, base, out, force, preprocess_only, merge, as_json) -> None:
     """Train a recipe by Axolotl. Interrupted, it continues from its last checkpoint when it is called again."""
     from elle.briefings import dataset
     from elle.evaluation import audit as audits
     from elle.training import history, launch, nano
 
+    os.environ.setdefault(launch.OWNER, str(os.getpid()))  # however this process ends, its trainer ends too
     out = out or paths.runs() / "lab" / "train"
     files = {s: folder / dataset.load_manifest(folder)["splits"][s]["file"] for s in dataset.SPLITS} if folder else {}
     base_model = nano.resolve_base(base, files.get("train"), out.parent / "base") if base else None
@@ -436,6 +439,7 @@ def _ask_endpoint(
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model brings.")
 @click.option("--max-model-len", type=int, help="Longest prompt and answer, in tokens (default: 1024).")
 @as_json
+@interruptible(hangup=True)
 def serve(adapters, config, check, port, host, hosts, as_json, **given) -> None:
     """Serve a model with vLLM on 127.0.0.1 until Ctrl-C: a folder, a run's id, or a downloaded model from the Hub."""
     from elle.serving import deployments
@@ -450,17 +454,15 @@ def serve(adapters, config, check, port, host, hosts, as_json, **given) -> None:
         fit = deployments.check_fit(deployment)
         endpoint = deployments.render_endpoint(deployment) if deployment.gpu else {}
         command, worker = deployments.render_command(deployment), deployments.render_worker(deployment)
-        if as_json:
-            show({"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}, True)
-        else:
-            show({"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}, False)
-            show({"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}, False)
+        planned = {"command": command, "worker": worker, "endpoint": endpoint, "memory": fit and asdict(fit)}
+        lines = {"memory": fit or "not known: nothing says the model's sizes", "command": shlex.join(command)}
+        lines |= {"endpoint": json.dumps(endpoint), "worker": json.dumps(worker)}
+        show(planned, as_json, value_lines(lines))
         return
     folder = paths.runs() / "serve" / time.strftime("%Y%m%d-%H%M%S")
     with servers.serve(deployment, folder, port=port, host=host, hosts=hosts, progress=note) as server:
         names = ", ".join(map(repr, server.names))
         click.echo(f"serving {names} at {server.base_url} after {server.startup_seconds:.0f} s; Ctrl-C stops it")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         while server.job.running:
             time.sleep(0.5)
         raise ElleError("the server ended by itself", where=str(server.job.log), fix="its log says why")

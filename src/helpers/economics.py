@@ -298,7 +298,7 @@ def measured_tokens(run: Path | str) -> dict[str, float]:
     """
     from elle.evaluation import cost
 
-    folder = Path(run) if Path(run).is_dir() else paths.runs() / run
+    folder = Path(run) if Path(run).is_dir() else paths.run_folder(str(run))
     took = cost.request_means(storage.read_lines(folder / "outputs" / "tuned.jsonl"))
     found = {"tokens_in": took["prompt_tokens"], "tokens_out": took["completion_tokens"]}
     if None in found.values():

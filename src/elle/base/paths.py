@@ -1,6 +1,7 @@
 """Where things live. Nothing else in the package spells a path of the repository out."""
 
 import os
+import re
 from pathlib import Path
 
 from elle.base.errors import ElleError
@@ -36,6 +37,14 @@ def hub_cache(*, kernels: bool = False) -> Path:
 def runs() -> Path:
     """The folder of all runs: `ELLE_RUNS` (a pod's volume, say) if set, else `runs/` in the repository."""
     return Path(os.environ.get("ELLE_RUNS") or root() / "runs").resolve()
+
+
+def run_folder(run_id: str) -> Path:
+    """The folder of a run; an ElleError where the id is no plain name: it could lead out of the folder of all runs."""
+    if not re.fullmatch(r"[\w-][\w.-]{0,59}", run_id):
+        fix = "at most 60 letters, digits, - and _"
+        raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix=fix)
+    return runs() / run_id
 
 
 def configs() -> Path:

@@ -47,20 +47,21 @@ _guardians: list[subprocess.Popen] = []  # those started here: kept so that they
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken)."""
+def interruptible(*, hangup: bool = False) -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken). hangup: so
+    does a closed terminal (SIGHUP), but where it is ignored, as under `nohup`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    wanted = [signal.SIGTERM, signal.SIGHUP] if hangup else [signal.SIGTERM]
+    before = {number: handler for number in wanted if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stat(pid: int) -> tuple[str, int, float] | None:
@@ -285,8 +286,9 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
     storage.write_json(folder / "process.json", {**record, "started": datetime.now(UTC).isoformat(timespec="seconds")})
     scratch = os.environ.pop(_SCRATCH, "")
     if scratch:
-        # Under the system's own: a socket's path has at most 107 characters, a run's folder may have more.
-        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-")
+        # A socket's path has at most 107 characters: a run's folder, or the caller's own TMPDIR, may have more.
+        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp"
+        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-", dir=place)
     keeper = os.fork()
     code: int | None = None
     if not keeper:

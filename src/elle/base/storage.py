@@ -13,6 +13,47 @@ from elle.base.errors import ElleError
 
 
 @contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """An ElleError at `path` where the system refuses what is inside: permissions, a full disk."""
+    try:
+        yield
+    except OSError as error:
+        fix = "check the folder's permissions and the free disk space"
+        raise ElleError(f"cannot write: {error.strerror or error}", where=str(path), fix=fix) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, busy: str = "") -> Iterator[None]:
+    """Hold a folder, made where it is missing, until the end or the process's; others that want to hold it wait. A new
+    folder that stays empty goes again.
+
+    Raises:
+        ElleError: the folder cannot be written; `busy`, where that is given, instead of waiting.
+    """
+    from filelock import FileLock, Timeout
+
+    new = [place for place in (folder, *folder.parents) if not exists(place)]
+    lock = FileLock(folder / ".lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0 if busy else -1)
+        except Timeout as error:
+            raise ElleError(busy, where=str(folder), fix="wait for it, or stop it") from error
+    try:
+        for left in folder.rglob(".*.partial"):  # of one that was killed while it wrote
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / ".lock").unlink()  # before the release: who waits for it sees that it is gone, and makes another
+        lock.release()
+        with contextlib.suppress(OSError):
+            for place in new:
+                place.rmdir()
+
+
+@contextlib.contextmanager
 def atomic(path: Path | str, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it takes `path`'s name, on any failure it vanishes.
 
@@ -22,22 +63,20 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encoding = None if "b" in mode else "utf-8"
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(descriptor, mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a run's results are as readable as any file the user makes.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # noqa: PTH101 (the temporary name is a string)
-        os.replace(temporary, path)  # noqa: PTH105
-        temporary = None
-    except OSError as error:
-        fix = "check the folder's permissions and the free disk space"
-        raise ElleError(f"cannot write: {error.strerror or error}", where=str(path), fix=fix) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoding = None if "b" in mode else "utf-8"
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+            with os.fdopen(descriptor, mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files private; a run's results are as readable as any file the user makes.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)  # noqa: PTH101 (the temporary name is a string)
+            os.replace(temporary, path)  # noqa: PTH105
+            temporary = None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

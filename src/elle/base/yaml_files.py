@@ -1,10 +1,13 @@
-"""YAML, read with care, and the project's own tables in `configs/`."""
+"""YAML, read with care, the project's own tables in `configs/`, and such values as a pydantic model."""
 
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
@@ -67,3 +70,19 @@ def config_table(name: str) -> dict:
 @functools.lru_cache(maxsize=32)
 def _table(path: Path, changed: int) -> dict:
     return read_yaml(path)
+
+
+def validated[M: BaseModel](model: type[M], values: Mapping[str, Any], kind: str, where: str, fix: str) -> M:
+    """`values` as a model.
+
+    Raises:
+        ElleError: a key that the model does not have (with the nearest name), a missing one, or one of another type.
+    """
+    for key in values:
+        if key not in model.model_fields:
+            raise unknown(f"{kind} key", key, model.model_fields, where=where)
+    try:
+        return model(**values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ElleError(f"not a {kind}: {faults}", where=where, fix=fix) from error

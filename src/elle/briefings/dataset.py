@@ -100,15 +100,7 @@ def build(
     described = {"kind": kind, "count": count, "seed": seed, "version": VERSIONS[kind]}
     described |= {} if format == "jsonl" else {"format": format}
     if storage.exists(folder / MANIFEST):
-        manifest = load_manifest(folder)
-        if {key: manifest.get(key) for key in {*described, "format"}} == {"format": None} | described:
-            return manifest
-        raise ElleError(
-            "this folder already holds another data set",
-            where=f"{folder}: " + ", ".join(f"{key} {manifest.get(key)}" for key in described),
-            fix="choose another folder, or delete this one",
-        )
-
+        return _made_before(folder, described)
     blocks = -(-count // BLOCK)
 
     def dealt(examples: Iterable[Example]) -> Iterator[tuple[str, Example]]:
@@ -119,6 +111,18 @@ def build(
 
     with _made(kind, seed, blocks, min(workers, blocks)) as made:
         return write_splits(folder, described, dealt(itertools.chain.from_iterable(made)))
+
+
+def _made_before(folder: Path, described: dict) -> dict:
+    """The manifest of the set in `folder`, which has to be this very one."""
+    manifest = load_manifest(folder)
+    if {key: manifest.get(key) for key in {*described, "format"}} == {"format": None} | described:
+        return manifest
+    raise ElleError(
+        "this folder already holds another data set",
+        where=f"{folder}: " + ", ".join(f"{key} {manifest.get(key)}" for key in described),
+        fix="choose another folder, or delete this one",
+    )
 
 
 @contextlib.contextmanager
@@ -174,14 +178,17 @@ def _work(kind: str, seed: int, blocks: Iterable[int], pipe: Any) -> None:
 def write_splits(folder: Path, described: dict, examples: Iterable[tuple[str, Example]]) -> dict:
     """Write (split, example) pairs into a file per split, then the manifest; return the manifest.
 
-    All files appear, or none does. The manifest counts the rows whose prompts stand in an earlier split as well.
+    All files appear, or none does. The manifest counts the rows whose prompts stand in an earlier split as well. Of two
+    processes that make a set in one folder the second waits, and finds it made.
     """
     format = described.get("format", "jsonl")
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="parameter format")
     digests = {split: bytearray() for split in SPLITS}  # eight bytes per row: a set may be large
     files = {split: folder / f"{split}.{format}" for split in SPLITS}
-    with _all_or_none(folder, list(files.values())):
+    with storage.locked(folder), _all_or_none(folder, list(files.values())):
+        if storage.exists(folder / MANIFEST):
+            return _made_before(folder, described)
         with contextlib.ExitStack() as stack:
             sinks = {split: stack.enter_context(_sink(path, format)) for split, path in files.items()}
             for split, example in examples:
@@ -203,20 +210,14 @@ def write_splits(folder: Path, described: dict, examples: Iterable[tuple[str, Ex
 
 @contextlib.contextmanager
 def _all_or_none(folder: Path, files: list[Path]) -> Iterator[None]:
-    """On a failure, remove those of `files`, and the folders, that are new: a full disk may be found out late."""
+    """On a failure, remove those of `files` that are new: a full disk may be found out late."""
     new_files = [path for path in files if not storage.exists(path)]
-    new_folders = [place for place in (folder, *folder.parents) if not storage.exists(place)]
-    with contextlib.suppress(OSError):
-        for left in folder.glob(".*.partial"):  # of a process that was killed in the middle of a file
-            left.unlink()
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
             for path in new_files:
                 path.unlink(missing_ok=True)
-            for place in new_folders:
-                place.rmdir()
         raise
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from elle.base import machine, paths, storage
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import config_table
+from elle.base.yaml_files import config_table, validated
 from elle.plan import budget, hardware, models
 from elle.plan.hardware import Hardware
 
@@ -131,14 +131,8 @@ def made(content: Mapping[str, Any], where: str) -> Deployment:
     """
     for key in content:
         refuse_guided(key, where)
-        if key not in Deployment.model_fields:
-            raise unknown("deployment key", key, Deployment.model_fields, where=where)
-    try:
-        return Deployment(**{key: value for key, value in content.items() if value is not None})
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        fix = "docs/serving.md says what each key takes"
-        raise ElleError(f"not a deployment: {faults}", where=where, fix=fix) from error
+    given = {key: value for key, value in content.items() if value is not None or key not in Deployment.model_fields}
+    return validated(Deployment, given, "deployment", where, "docs/serving.md says what each key takes")
 
 
 def with_adapters(deployment: Deployment, named: Sequence[str]) -> Deployment:

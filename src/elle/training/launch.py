@@ -29,8 +29,8 @@ from elle.training import checkpoints, diagnosis
 from elle.training.history import copying_learned, ending, rate, read_history, tokens
 from elle.training.resolution import Resolved, resolve_recipe
 
-#: Environment variable: a pid with which a training ends too (`elle run` sets it). Without it a training outlives
-#: its notebook's kernel, and a re-run cell joins it again.
+#: Environment variable: a pid with which a training ends too (`elle run`, `elle train` set it). Without it a training
+#: outlives its notebook's kernel, and a re-run cell joins it again.
 OWNER = "ELLE_OWNER"
 
 #: Environment variables for the plugin inside the trainer: where to write progress, since when the job runs, and "1"
@@ -206,7 +206,7 @@ def start_training(prepared: Prepared) -> Job | None:
             print(remark, file=sys.stderr)
     first, *then = prepared.commands
     command = ["sh", "-c", " && exec ".join(map(shlex.join, [first, *then]))] if then else first
-    return _run(prepared, folder, command)
+    return _run(folder, command, prepared.folder, prepared.variables)
 
 
 def _refuse_abandoned_builds(variables: Mapping[str, str]) -> None:
@@ -235,16 +235,11 @@ def _attempts(folder: Path) -> list[float]:
     return [*(storage.read_json(earlier) if earlier.exists() else []), last]
 
 
-def _run(prepared: Prepared, folder: Path, command: list[str]) -> Job:
+def _run(folder: Path, command: list[str], training: Path, variables: Mapping[str, str]) -> Job:
+    """Axolotl in a training's folder, where it leaves files (wandb's temporary ones too); `folder` is the job's own."""
     owner = os.environ.get(OWNER)
-    started = {STARTED: datetime.now(UTC).isoformat()}
-    return Job.start(
-        folder,
-        command,
-        env=trainer_environment() | prepared.variables | started,
-        cwd=prepared.folder,  # Axolotl leaves files where it runs
-        owner=int(owner) if owner else None,
-    )
+    env = trainer_environment() | variables | {STARTED: datetime.now(UTC).isoformat()}
+    return Job.start(folder, command, env=env, cwd=training, owner=int(owner) if owner else None, scratch=True)
 
 
 def preprocess(prepared: Prepared) -> dict[str, dict[str, int]]:
@@ -254,7 +249,7 @@ def preprocess(prepared: Prepared) -> dict[str, dict[str, int]]:
         ElleError: Axolotl failed (a malformed row, say), or more than LOST_ROWS of the examples would be lost.
     """
     if not (prepared.folder / COUNTS).exists():
-        _wait(_run(prepared, prepared.folder / "preprocess", prepared.preprocess))
+        _wait(_run(prepared.folder / "preprocess", prepared.preprocess, prepared.folder, prepared.variables))
     return counts(prepared.folder)
 
 
@@ -408,5 +403,5 @@ def merge_adapter(trained: Trained) -> Path:
     if files and all(map(checkpoints.whole_safetensors, files)):
         return merged
     command = ["axolotl", "merge-lora", str(trained.folder / "axolotl.yaml")]
-    _wait(Job.start(trained.folder / "merge", command, env=trainer_environment(), cwd=trained.folder))
+    _wait(_run(trained.folder / "merge", command, trained.folder, {}))
     return merged

@@ -143,13 +143,11 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
     """
     names = (*parameters(file_of(step)), *injected(namespace))
     values = check_parameters(step, {name: namespace.get(name) for name in names})
-    run_id = values["run_id"]
-    if not run_id or not all(c.isalnum() or c in "-_." for c in run_id) or run_id.startswith("."):
-        raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix="letters, digits, - and _")
-    folder = paths.runs() / run_id
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = paths.run_folder(values["run_id"])
     # A step that begins again is not done: its old manifest must not vouch for what is about to change.
-    (folder / "manifests" / f"{step}.json").unlink(missing_ok=True)
+    with storage.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifests" / f"{step}.json").unlink(missing_ok=True)
     computer = machine.inspect(folder)
     print(f"run      {paths.shown(folder)}")
     print(f"device   {computer.device_reason}")
@@ -160,7 +158,8 @@ def start(step: str, namespace: Mapping[str, Any]) -> Run:
 
 
 def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
-    """Whether a step is done and unchanged: same code, same parameters, same inputs, outputs still there."""
+    """Whether a step is done and unchanged: same code, same parameters (but for the run's name: its folder may have got
+    another), same inputs, outputs still there."""
     path = folder / "manifests" / f"{step}.json"
     try:
         manifest, _ = read_manifest(path)
@@ -168,7 +167,7 @@ def is_current(step: str, folder: Path, given: Mapping[str, Any]) -> bool:
         return False
     declared = parameters(file_of(step))
     wanted = {name: parameter.default for name, parameter in declared.items()} | check_parameters(step, given)
-    if manifest.code != stamp(file_of(step)) or manifest.parameters != wanted:
+    if manifest.code != stamp(file_of(step)) or manifest.parameters | {"run_id": ""} != wanted | {"run_id": ""}:
         return False
     if manifest.whole_run and not {path.stem for path in _other_manifests(folder, step)} <= set(manifest.inputs):
         return False

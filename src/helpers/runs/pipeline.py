@@ -1,22 +1,51 @@
 """`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
 
+import html
 import os
 import re
+import shutil
+import signal
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from jupyter_client import AsyncKernelClient
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError, unknown
 from elle.base.process import interruptible
 from elle.training.launch import OWNER
 from helpers.runs import manifest, parameters, profile, report
+
+SILENT = 120  # seconds without a heartbeat (it has a thread of its own) after which a kernel does not answer any more
+
+
+class KernelClient(AsyncKernelClient):
+    """A kernel's client, which is asked each second while a cell runs: it ends a kernel that does not answer, and shows
+    the newest line of progress that the notebook writes to the file STATUS (rewritten in place on a terminal, once a
+    minute elsewhere: a log should show that the work goes on, not every step of it)."""
+
+    silent, shown, due = 0, "", 0.0
+
+    async def _async_is_alive(self) -> bool:
+        self.silent = 0 if self.hb_channel.is_beating() else self.silent + 1
+        if self.silent > SILENT:
+            await self.parent.signal_kernel(signal.SIGKILL)
+        terminal, now = sys.stderr.isatty(), time.monotonic()
+        self.due = self.due or now + 60
+        with suppress(OSError):
+            text = Path(os.environ[manifest.STATUS]).read_text(encoding="utf-8")
+            if text != self.shown and (terminal or now > self.due):
+                print(f"\r\x1b[K      {text}" if terminal else f"      {text}\n", end="", file=sys.stderr, flush=True)
+                self.shown, self.due = text, now + 60
+        return await super()._async_is_alive()
+
+    is_alive = _async_is_alive
 
 
 def select(chosen: profile.Profile, only: list[str]) -> list[str]:
@@ -59,61 +88,41 @@ def latest(name: str) -> str:
     Raises:
         ElleError: there is none.
     """
-    runs = {path.parent.name: storage.read_json(path) for path in paths.runs().glob("*/run.json")}
-    created = {run_id: facts["created"] for run_id, facts in runs.items() if facts["profile"] == name}
+    created = {}
+    for folder in paths.runs().glob("*"):
+        with suppress(KeyError, TypeError, ValueError):  # another run's record may be damaged
+            if (facts := _recorded(folder))["profile"] == name:
+                created[folder.name] = datetime.fromisoformat(facts["created"]).timestamp()
     if not created:
         what, fix = f"there is no run of profile {name!r} to resume", f"elle run {name}"
         raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
     return max(created, key=created.__getitem__)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the run's lock, and turn SIGTERM into the same clean end as Ctrl-C."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        what, fix = "another `elle run` is at work on this run", "wait for it, or stop it"
-        raise ElleError(what, where=paths.shown(folder), fix=fix) from error
-    try:
-        with interruptible():
-            yield
-    finally:
-        lock.release()
+def _recorded(folder: Path) -> dict:
+    """What a run's `run.json` says, its profile and when it was created; nothing where it is missing or damaged."""
+    with suppress(ElleError, TypeError):  # a list, say
+        return {} | storage.read_json(folder / "run.json")
+    return {}
 
 
 @contextmanager
-def _watched(status: Path) -> Iterator[None]:
-    """Show the newest line of progress that the notebook writes to `status`: rewritten in place on a terminal, once a
-    minute elsewhere (a log should show that the work goes on, not every step of it)."""
-    terminal = sys.stderr.isatty()
-    ended = threading.Event()
-
-    def watch() -> None:
-        shown = ""
-        while not ended.wait(1 if terminal else 60):
-            with suppress(OSError):
-                text = status.read_text(encoding="utf-8")
-                if text != shown:
-                    sys.stderr.write(f"\r\x1b[K      {text}" if terminal else f"      {text}\n")
-                    sys.stderr.flush()
-                    shown = text
-        if terminal and shown:
-            sys.stderr.write("\r\x1b[K")
-
-    status.unlink(missing_ok=True)
-    os.environ[manifest.STATUS] = str(status)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        os.environ.pop(manifest.STATUS, None)
-        status.unlink(missing_ok=True)
+def _scratch() -> Iterator[Path]:
+    """A temporary folder for kernels' sockets and STATUS, gone at the end, or of a killed run when the next begins."""
+    # A socket's path has at most 107 characters.
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 75 else "/tmp"
+    for left in Path(place).glob("elle-run-*"):
+        with suppress(ElleError, OSError), storage.locked(left, busy="of a run at work"):
+            shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix="elle-new-", dir=place))
+    with storage.locked(new):
+        folder = new.rename(f"{place}/elle-run-{new.name[9:]}")  # it is held: nobody takes it for a killed one's
+        os.environ[manifest.STATUS] = f"{folder}/status"
+        try:
+            yield folder
+        finally:
+            del os.environ[manifest.STATUS]
+            shutil.rmtree(folder)
 
 
 def run_profile(
@@ -140,28 +149,32 @@ def run_profile(
     chosen = profile.load_profile(name)
     steps = select(chosen, only or [])
     values = step_parameters(chosen, steps, given or {})
-    run_id = run_id or (latest(name) if resume or only else f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder = paths.runs() / run_id
+    # With the process's number: two that begin in the same second do not share a name.
+    fresh = f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    folder = paths.run_folder((latest(name) if resume or only else fresh) if run_id is None else run_id)
     # What the notebooks start in the background ends with this process, however it ends.
     os.environ[OWNER] = str(os.getpid())
     # Compiled modules are kept: without that each kernel and server would compile thousands of them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    with _alone(folder):
+    alone = storage.locked(folder, busy="another `elle run` is at work on this run")
+    with interruptible(hangup=True), alone, _scratch() as scratch:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
-        before = storage.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
         # Another profile may take a run further: it is the last one whose notebooks `publish` looks for.
-        storage.write_json(folder / "run.json", {"created": created} | before | {"profile": name})
+        storage.write_json(folder / "run.json", {"created": created} | _recorded(folder) | {"profile": name})
         say(f"run {paths.shown(folder)}: {chosen.summary}")
         began = time.monotonic()
         for number, step in enumerate(steps, 1):
             title = f"[{number}/{len(steps)}] {step}"
-            if resume and manifest.is_current(step, folder, values[step] | {"run_id": run_id}):
+            wanted = values[step] | {"run_id": folder.name}
+            whole = (folder / "notebooks" / f"{step}.ipynb").exists()  # it appears after the manifest
+            if resume and whole and manifest.is_current(step, folder, wanted):
                 say(f"{title}: done and unchanged, skipped")
                 continue
             say(f"{title} ...")
             start = time.monotonic()
-            with _watched(folder / ".status"):
-                _execute(step, folder, values[step] | {"run_id": run_id}, name)
+            (scratch / "status").unlink(missing_ok=True)
+            _execute(step, folder, wanted, name, scratch)
+            print("\r\x1b[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)  # the line of progress goes
             say(f"{title}: {time.monotonic() - start:.0f} s")
         # The time of a run in several pieces is the sum of its steps, not that of the last piece.
         made = report.write_report(folder, total_seconds=None if resume or only else time.monotonic() - began)
@@ -169,54 +182,67 @@ def run_profile(
     return folder
 
 
-def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name: str) -> None:
+def _execute(step: str, folder: Path, values: Mapping[str, object], profile_name: str, scratch: Path) -> None:
     """One notebook by papermill: `notebooks/<step>.ipynb` in the run's folder, and `<step>.html` for any browser. While
     it runs, and where it fails, both are called `<step>.partial`: a finished name means a finished notebook."""
     import papermill
     from traitlets.config import Config
 
     output = folder / "notebooks" / f"{step}.ipynb"
-    partial = output.with_suffix(".partial.ipynb")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    running = output.with_suffix(".partial.ipynb")
     try:
+        running.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
         papermill.execute_notebook(
             parameters.file_of(step),
-            partial,
+            running,
             parameters=dict(values),
             cwd=paths.root(),
             kernel_name="python3",
             progress_bar=False,
+            start_timeout=300,
             # Local sockets: a kernel on TCP ports could be reached, and read, by other users of this machine. And
             # silence from a kernel that is being shut down: what a notebook says is in the notebook.
             config=Config(
-                KernelManager={"transport": "ipc"},
-                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=50"]},
+                AsyncKernelManager={"client_factory": KernelClient},
+                KernelManager={"transport": "ipc", "connection_file": str(scratch / "kernel.json")},
+                NotebookClient={"extra_arguments": ["--IPKernelApp.log_level=50"], "iopub_timeout": 60},
             ),
         )
-    except papermill.PapermillExecutionError as error:
-        _write_page(partial)
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue)
+        if not (folder / "manifests" / f"{step}.json").exists():
+            raise ElleError("it wrote no manifest", fix="end it with run.finish()")
+        _write_page(running).replace(output.with_suffix(".html"))
+        running.replace(output)
+    except Exception as error:  # of a cell, the kernel, its sockets, the disk
+        cell: int | str = "?"
+        with suppress(Exception):  # a full disk may have cut the notebook off; what ended it matters more
+            cell = sum(bool(c["metadata"]["papermill"]["start_time"]) for c in parameters.code_cells(running))
+            _write_page(running)
+        kind, reason = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", reason if kind == "ElleError" else f"{kind}: {reason}")
+        reason += ": killed, most often for want of memory, or it gave no answer" * (kind == "DeadKernelError")
         raise ElleError(
-            f"notebook {step} failed in cell [{error.exec_count}]: "
-            + (reason if error.ename == "ElleError" else f"{error.ename}: {reason}"),
-            where=f"{paths.shown(partial)}; logs are under {paths.shown(folder)}",
+            f"notebook {step} failed in cell [{cell}]: {reason}",
+            where=f"{paths.shown(running)}; logs are under {paths.shown(folder)}",
             fix=f"correct the cause, then `elle run {profile_name} --resume --run-id {folder.name}`",
         ) from error
-    if not (folder / "manifests" / f"{step}.json").exists():
-        what, fix = f"notebook {step} ran but wrote no manifest", "end it with run.finish()"
-        raise ElleError(what, where=paths.shown(partial), fix=fix)
-    _write_page(partial).replace(output.with_suffix(".html"))
-    partial.replace(output)
 
 
 def _write_page(executed: Path) -> Path:
     """The executed notebook as one HTML file beside it that loads nothing: pictures inside, formulas as MathML."""
-    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     formulas = IPythonRenderer(escape=False, embed_images=True, path=str(executed.parent))
-    formulas.inline_math, formulas.block_math = convert, lambda formula: convert(formula, display="block")
+    formulas.inline_math, formulas.block_math = partial(_formula, "inline"), partial(_formula, "block")
     filters = {"markdown2html": MarkdownWithMath(renderer=formulas).render}
     exporter = HTMLExporter(template_file=str(Path(__file__).with_name("notebook.html.j2")), filters=filters)
     return storage.write_text(executed.with_suffix(".html"), exporter.from_filename(str(executed))[0])
+
+
+def _formula(display: str, latex: str) -> str:
+    from latex2mathml.converter import convert
+
+    with suppress(Exception):  # what it cannot convert is shown as written: no reason to lose a notebook
+        return convert(latex, display=display)
+    return f"<code>{html.escape(latex)}</code>"

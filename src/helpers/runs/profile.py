@@ -4,8 +4,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from elle.base import paths
 from elle.base.errors import ElleError, unknown
-from elle.base.yaml_files import config_table, read_yaml
-from helpers.runs.results import validated
+from elle.base.yaml_files import config_table, read_yaml, validated
 
 
 class Profile(BaseModel):

@@ -24,7 +24,7 @@ def publish(run_id: str) -> list[str]:
     Raises:
         ElleError: no such run, a notebook that it has not executed, or one that has changed since.
     """
-    folder = paths.runs() / run_id
+    folder = paths.run_folder(run_id)
     if not (folder / "run.json").exists():
         raise unknown("run", run_id, [path.parent.name for path in paths.runs().glob("*/run.json")])
     chosen = profile.load_profile(storage.read_json(folder / "run.json")["profile"])

@@ -8,22 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 
 from elle.base import paths, storage
-from elle.base.errors import ElleError, unknown
+from elle.base.errors import ElleError
+from elle.base.yaml_files import validated
 
 
-class StepMetrics(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class LedgerStep(StepMetrics):
+class LedgerStep(BaseModel):
     ledger: list[dict[str, Any]]  # `cic.claims.Outcome.to_json`
     verdicts: dict[str, int] = {}
 
 
-class DataStep(StepMetrics):
+class DataStep(BaseModel):
     kind: str
     rows: dict[str, int] = {}  # split → examples
     mean_pieces: float | None = None
@@ -31,11 +28,11 @@ class DataStep(StepMetrics):
     targets: dict[str, Any] = {}
 
 
-class PlanStep(StepMetrics):
+class PlanStep(BaseModel):
     plan: dict[str, Any]  # `planning.kept`
 
 
-class TrainingStep(StepMetrics):
+class TrainingStep(BaseModel):
     weights: str = ""  # folders, as `Run.relative` has them
     base: str = ""
     adapter: str = ""
@@ -51,13 +48,13 @@ class TrainingStep(StepMetrics):
     trainings: list[dict[str, Any]] | None = None
 
 
-class EvaluationStep(StepMetrics):
+class EvaluationStep(BaseModel):
     scorecards: dict[str, dict[str, Any]]  # model → `Scorecard.to_json`
     differences: dict[str, dict[str, Any]] | None = None  # model → `Comparison.to_json`
     errors: list[dict[str, Any]] = []
 
 
-class ServingStep(StepMetrics):
+class ServingStep(BaseModel):
     startup_seconds: float | None = None
     points: list[dict[str, Any]]  # `answers.measure_load`
     tokens_per_second: float
@@ -65,7 +62,7 @@ class ServingStep(StepMetrics):
 
 
 #: Step → its metrics; the others' nobody reads, so they are free.
-METRICS: dict[str, type[StepMetrics]] = {
+METRICS: dict[str, type[BaseModel]] = {
     "02_cic_on_trial": LedgerStep,
     "03_generate_data": DataStep,
     "04_plan_the_run": PlanStep,
@@ -91,22 +88,6 @@ class Manifest(BaseModel):
     machine: str = ""
     device: str
     versions: dict[str, str]
-
-
-def validated[M: BaseModel](model: type[M], values: Mapping[str, Any], kind: str, where: str, fix: str) -> M:
-    """`values` as a model.
-
-    Raises:
-        ElleError: a key that the model does not have (with the nearest name), a missing one, or one of another type.
-    """
-    for key in values:
-        if key not in model.model_fields:
-            raise unknown(f"{kind} key", key, model.model_fields, where=where)
-    try:
-        return model(**values)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ElleError(f"not a {kind}: {faults}", where=where, fix=fix) from error
 
 
 def check_metrics(step: str, metrics: Mapping[str, Any], where: str) -> Any:
