@@ -16,7 +16,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "bool": lambda text: {"true": True, "false": False}[str(text).lower()],
 }
 
 
@@ -31,14 +31,14 @@ class Parameter:
         """`value` as this parameter's type; text is read.
 
         Raises:
-            ElleError: it is not of this type.
+            ElleError: it is not of this type, or not finite.
         """
         given = type(value).__name__
-        if given == self.type or (given, self.type) == ("int", "float"):
-            return float(value) if self.type == "float" else value
-        if given == "str":
-            with suppress(ValueError, KeyError):
-                return TYPES[self.type](value)
+        with suppress(ValueError, KeyError):
+            if given in (self.type, "str") or (given, self.type) == ("int", "float"):
+                read = TYPES[self.type](value)
+                if self.type != "float" or abs(read) < float("inf"):
+                    return read
         raw = f"; papermill keeps a number as text with -r {self.name} {value}" if self.type == "str" else ""
         raise ElleError(
             f"parameter {self.name} is a {self.type}, not {value!r}", where=where, fix=f"such as {self.default!r}{raw}"
