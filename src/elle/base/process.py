@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,20 +47,26 @@ _guardians: list[subprocess.Popen] = []  # those started here: kept so that they
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def interruptible(say: Callable[[str], None] | None = None) -> Iterator[list[int]]:
+    """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken). With `say`
+    SIGHUP does, too, and the second signal is only told of, for it would cut the ending short; the third does. The list
+    has those that came, KeyboardInterrupt its signal's name."""
+    came: list[int] = []
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        if say and len(came) == 2:
+            return say("it is being ended; once more leaves it as it is")
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    main = threading.current_thread() is threading.main_thread()
+    taken = [signal.SIGTERM, *((signal.SIGINT, signal.SIGHUP) if say else ())] if main else []
+    before = {n: signal.signal(n, interrupt) for n in taken if signal.getsignal(n) is not signal.SIG_IGN}  # nohup's
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stat(pid: int) -> tuple[str, int, float] | None:
