@@ -647,10 +647,13 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     order = renting.order("configs/smoke.yaml", data=set_, gpu="a100", run_id="whole", live=False)
     order = dataclasses.replace(order, bases=[str(small_base)])
     hub.send(uploads.stage(order, print), say=print)
-    record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories).save(state="asked", asked=0.0)
+    rental = record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories)
+    rental.save(state="asked", asked=0.0, creates=1)
+    account.server.fail("commit", status=403)  # the Hub's refusal of the weights is not the end of them
     home = tmp_path / "volume" / "runs" / "whole"
     shutil.copytree(trained.folder.parent, home / "train")
     variables = {"ELLE_RUN": "whole", "ELLE_HOME": str(home), "ELLE_RUNS": str(home.parent), "HF_HUB_OFFLINE": "0"}
+    variables["ELLE_LEFT"] = "600"
     done = subprocess.run(
         [sys.executable, "-m", "renting.on_pod"], cwd=paths.root(), text=True, capture_output=True, timeout=600,
         env=os.environ | variables | {"ELLE_DATASET_REPO": "ada/elle-data"}, check=False,
@@ -658,13 +661,15 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     assert done.returncode == 0, done.stdout + done.stderr
     report = (home / "result.json").read_bytes()
     dataset_ = account.hub.repositories["datasets", "ada/elle-data"]
-    dataset_.commit("report", dataset_.head.files | {"runs/whole/result.json": report})
+    dataset_.commit("report", dataset_.head.files | {f"runs/whole/{rental.mark}/result.json": report})
     assert renting.status("whole").weights == ("ada/elle-model",)
     model = account.hub.repositories["models", "ada/elle-model"]
     assert model.private
     assert model.head.files["model.safetensors"] == (trained.weights / "model.safetensors").read_bytes()
     model.commit("changed", model.head.files | {"model.safetensors": b"other"})
-    record.load_rental("whole").save(state="running")
+    storage.write_json(
+        rental.file, storage.read_json(rental.file) | {"state": "running"}
+    )  # `save` keeps what is settled
     assert "does not hold ada/elle-model: model.safetensors" in renting.status("whole").sentence
 
 
