@@ -1,9 +1,10 @@
 """Renting under faults: a part of `make soak` (`python benchmarks/soak.py --only renting [--rentals 200]`).
 
 Each run is the real `elle pod up` in a process of its own, against the tests' RunPod and Hub; its pod's start command
-really runs (the training in it is a stand-in). One fault strikes each run at a random point: a request fails, the
-process is killed or interrupted, the container is killed, the work fails or hangs. Then new processes ask for the
-status and, where something is left, end it. Counted: pods left running, data lost, states that nothing explains.
+really runs (the training in it is a stand-in). RunPod's lists lag behind, and one fault strikes each run at a random
+point: a request fails, or is answered by 500 and done; the process is killed or interrupted, the container is killed,
+the work fails or hangs. Then new processes ask for the status and, where something is left, end it. Counted: pods left
+running, data lost, states that nothing explains.
 """
 
 import hashlib
@@ -39,13 +40,18 @@ ROUTES = ("gpus", "find-secret", "create-secret", "create-pod", "pods", "pod", "
 FAILURES = (
     {"status": 429, "headers": {"Retry-After": "0"}}, {"status": 500}, {"status": 503, "body": b"<html>"},
     {"drop": "request"}, {"drop": "answer"}, {"drop": "done"}, {"delay": 0.3}, {"status": 401},
+    {"status": 500, "done": True},
 )  # fmt: skip
 FAULTS = (
     "none", "request", "many requests", "killed", "killed, work hangs", "killed, container too", "interrupted",
     "container killed", "container killed twice", "work fails", "work hangs", "set-up fails", "no GPU left",
+    "500 and a pod", "500 and a pod, killed", "500 and a pod, interrupted",
 )  # fmt: skip
 #: About as many requests as a run makes until its pod works; a process is killed after a number up to this.
 REQUESTS = 45
+#: Seconds that a list lags behind, at most (RunPod's: 3 to 5). What is waited for it, and for what may yet come of a
+#: request, is as much shorter here.
+LAG = 0.6
 
 
 def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
@@ -60,10 +66,11 @@ def command(arguments: list[str], variables: dict[str, str], out: str) -> None:
 
     from elle import hub
     from helpers import cli
-    from renting import runpod
+    from renting import lifecycle, runpod
 
     constants.HF_HUB_OFFLINE = False  # read when it was imported, before these variables
-    hub.FIRST_WAIT = runpod.FIRST_WAIT = 0.05
+    hub.FIRST_WAIT = runpod.FIRST_WAIT = lifecycle.LOOK = 0.05
+    lifecycle.LAG, lifecycle.LATE = LAG / 2, 2 * LAG  # the longer half of lags: two pods for a moment
     sys.argv = ["elle", *arguments]
     cli.main()
 
@@ -97,6 +104,7 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
     hub.tokens[TOKEN] = "ada"
     account = RunPod(hub, life="script", folder=place / "pods")
     account.keys.add(KEY)
+    account.lag = pick.uniform(0.0, LAG)
     fault, run = pick.choice(FAULTS), f"soak-{number}"
     account.variables = {"ELLE_SETUP": "true", "ELLE_WORK": f"bash {_work(place)}"}
     if fault == "work fails":
@@ -116,6 +124,8 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
             detail = f"{route or 'any'}: {failure}, {times} times"
         elif fault == "no GPU left" and account.stock["NVIDIA H200"] == "LOW":
             server.fail("create-pod", status=400, body={"status": 400, "detail": "no instances available"})
+        elif fault.startswith("500"):
+            server.fail("create-pod", status=500, done=True, times=pick.randint(1, 3))
         variables = {
             "RUNPOD_API_KEY": KEY, "HF_TOKEN": TOKEN, "HF_USERNAME": "ada", "HF_DATASET_REPO": "elle-data",
             "HF_MODEL_REPO": "elle-model", "HF_ENDPOINT": server.url, "RUNPOD_REST_URL": f"{server.url}/v2",
@@ -124,12 +134,17 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
         }  # fmt: skip
         elle = Elle(variables, place / "out.txt")
         process = elle.start("pod", "up", RECIPE, "--data", str(data), "--run-id", run, "--yes", "--poll", "0.05")
-        ended_by_us = fault == "interrupted"
-        if fault.startswith("killed") or fault == "interrupted":
-            _after(server, pick.randint(0, REQUESTS), process)
+        ended_by_us = fault.endswith("interrupted")
+        if "killed" in fault.partition("container")[0] or ended_by_us:
+            if fault.startswith("500"):  # in that very moment, or a little later
+                _after(server, REQUESTS, process, lambda: server.count("create-pod"))
+                time.sleep(pick.uniform(0.0, 2 * LAG))
+            else:
+                _after(server, pick.randint(0, REQUESTS), process)
             detail = f"after {len(server.requests)} requests"
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGINT if fault == "interrupted" else signal.SIGKILL)
+            for _ in range(pick.randint(1, 2) if ended_by_us else 1):  # Ctrl-C, once or twice
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGINT if ended_by_us else signal.SIGKILL)
             if fault.endswith("container too"):
                 process.join()
                 _container(server, account, pick.uniform(0.0, 0.3), None, again=False)
@@ -152,6 +167,7 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
         server.faults.clear()
         elle.run("pod", "status", run, "--json")
         said = _said(place)
+        unknown = bool(account.pods and not (said and said["costs"]))
         if account.pods or (said and said["state"] == "asked"):
             ended_by_us = True
             elle.run("pod", "down", run, "--json")
@@ -160,7 +176,7 @@ def once(number: int, pick: random.Random, folder: Path, data: Path) -> dict:
     account.close()
     lost = _lost(hub, run, data, said, ended_by_us)
     recorded = (place / "runs" / run / "rented.json").exists()
-    explained = bool(said and said["sentence"] and not said["costs"]) or not recorded
+    explained = bool(said and said["sentence"] and not said["costs"] and not unknown) or not recorded
     result = {
         "fault": fault, "detail": detail, "code": code, "left": left, "lost": lost, "hung": hung,
         "explained": explained, "state": said["state"] if said else "nothing was rented",
@@ -182,10 +198,10 @@ def _work(place: Path) -> Path:
     return script
 
 
-def _after(server: Server, count: int, process) -> None:
-    """Wait until so many requests have come, or the process has ended."""
+def _after(server: Server, count: int, process, come=lambda: False) -> None:
+    """Wait until so many requests have come, or what `come` says has, or the process has ended."""
     deadline = time.monotonic() + 20
-    while len(server.requests) < count and process.is_alive() and time.monotonic() < deadline:
+    while len(server.requests) < count and not come() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
@@ -214,7 +230,8 @@ def _lost(hub: Hub, run: str, data: Path, said: dict | None, ended_by_us: bool) 
     if sent and len(sent) != 6:
         lost.append(f"half of the data is there: {sorted(sent)}")
     models = hub.repositories.get(("models", "ada/elle-model"))
-    reported = json.loads(files.get(f"runs/{run}/result.json", b"{}"))
+    name = next((name for name in files if name.startswith(f"runs/{run}/") and name.endswith("/result.json")), "")
+    reported = json.loads(files.get(name, b"{}"))
     if reported.get("state") == "succeeded" and (not said or said["state"] != "succeeded"):
         lost.append(f"weights are there, and the state is {said and said['state']}")
     for each in reported.get("weights", []):
@@ -267,7 +284,8 @@ def section(found: dict, told: str) -> list[str]:
         "## Renting",
         "",
         f"{told}: {found['count']} runs of `elle pod up`, each in a process of its own against the tests' RunPod and",
-        "Hub, its pod's start command really run, the training in it a stand-in; one fault each, at a random point.",
+        "Hub, its pod's start command really run, the training in it a stand-in; lists that lag behind in all, and one",
+        "fault each, at a random point.",
         "",
         "| | of all runs |",
         "|---|---|",

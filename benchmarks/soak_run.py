@@ -29,7 +29,7 @@ from helpers.runs import profile
 
 PROFILE, WHOLE = "smoke", "whole"
 #: Kills of one run.
-A_RUN = 10
+A_RUN = 15
 #: Seconds after a kill within which all that the run has started must be gone (a job has `process.GRACE` of its own).
 PATIENCE = 60.0
 #: Keys of a report that tell of time, of the run or of the machine, and not of what came out.

@@ -175,3 +175,17 @@ def test_the_command_says_what_it_rests_on_and_what_the_documents_said():
     documents = {row["the documents"]: row for row in economics.claim_rows(economics.compare_costs())}
     assert documents["a briefing by Haiku"]["said"] == "0.5"
     assert documents["break-even, briefings"]["here"].startswith("510,000 to 583,000 a month")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "words",
+    ["plan configs/config.yaml --budget", "plan three-hours --budget", "plan configs/config.yaml --price",
+     "plan configs/config.yaml --disk", "costs -p price", "costs -p training", "costs -p months",
+     "run nano -p price", "evaluate --data {data} --endpoint http://127.0.0.1:9 --model m --price"],
+)  # fmt: skip
+def test_what_is_no_finite_number_is_no_price_budget_or_limit(words, number, small_data):
+    """Of NaN no comparison holds: it would pass every limit."""
+    failure = CliRunner().invoke(cli.cli, [*words.format(data=small_data).split(), number]).exception
+    assert isinstance(failure, ElleError)
+    assert re.search(rf"\b{number}\b", str(failure))

@@ -16,11 +16,11 @@ PACKAGES = {
     "cic": ({"cic"}, 2_400),
     "elle": ({"cic", "elle"}, 10_950),
     "helpers": ({"cic", "elle", "helpers"}, 3_950),
-    "renting": ({"cic", "elle", "helpers", "renting"}, 1_700),
+    "renting": ({"cic", "elle", "helpers", "renting"}, 1_792),
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 18_950, 12_100
+ALL_OF_SRC, ALL_OF_TESTS = 19_100, 12_400
 LONGEST, MOST_PARAMETERS = 60, 8
 
 

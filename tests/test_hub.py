@@ -80,7 +80,9 @@ def ada(hub):
 
 def push(hub, folder, repo="ada/elle", **options):
     """`publishing.push`, with the options of `send` too, to this Hub."""
-    sending = {name: options.pop(name) for name in ("retries", "timeout", "progress", "say") if name in options}
+    sending = {
+        name: options.pop(name) for name in ("retries", "until", "timeout", "progress", "say") if name in options
+    }
     planned = publishing.upload_plan(folder, repo, **{"verdict": []} | options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.server.url)
@@ -384,6 +386,31 @@ def test_waits_grow_with_jitter_and_the_hubs_own_is_honoured_or_said(sets, ada, 
     with pytest.raises(ElleError, match=r"429 Too Many Requests, 1 try; it asks for a wait of 301 s"):
         push(ada, sets / "basic")  # too long: say so rather than hang
     assert waits == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 429, "headers": {"Retry-After": "4000"}}, {"status": 503}, {"drop": "request"}, {"status": 403},
+     {"status": 200, "body": b"<html>"}],
+    ids=str,
+)  # fmt: skip
+def test_with_a_deadline_it_is_tried_until_then_whatever_the_hub_answers(sets, ada, monkeypatch, fault):
+    """Five minutes of it lose nothing that was trained."""
+    now = [1000.0]
+
+    def sleep(wait):
+        now[0] += wait
+        if now[0] > 1300.0:
+            ada.server.faults.clear()
+
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
+    ada.server.fail("commit", **fault, times=1000)
+    with pytest.raises(ElleError):
+        push(ada, sets / "basic", until=1200.0)
+    assert 1200.0 <= now[0] < 1202.0  # its last try was not long before
+    now[0] = 1000.0
+    push(ada, sets / "basic", until=2000.0)
+    assert stands(ada) == on_disk(sets / "basic")
 
 
 def test_a_push_that_failed_loses_nothing_and_goes_on(basic, ada, waits):

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +30,7 @@ from elle.briefings import dataset
 from elle.evaluation.audit import audit
 from elle.plan import axolotl
 from helpers import cli
-from renting import on_pod, pods, record, runpod, uploads
+from renting import lifecycle, on_pod, pods, record, runpod, uploads
 
 # huggingface_hub hands open files to httpx the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -54,6 +56,8 @@ def _bare(monkeypatch, tmp_path, loopback_only):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(runpod, "FIRST_WAIT", 0.01)
+    for name, seconds in {"LAG": 0.3, "LATE": 1.0, "LOOK": 0.02}.items():
+        monkeypatch.setattr(lifecycle, name, seconds)
     monkeypatch.setattr(hub, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -90,7 +94,7 @@ def test_a_training_is_rented_checked_and_ended(account, data):
     done = up(data)
     assert done.exit_code == 0, done.output
     assert not account.pods
-    assert [pod["name"] for pod in account.gone] == ["elle-first"]
+    assert [pod["name"] for pod in account.gone] == [record.load_rental("first").name]
     repositories = account.hub.repositories
     assert all(repository.private for repository in repositories.values())
     sent = repositories["datasets", "ada/elle-data"].head.files
@@ -120,9 +124,10 @@ def test_a_pod_that_hangs_is_ended_by_its_own_timer_and_at_last_from_here(accoun
     """On a clock of the test's own: hours pass between two looks."""
     now = [time.time()]
     account.clock = lambda: now[0]
-    hands = {"time": lambda: now[0], "sleep": lambda _: now.__setitem__(0, now[0] + 600.0)}
+    hands = {"time": lambda: 0.0, "sleep": lambda _: now.__setitem__(0, now[0] + 600.0)}  # and a clock that stands
     for module in (pods, record):
         monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | hands))
+    monkeypatch.setattr(record, "uptime", lambda: now[0])
     account.life = "hangs"
     assert up(data).exit_code == 1
     assert record.load_rental("first").state == "expired"
@@ -194,10 +199,10 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
         assert other.requests == []
     monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
     with pytest.raises(ElleError, match="holds a character"):
-        runpod.Client().rented("pod", "x")
+        runpod.Client().rented("pod")
     monkeypatch.setenv(runpod.REST, "http://runpod.example/v2")
     with pytest.raises(ElleError, match="must begin with https"):
-        runpod.Client().rented("pod", "x")
+        runpod.Client().rented("pod")
 
 
 PASSING = soak.FAILURES[:6]
@@ -223,31 +228,118 @@ def test_the_wait_that_runpod_asks_for_is_waited(account, monkeypatch):
     waited = []
     monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=waited.append))
     account.server.fail("pods", status=429, headers={"Retry-After": "12"})
-    assert runpod.Client().rented("pod", "x") == []
+    assert runpod.Client().rented("pod") == []
     assert waited == [12.0]
     account.server.fail("pods", status=429, headers={"Retry-After": "4000"})
     with pytest.raises(ElleError, match="asks for a wait of 4000 s"):
-        runpod.Client().rented("pod", "x")
+        runpod.Client().rented("pod")
 
 
-@pytest.mark.parametrize(("unseen", "refused"), [(0, False), (2, False), (2, True)])
-def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, unseen, refused):
-    """The answer is lost, and the request was done: the next try finds its pod; or the list does not show it in time,
-    and there are two for a moment, or the next try is refused. What turns up still later is ended by whoever looks."""
-    account.life = "works for ever"
-    account.server.fail("create-pod", drop="done")
-    account.server.fail("pods", status=200, body={"pods": []}, times=unseen)
+#: The answer to a create is lost, or is 500, and it was done: the fault, and the seconds that a list lags behind: less
+#: than is waited for it, or more.
+TAKEN_UP = [(fault, lag) for fault in ({"drop": "done"}, {"status": 500, "done": True}) for lag in (0.0, 0.05, 0.6)]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize(("fault", "lag"), TAKEN_UP, ids=str)
+def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, fault, lag, refused):
+    """The next try finds its pod; or the list does not show it in time, and there are two for a moment, or the next try
+    is refused. What turns up later is ended."""
+    account.life, account.lag = "works for ever", lag
+    account.server.fail("create-pod", **fault)
     if refused:
         account.server.fail("create-pod", status=400, body={"detail": "no longer any instances available"})
-        assert "no longer any instances" in str(up(data, "--detach").exception)
+    done = up(data, "--detach")
+    if refused and lag > lifecycle.LAG:
+        assert "no longer any instances" in str(done.exception)
         assert (record.load_rental("first").state, account.pods) == ("refused", {})
         return
-    assert up(data, "--detach").exit_code == 0
-    (first,) = account.pods.values()
-    assert len(account.gone) == (1 if unseen else 0)
-    account.pods["late"] = first | {"id": "late"}
-    assert renting.status("first").pod == first["id"]
-    assert list(account.pods) == [first["id"]]
+    assert done.exit_code == 0
+    kept, gone = record.load_rental("first").pod, ["pod1"] if lag > lifecycle.LAG else []
+    assert (list(account.pods), [each["id"] for each in account.gone]) == ([kept], gone)  # although nobody watches
+    account.pods["late"] = account.pods[kept] | {"id": "late", "_since": 0.0}  # nobody knows whence
+    said = []
+    assert renting.status("first", said.append).pod == kept
+    assert list(account.pods) == [kept]
+    assert f"late has the name of {kept}" in said[0]
+    assert renting.down("first").state == "stopped"
+    assert not account.pods
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [*((kind, moment) for kind in ("pod", "endpoint") for moment in ("interrupted", "down")), ("pod", "dearer"),
+     ("pod", "no price")],
+)  # fmt: skip
+def test_what_comes_while_a_create_is_in_doubt_leaves_nothing(account, data, kind, moment, monkeypatch):
+    """RunPod answers 500 and has made it, its list lags behind; then Ctrl-C, `down` from elsewhere, another price."""
+    account.life, account.lag = "works for ever", 0.2
+    account.server.fail(f"create-{kind}", status=500, done=True)
+    account.asked_more = {"dearer": 0.5, "no price": float("nan")}.get(moment, 0.0)
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 1 and moment == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif len(slept) == 1 and moment == "down":
+            assert renting.down("first").state == "stopped"
+        time.sleep(seconds)
+
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=sleep))
+    done = up(data) if kind == "pod" else pod("deploy", "--run-id", "first", "--yes")
+    assert (account.pods, account.endpoints) == ({}, {})
+    assert account.gone or account.deleted
+    assert (done.exit_code, record.load_rental("first").costs) == (1, False)
+    assert renting.status("first").state == ("stopped" if moment in ("interrupted", "down") else "refused")
+
+
+def test_ended_is_only_what_is_gone_by_its_id(account, data, monkeypatch):
+    """A list that shows nothing says nothing; neither does a pod that is still there after it was ended."""
+    account.life = "works for ever"
+    up(data, "--detach")
+    account.server.fail("pods", status=200, body={"pods": []}, times=1000)
+    assert renting.status("first").state == "running"
+    account.server.fail("terminate", status=204, times=1000)  # and does nothing
+    with pytest.raises(ElleError, match="still there"):
+        renting.down("first")
+    assert renting.status("first").costs
+    account.server.faults.pop()
+    assert renting.down("first").state == "stopped"
+    assert not account.pods
+    # Of a request that was cut off nothing came: it is not said before nothing can come any more.
+    second = record.begin("second", "pod", dataset="ada/elle-data").save(
+        state="asked", asked=record.uptime(), creates=1
+    )
+    assert renting.status("second").state == "asked"
+    account.server.faults.clear()
+    assert renting.down("second").state == "stopped"
+    assert record.uptime() - second.asked > lifecycle.LATE
+    account.server.fail("create-pod", status=201, body={"cost": 1.0})  # it has no id
+    account.server.fail("create-pod", status=201, body=b"<html>")
+    assert up(data, "--detach", run="third").exit_code == 0
+
+
+@pytest.mark.parametrize("signals", CASES["signals"], ids=str)
+def test_signals_do_not_cut_the_ending_short_or_it_is_said_how_to_end_it(account, data, monkeypatch, signals):
+    """The first one comes between two looks, the others while the pod is being ended."""
+    to_come, account.life = [getattr(signal, name) for name in signals["signals"]], "works for ever"
+    end, before = runpod.Client.end, [signal.getsignal(number) for number in to_come]
+
+    def strike(*ended):
+        while to_come:
+            os.kill(os.getpid(), to_come.pop(0))
+        end(*ended)
+
+    monkeypatch.setattr(runpod.Client, "end", strike)
+    first = {"sleep": lambda _: os.kill(os.getpid(), to_come.pop(0))}
+    monkeypatch.setattr(pods, "time", SimpleNamespace(**vars(time) | first))
+    done = up(data)
+    assert [signal.getsignal(getattr(signal, name)) for name in signals["signals"]] == before
+    assert (done.exit_code, to_come, bool(account.pods)) == (1, [], signals["left"])
+    assert all(text in done.output for text in signals["said"])
+    assert renting.down("first").state == "stopped"
+    assert not account.pods
 
 
 def test_a_lost_connection_does_not_end_the_pod(account, data):
@@ -316,18 +408,41 @@ def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     """The process was killed between the request and the note of its answer."""
     account.life = "works for ever"
     up(data, "--detach")
-    record.load_rental("first").save(state="asked", pod=None, rented=None)
+    before = {"state": "asked", "pod": None, "ids": [], "rented": None}
+    record.load_rental("first").save(**before)
     assert renting.status("first").state in ("provisioning", "running")
-    record.load_rental("first").save(state="asked", pod=None, rented=None)
+    record.load_rental("first").save(**before)
     assert renting.down("first").state == "stopped"
     assert not account.pods
     # Or no pod came of it: for a while it may still be taken up, then not.
-    record.begin("second", "pod", dataset="ada/elle-data").save(state="asked", asked=time.time())
+    asked = {"state": "asked", "creates": 1}
+    record.begin("second", "pod", dataset="ada/elle-data").save(asked=record.uptime(), **asked)
     assert renting.status("second").state == "asked"
-    record.load_rental("second").save(asked=time.time() - 2 * pods.LATE)
+    record.load_rental("second").save(asked=record.uptime() - 2 * lifecycle.LATE)
     assert renting.status("second").state == "refused"
     record.begin("third", "pod", dataset="ada/elle-data")
     assert "Nothing is rented" in renting.status("third").sentence
+
+
+def test_a_run_of_the_same_name_counts_nothing_of_an_older_one_and_leaves_another_machines_alone(account, data):
+    assert up(data).exit_code == 0  # its weights and its report stay on the Hub
+    account.life = "dies"
+    assert "left no result" in str(up(data).exception)
+    assert renting.status("first").state == "lost"
+    with pytest.raises(ElleError, match="no log"):
+        renting.logs("first")
+    account.life = "works for ever"
+    for name in ("elle-first", "elle-first-0badcafe"):
+        theirs = account.pods["theirs"] = {"id": "theirs", "name": name, "status": "RUNNING", "env": {}, "_since": 0.0}
+        account.endpoints["theirs"] = {"id": "theirs", "name": f"{name} -fb"}
+        sent = account.server.count("commit")
+        for done in (up(data), pod("deploy", "--run-id", "first", "--yes")):
+            assert "theirs is called elle-first" in str(done.exception)
+            assert "another --run-id" in done.exception.fix
+        assert renting.down("first").state == "stopped"
+        assert (account.pods["theirs"], account.endpoints["theirs"]["id"]) == (theirs, "theirs")
+        assert account.server.count("commit") == sent  # nor is anything of theirs on the Hub written over
+        account.pods.clear(), account.endpoints.clear()
 
 
 def test_a_profile_trains_each_of_its_recipes_into_a_repository_of_its_own(account):
@@ -374,8 +489,9 @@ def test_a_dry_run_shows_exactly_what_is_sent_and_needs_nothing(account, data, m
         if each.path.startswith("/v2/"):
             query = "&".join(f"{name}={value}" for name, value in each.query.items())
             one = each.method, f"{each.path}?{query}".rstrip("?").replace("pod1", "{pod}"), each.json()
-            sent += [] if sent[-1:] == [one] else [one]
-    assert json.loads(json.dumps(sent).replace(TOKEN, "$HF_TOKEN")) == json.loads(json.dumps(told))
+            sent += [] if one in sent[-2:] else [one]
+    said = json.dumps(told).replace("{rental}", record.load_rental("first").mark)
+    assert json.loads(json.dumps(sent).replace(TOKEN, "$HF_TOKEN")) == json.loads(said)
     uploaded = account.hub.repositories["datasets", "ada/elle-data"].commits[1].files
     assert {each["file"] for each in shown["uploads"]} == {name for name in uploaded if name != ".gitattributes"}
     # Without an account, it is the same but for the names that come from it.
@@ -400,10 +516,11 @@ def test_the_committed_request_is_the_recipes_and_the_trainer_takes_it():
 
 @pytest.fixture
 def script(account, data, monkeypatch):
-    """`script(work, **variables)`: a pod's start command, really run, as RunPod would run it; its record."""
+    """`script(work, *arguments of up, **variables)`: a pod's start command, really run, as RunPod would run it; its
+    record."""
     account.life = "script"
 
-    def run(work=soak.WORK, **variables):
+    def run(work=soak.WORK, *arguments, **variables):
         account.variables = {"ELLE_SETUP": "true", "ELLE_WORK": "bash work.sh"} | variables
         tree = account.folder.parent / "tree"  # what is fetched and unpacked: the stand-in for the work
         storage.write_text(tree / "work.sh", work)
@@ -411,7 +528,12 @@ def script(account, data, monkeypatch):
         name = f"run{len(account.gone)}"
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "archive", lambda out: shutil.make_archive(f"{out.parent}/elle", "gztar", tree))
-            done = up(data, run=name)
+            done = up(data, *arguments, run=name)
+        until = time.monotonic() + 20
+        for process in [*account.processes.values()]:  # detached
+            while account.pods and time.monotonic() < until:
+                process.poll()  # the one that is killed is reaped
+                time.sleep(0.02)
         assert not account.pods
         return done, record.load_rental(name)
 
@@ -421,7 +543,8 @@ def script(account, data, monkeypatch):
 def test_the_pod_trains_and_keeps_trying_to_report_and_to_end_itself_with_its_own_key(account, script):
     account.server.fail("terminate", status=500, times=2)
     account.server.fail("terminate", drop="request")
-    account.server.fail("commit", status=503, after=1, times=2)  # the first commit is the upload's
+    # The first commit is the upload's. A success is reported as long as it takes, also after a wait of an hour.
+    account.server.fail("commit", status=429, headers={"Retry-After": "3600"}, after=1, times=9)
     done, rental = script()
     assert done.exit_code == 0, done.output + str(done.exception)
     assert rental.state == "succeeded"
@@ -442,12 +565,13 @@ def test_whatever_happens_on_the_pod_it_reports_and_ends_itself(account, script,
 
 
 def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(account, tmp_path):
-    home = tmp_path / "runs" / "again"
+    home = tmp_path / "runs" / "again-1"
     account.life = "works for ever"
     account.hub.add("datasets", "ada/elle-data")
     env = {
-        "ELLE_RUN": "again", "ELLE_SECONDS": "1000", "ELLE_DATASET_REPO": "ada/elle-data", "ELLE_VOLUME": str(tmp_path),
-        "RUNPOD_POD_ID": "pod1", "RUNPOD_API_KEY": "pod-key-pod1", "ELLE_TICK": "0.05", "ELLE_WORK": "touch worked",
+        "ELLE_RUN": "again", "ELLE_MARK": "1", "ELLE_SECONDS": "1000", "ELLE_DATASET_REPO": "ada/elle-data",
+        "ELLE_VOLUME": str(tmp_path), "RUNPOD_POD_ID": "pod1", "RUNPOD_API_KEY": "pod-key-pod1", "ELLE_TICK": "0.05",
+        "ELLE_WORK": "touch worked",
     }  # fmt: skip
 
     def start() -> dict:
@@ -456,15 +580,47 @@ def test_a_container_that_is_started_again_goes_on_and_gets_no_second_life(accou
         subprocess.run(command, env=os.environ | env, check=True, timeout=60, stdin=subprocess.DEVNULL)
         assert not account.pods
         report = account.hub.repositories["datasets", "ada/elle-data"].head.files
-        return json.loads(report["runs/again/result.json"])
+        return json.loads(report["runs/again/1/result.json"])
 
-    storage.write_text(home / "deadline", str(int(time.time()) - 1))
+    storage.write_text(home / "life", f"{int(record.uptime()) - 1} 100")
     assert start()["state"] == "expired"
-    # One that was done before it was started again only reports and ends.
-    (home / "deadline").unlink()
+    storage.write_text(home / "life", f"{int(record.uptime()) + 10**6} 0")  # of a machine that was started again
+    assert start()["state"] == "expired"
+    # One that was done before it was started again only reports and ends; what another rental left does not count.
+    storage.write_json(tmp_path / "runs" / "again" / "result.json", {"state": "succeeded", "weights": []})
+    storage.write_json(tmp_path / "runs" / "again-0" / "result.json", {"state": "succeeded", "weights": []})
+    (home / "life").unlink()
     storage.write_json(home / "result.json", {"state": "failed", "reason": "before"})
     assert start()["reason"] == "before"
     assert not list(tmp_path.rglob("worked"))
+
+
+@pytest.mark.parametrize(("variables", "message", "keys"), CASES["variables"], ids=str)
+def test_a_pod_that_lacks_a_variable_or_has_a_wrong_key_ends_itself(account, script, variables, message, keys):
+    """By RunPod where it may; else its container ends, and whoever watches ends the pod."""
+    done, rental = script(**variables)
+    assert message in str(done.exception) + rental.sentence
+    asked = {request.token for request in account.server.requests if request.route == "terminate"}
+    assert asked == {{"the account's": KEY}.get(key, key) for key in keys}
+
+
+@pytest.mark.parametrize("killed", ["$script", "$timer $script", "$timer; sleep 0.3; kill -9 $second $script"])
+def test_a_pod_whose_script_or_timer_is_killed_is_ended_by_what_is_left(account, script, killed):
+    """Nobody watches; the last one: the script has started its timer anew."""
+    work = """script=$(cut -d' ' -f6 /proc/$$/stat) timer=$(pgrep -P $script -f start.sh | head -1)
+        second=$(pgrep -P $PPID -f start.sh | head -1)"""
+    _, rental = script(f"{work}\nkill -9 {killed}\nsleep 60", "--detach")
+    assert {request.token for request in account.server.requests if request.route == "terminate"} == {"pod-key-pod1"}
+    assert "the script on the pod was killed" in renting.status(rental.run_id).sentence
+
+
+@pytest.mark.parametrize("clock", ["echo 0", "echo 99999999999"])
+def test_a_clock_that_is_set_moves_no_limit(account, script, clock, tmp_path, monkeypatch):
+    """Back, a pod that counted by it would live for ever; forward, it would end before its work does."""
+    storage.write_text(tmp_path / "bin" / "date", f"#!/bin/sh\n{clock}\n").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert script("sleep 60", ELLE_SECONDS="1")[1].state == "expired"
+    assert script()[1].state == "succeeded"
 
 
 # ---- the pod's own work
@@ -496,10 +652,13 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     order = renting.order("configs/smoke.yaml", data=set_, gpu="a100", run_id="whole", live=False)
     order = dataclasses.replace(order, bases=[str(small_base)])
     hub.send(uploads.stage(order, print), say=print)
-    record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories).save(state="asked", asked=0.0)
+    rental = record.begin("whole", "pod", dataset="ada/elle-data", models=order.repositories)
+    rental.save(state="asked", asked=0.0, creates=1)
+    account.server.fail("commit", status=403)  # the Hub's refusal of the weights is not the end of them
     home = tmp_path / "volume" / "runs" / "whole"
     shutil.copytree(trained.folder.parent, home / "train")
     variables = {"ELLE_RUN": "whole", "ELLE_HOME": str(home), "ELLE_RUNS": str(home.parent), "HF_HUB_OFFLINE": "0"}
+    variables["ELLE_LEFT"] = "600"
     done = subprocess.run(
         [sys.executable, "-m", "renting.on_pod"], cwd=paths.root(), text=True, capture_output=True, timeout=600,
         env=os.environ | variables | {"ELLE_DATASET_REPO": "ada/elle-data"}, check=False,
@@ -507,13 +666,15 @@ def test_the_work_of_a_pod_from_the_hub_to_the_hub(account, trained, small_data,
     assert done.returncode == 0, done.stdout + done.stderr
     report = (home / "result.json").read_bytes()
     dataset_ = account.hub.repositories["datasets", "ada/elle-data"]
-    dataset_.commit("report", dataset_.head.files | {"runs/whole/result.json": report})
+    dataset_.commit("report", dataset_.head.files | {f"runs/whole/{rental.mark}/result.json": report})
     assert renting.status("whole").weights == ("ada/elle-model",)
     model = account.hub.repositories["models", "ada/elle-model"]
     assert model.private
     assert model.head.files["model.safetensors"] == (trained.weights / "model.safetensors").read_bytes()
     model.commit("changed", model.head.files | {"model.safetensors": b"other"})
-    record.load_rental("whole").save(state="running")
+    storage.write_json(
+        rental.file, storage.read_json(rental.file) | {"state": "running"}
+    )  # `save` keeps what is settled
     assert "does not hold ada/elle-model: model.safetensors" in renting.status("whole").sentence
 
 
@@ -525,7 +686,8 @@ def test_an_endpoint_is_made_changed_looked_at_and_deleted(account):
     assert not account.server.requests
     done = pod("deploy", "--yes")
     assert done.exit_code == 0, str(done.exception)
-    assert account.server.requests[-1].json() == shown["requests"][-1]["body"]
+    body = json.dumps(shown["requests"][-3]["body"]).replace("{rental}", record.load_rental("elle").mark)
+    assert account.server.requests[-3].json() == json.loads(body)
     (made,) = account.endpoints.values()
     assert (made["gpu"]["pools"], made["env"]["MODEL_NAME"]) == (["ADA_80_PRO"], "Qwen/Qwen2.5-3B-Instruct")
     assert f"{account.server.url}/queue/ep1/openai/v1 (workers: 1 idle)" in pod("status").output
@@ -593,7 +755,9 @@ def test_the_secrets_are_nowhere_but_where_they_must_be(account, data, script, c
     for repository in account.hub.repositories.values():
         for number, commit in enumerate(repository.commits):
             for name, content in commit.files.items():
-                if name != "runs/failing/result.json":  # the stand-in for a failing pod wrote its token
+                if not re.fullmatch(
+                    "runs/failing/.*/result.json", name
+                ):  # the stand-in for a failing pod wrote its token
                     traces[f"{name} {number}"] = content.decode(errors="replace")
     for number, request in enumerate(account.server.requests):
         body = request.body.decode(errors="replace")

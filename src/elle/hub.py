@@ -6,6 +6,7 @@ the repository shows the old files or the new ones. Calling again after a failur
 """
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -143,6 +144,7 @@ def send(
     planned: UploadPlan,
     *,
     retries: int = 5,
+    until: float | None = None,
     timeout: float = 60.0,
     progress: Progress | None = None,
     say: Say | None = None,
@@ -153,7 +155,8 @@ def send(
     not after another refusal.
 
     Args:
-        retries: tries after the first. timeout: seconds of silence, of one request.
+        retries: tries after the first. until: instead, a `time.monotonic()` until which it is tried again whatever the
+            Hub answers. timeout: seconds of silence, of one request.
         progress: called with (bytes done, bytes in all). say: called with a sentence before each new try.
 
     Raises:
@@ -163,7 +166,7 @@ def send(
     heads: list[str] = []
     what = f"the Hub did not take the {'set' if planned.kind == 'dataset' else 'weights'}"
     where = (planned.repository, planned.kind)
-    return _patiently(lambda api: _commit(api, planned, heads, progress), what, where, retries, timeout, say)
+    return _patiently(lambda api: _commit(api, planned, heads, progress), what, where, retries, timeout, say, until)
 
 
 def _commit(api: Any, planned: UploadPlan, heads: list[str], progress: Progress | None) -> Pushed:
@@ -320,8 +323,9 @@ def _patiently[T](
     retries: int = 5,
     timeout: float = 30.0,
     say: Say | None = None,
+    until: float | None = None,
 ) -> T:
-    """The result of `attempt(api)`, tried again after a failure that may pass; where: repository and kind."""
+    """The result of `attempt(api)`, tried again as `send` does; where: repository and kind."""
     endpoint = secrets.address(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", "the Hub's", "HF_ENDPOINT")
     tokens = f"{endpoint}/settings/tokens"
     token = secrets.secret("HF_TOKEN", "token for the Hub", f"export HF_TOKEN, one with write access ({tokens})")
@@ -339,23 +343,28 @@ def _patiently[T](
     logging.set_verbosity_error()
     constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks huggingface.co whom to name in it, whatever the endpoint
     api = HfApi(endpoint=endpoint, token=token, library_name="elle")
-    for number in range(1, retries + 2):
+    for number in itertools.count(1):
         try:
             with _watched(timeout):
                 return attempt(api)
         except Exception as error:
             failure = _meaning(error, _url(endpoint, *where), tokens, token)
+        left = until - time.monotonic() if until else 0.0
         if not isinstance(failure, _Passing):
-            raise failure  # outside `except`: the library's error may quote the server, and that a secret
+            if left <= 0:
+                raise failure  # outside `except`: the library's error may quote the server, and that a secret
+            failure = _Passing(failure.what)
         reason, wait = str(failure).replace(token, "…"), failure.wait
-        wait = max(wait, FIRST_WAIT * 2 ** (number - 1) * random.uniform(0.5, 1.5))
-        if number > retries or wait > LONGEST_WAIT:
+        wait = max(wait, FIRST_WAIT * 2 ** min(number - 1, 10) * random.uniform(0.5, 1.5))
+        if left > 0:  # half of it: the last try is not long before the end
+            wait = min(wait, LONGEST_WAIT, max(left / 2, FIRST_WAIT))
+        elif number > retries or wait > LONGEST_WAIT:
             tries = "1 try" if number == 1 else f"{number} tries"
             asks = f"; it asks for a wait of {wait:.0f} s" if wait > LONGEST_WAIT else ""
             fix = "give the same command again later: it goes on, and nothing is lost"
             raise ElleError(f"{what}: {reason}, {tries}{asks}", where=endpoint, fix=fix)
         if say:
-            say(f"the Hub: {reason}; again in {wait:.1f} s ({number} of {retries})")
+            say(f"the Hub: {reason}; again in {wait:.1f} s (try {number + 1})")
         time.sleep(wait)
     raise AssertionError("unreachable")
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from elle.base import paths
-from elle.base.errors import ElleError
+from elle.base.errors import ElleError, finite
 from elle.base.process import interruptible
 from elle.base.tables import printable
 from helpers import __version__
@@ -416,7 +416,7 @@ def _ask_endpoint(
     """The answers of a server to the rows, what they took, and the file that holds them."""
     from elle.serving.answers import Endpoint, collect_outputs, outputs_file, usage
 
-    model, price = options.pop("model"), options["price"]
+    model, price = options.pop("model"), options["price"] and finite(options["price"], "price", "--price", "such as 3")
     endpoint = Endpoint(options.pop("endpoint"), model)
     outputs = outputs or outputs_file(data, model, options["constrained"])
     try:

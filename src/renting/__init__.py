@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from elle.base.errors import ElleError
 
 if TYPE_CHECKING:
-    from renting.record import Rental
+    from renting.record import Rental, Say
 
 #: Name → the module that has it. Each is imported when it is asked for: `elle --help` needs none of them.
 _HOMES = {"order": "orders", "up": "pods", "logs": "pods", "endpoint": "endpoints", "deploy": "endpoints"}
@@ -24,24 +24,30 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def status(run_id: str | None = None) -> "Rental":
-    """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process."""
+def status(run_id: str | None = None, say: "Say" = print) -> "Rental":
+    """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process here."""
     from renting import endpoints, pods, record, runpod
 
     rental = record.load_rental(run_id)
     look = pods.look if rental.kind == "pod" else endpoints.look
     try:
-        return look(rental, runpod.Client(retries=2))
+        return look(rental, runpod.Client(retries=2, say=say))
     except ElleError as error:
         return rental.seen("unreachable", error.what)
 
 
-def down(run_id: str | None = None) -> "Rental":
-    """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat.
+def down(run_id: str | None = None, say: "Say" = print) -> "Rental":
+    """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat. An ElleError where it
+    is not known whether it has ended: then it is said what may run still."""
+    from elle.base.process import interruptible
+    from renting import lifecycle, pods, record, runpod
 
-    Raises:
-        ElleError: RunPod cannot be reached: it is not known whether it has ended.
-    """
-    from renting import pods, record, runpod
-
-    return pods.end(record.load_rental(run_id), runpod.Client(), "stopped")
+    rental, client = record.load_rental(run_id), runpod.Client(say=say)
+    with interruptible(client.tell) as came:
+        came.append(0)  # the first signal is told of, and does not cut the ending short
+        try:
+            rental.save(stop=True)  # whoever asks for it now, or watches it, ends it too
+            return pods.end(rental, client, "stopped")
+        except BaseException:
+            client.tell(lifecycle.remains(rental))
+            raise

@@ -106,7 +106,7 @@ def status(run_id, as_json) -> None:
     """What a run (default: the newest) has rented, its state and its costs. Exit code 1 if it failed."""
     import renting
 
-    rental = renting.status(run_id)
+    rental = renting.status(run_id, _say)
     _show(rental, as_json)
     sys.exit(0 if rental.costs or rental.state in ("succeeded", "stopped", "preparing") else 1)
 
@@ -129,7 +129,7 @@ def down(run_id, as_json) -> None:
     """End everything that a run (default: the newest) rents: pod, endpoint. Safe to repeat."""
     import renting
 
-    _show(renting.down(run_id), as_json)
+    _show(renting.down(run_id, _say), as_json)
 
 
 @pod.command()
@@ -150,7 +150,7 @@ def deploy(trained, dry_run, yes, as_json, **what) -> None:
     if trained:
         if what["model"] or what["adapters"]:
             raise click.UsageError("--trained says what is served: give it without MODEL and --adapter")
-        order = renting.order(trained, live=False, max_dollars=float("inf"))  # whatever it was allowed to cost
+        order = renting.order(trained, live=False, max_dollars=1e9)  # whatever it was allowed to cost
         what |= served(order, what["config"])
     order = renting.endpoint(**what)
     if dry_run:

@@ -9,8 +9,9 @@ from typing import Any
 from elle.base.yaml_files import config_table
 from elle.plan import hardware, models
 from elle.serving import deployments
+from renting import lifecycle, runpod
 from renting import record as records
-from renting import runpod
+from renting.pods import ended_on_failure
 from renting.record import Confirm, Rental, Say
 
 #: RunPod's vLLM worker; GB of its disk beyond the weights, and for weights of a model that nothing here knows.
@@ -32,7 +33,8 @@ class EndpointOrder:
         return runpod.create_rented("endpoint", self.body)
 
     def requests(self) -> list[runpod.Request]:
-        return [*runpod.keep_secret(records.token_secret()), runpod.list_rented("endpoint"), self.request]
+        found = runpod.list_rented("endpoint"), runpod.get_rented("endpoint", "{endpoint}")
+        return [*runpod.keep_secret(records.token_secret()), found[0], self.request, *found]
 
     def uploads(self) -> list[dict[str, Any]]:
         """Nothing: a worker takes its model from the Hub."""
@@ -79,7 +81,7 @@ def endpoint(
     model = models.find(deployment.model_id)
     token = {"HF_TOKEN": runpod.secret_reference(records.token_secret())}
     body = {
-        "name": f"elle-{name}",
+        "name": f"elle-{name}-{{rental}}",
         "type": "QUEUE",
         "image": IMAGE,
         # An endpoint takes a pool of GPUs; of a pool's other kinds nothing was checked, but they are no smaller.
@@ -94,30 +96,34 @@ def endpoint(
 
 
 def deploy(order: EndpointOrder, *, confirm: Confirm, dry_run: bool = False, say: Say = print) -> Rental:
-    """Create the endpoint, or change the one of its name; workers start when it is asked.
+    """Create the endpoint, or change the one that this machine has under its name; workers start when it is asked. What
+    is interrupted, or fails, while it is made is ended.
 
     Raises:
-        ElleError: something is not set or not confirmed; RunPod refuses.
+        ElleError: something is not set or not confirmed; RunPod refuses; another machine has one of this name.
     """
     if dry_run:
         return Rental(order.name, "endpoint", "dry-run")
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
     records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = runpod.Client(say=say)
-    known = records.rentals("endpoint").get(order.name)
-    record = known or records.begin(order.name, "endpoint", hourly=order.hourly)
+    record, found = records.rentals("endpoint").get(order.name), None
+    if record and record.state not in records.FINAL:
+        found, complete = lifecycle.recorded(record, client)
+        if complete and not found:
+            record.settle("stopped")
     client.ensure_secret(records.token_secret())
-    record.save(state="asked", asked=time.time(), ended=None)
-    try:
-        if found := client.rented("endpoint", record.name):
-            changes = {key: order.body[key] for key in ("image", "env", "workers", "scaling", "disk")}
-            made = client.send(runpod.Request("PATCH", f"/serverless/{found[0]['id']}", changes))
-        else:
-            made = client.create("endpoint", order.body)
-    except runpod.Refused as refused:
-        record.settle("refused", refused.what)
-        raise
-    return record.save(state="deployed", pod=made["id"], rented=time.time(), remark=openai_base_url(made["id"]))
+    if record and found:
+        changes = {key: order.body[key] for key in ("image", "env", "workers", "scaling", "disk")}
+        client.send(runpod.Request("PATCH", f"/serverless/{found['id']}", changes))  # refused, it stays as it was
+    else:
+        record = records.begin(order.name, "endpoint", hourly=order.hourly)
+        with ended_on_failure(record, client):
+            lifecycle.check_free("endpoint", order.name, client)
+            found = lifecycle.make(record, client, {**order.body, "name": record.name})
+            lifecycle.sift(record, client)
+    rented = record.rented or time.time()
+    return record.save(state="deployed", stop=False, rented=rented, remark=openai_base_url(found["id"]))
 
 
 def openai_base_url(endpoint_id: str) -> str:
@@ -127,13 +133,13 @@ def openai_base_url(endpoint_id: str) -> str:
 
 def look(record: Rental, client: runpod.Client) -> Rental:
     """Whether the endpoint is there, and what its workers do."""
-    if record.state in records.FINAL:
+    if record.state in records.FINAL or not record.creates:
         return record
-    found = client.rented("endpoint", record.name)
+    found, complete = lifecycle.recorded(record, client)
     if not found:
-        return record.settle("stopped")
-    id = found[0]["id"]
-    record.save(state="deployed", pod=id)
+        return record.settle("stopped") if complete else record.seen("asked")
+    id = found["id"]
+    record.save(state="deployed")
     health = client.send(runpod.Request("GET", f"/{id}/health", service=runpod.QUEUE))
     workers = ", ".join(f"{count} {state}" for state, count in health.get("workers", {}).items() if count)
     return record.seen("deployed", f"{openai_base_url(id)} (workers: {workers or 'none running'})")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def train_recipe(recipe: dict, data: Path, out: Path) -> Path:
 
 
 def work() -> dict[str, Any]:
-    """Fetch, train, check and push; what `result.json` holds."""
+    """Fetch, train, check and push, this as long as the pod lives; what `result.json` holds."""
+    until = time.monotonic() + float(os.environ["ELLE_LEFT"]) - 30.0  # for its report
     run, home = os.environ["ELLE_RUN"], Path(os.environ["ELLE_HOME"])
     hub.download(os.environ["ELLE_DATASET_REPO"], "dataset", f"runs/{run}/*", home / "hub", say=print)
     fetched = home / "hub" / "runs" / run
@@ -85,7 +87,7 @@ def work() -> dict[str, Any]:
         load(folder)
         message = f"Trained by {run}: weights that were loaded before they were pushed"
         planned = hub.of_files(folder, names, recipe["repository"], kind="model", message=message)
-        pushed = hub.send(planned, timeout=600.0, retries=8, say=print)
+        pushed = hub.send(planned, timeout=600.0, until=until, say=print)
         print(f"pushed to {pushed.url}", flush=True)
         results.append({"repository": pushed.repository, "commit": pushed.commit, "files": planned.files})
     return {"state": "succeeded", "reason": "", "weights": results}

@@ -10,7 +10,7 @@ from typing import Any
 
 from elle import hub
 from elle.base import paths, yaml_files
-from elle.base.errors import ElleError
+from elle.base.errors import ElleError, finite
 from elle.briefings import dataset
 from elle.plan import preflight
 from elle.plan.preflight import Plan, span
@@ -82,12 +82,13 @@ class Order:
         named = records.own_repository("HF_MODEL_REPO")
         return [named] if len(self.plans) == 1 else [f"{named}-{plan.file.stem}" for plan in self.plans]
 
-    def body(self) -> dict[str, Any]:
-        """The request that rents the pod. It holds no secret: RunPod puts the token in when the pod boots."""
+    def body(self, mark: str = "{rental}") -> dict[str, Any]:
+        """What rents the pod of a rental. It holds no secret: RunPod puts the token in when the pod boots."""
         host = max((plan.memory.host_total for plan in self.plans if plan.memory), default=0.0)
         env = {
             "HF_TOKEN": runpod.secret_reference(records.token_secret()),
             "ELLE_RUN": self.run_id,
+            "ELLE_MARK": mark,
             "ELLE_SECONDS": str(round(self.limit_hours * 3600)),
             "ELLE_DATASET_REPO": records.own_repository("HF_DATASET_REPO"),
             "ELLE_START": Path(__file__).with_name("start.sh").read_text(encoding="utf-8"),
@@ -99,7 +100,7 @@ class Order:
         if host:
             gpu["minRamPerGpu"] = math.ceil(host / self.count)
         return {
-            "name": f"elle-{self.run_id}",
+            "name": f"elle-{self.run_id}-{mark}",
             "image": self.image,
             "args": """bash -c 'printf %s "$ELLE_START" >~/start.sh && exec bash ~/start.sh'""",
             "gpu": gpu,
@@ -111,14 +112,14 @@ class Order:
         }
 
     def requests(self) -> list[runpod.Request]:
-        """What goes to RunPod, in order: the last but one again and again, until it shows no pod; then the last."""
+        """What goes to RunPod, in order, the last two again and again. `{rental}`: this one's mark; `{pod}`: its id."""
         return [
             runpod.list_gpus(self.count, self.cloud, CUDA),
-            *runpod.keep_secret(records.token_secret()),
             runpod.list_rented("pod"),
+            *runpod.keep_secret(records.token_secret()),
             runpod.create_rented("pod", self.body()),
             runpod.list_rented("pod"),
-            runpod.get_pod("{pod}"),
+            runpod.get_rented("pod", "{pod}"),
         ]
 
     def files(self) -> dict[str, Path | None]:
@@ -219,6 +220,7 @@ def order(target: str, *, live: bool = True, **wishes: Any) -> Order:
     if live:
         records.needed(*NEEDED)
     wished, started = Wishes(**wishes), time.strftime("%Y%m%d-%H%M%S")
+    finite(wished.max_dollars or 0, "limit", "--max-dollars", "dollars, such as 5")
     stem = re.sub(r"[^a-z0-9]+", "-", Path(target).stem.lower()).strip("-")
     run_id = records.checked_id(wished.run_id or f"{stem}-{started}")
     bases, folder, given = sources(target, wished)
@@ -278,7 +280,7 @@ def _offer(gpu: str, count: int, wished: Wishes) -> tuple[float, str]:
             where="RunPod's catalogue",
             fix=f"{f'--gpu {others}, ' if others else ''}--cloud {other_cloud}, or later",
         )
-    price = float(free[gpu]["price"][tier])
+    price = finite(free[gpu]["price"][tier], "price", "RunPod's catalogue", "another --gpu, or later")
     if wished.price is not None and price > wished.price * 1.001:
         what = f"it costs ${price:.2f} a GPU-hour now, and you gave ${wished.price:.2f}"
         raise ElleError(what, where="--price", fix="leave it out")

@@ -6,42 +6,37 @@ itself when it is done or has failed, by its own timer at the latest, by `up` wh
 
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from elle import hub
 from elle.base import secrets
-from elle.base.errors import ElleError
+from elle.base.errors import ElleError, finite
 from elle.base.process import interruptible
+from renting import lifecycle, runpod, uploads
 from renting import record as records
-from renting import runpod, uploads
 from renting.orders import NEEDED, START, Order
 from renting.record import Confirm, Rental, Say
 
 #: Seconds after its own limit when this machine ends a pod.
 OVERDUE = 300.0
-#: Seconds after which a request whose answer was lost is not expected to be taken up any more.
-LATE = 600.0
 
 
 def up(
-    order: Order,
-    *,
-    confirm: Confirm,
-    dry_run: bool = False,
-    detach: bool = False,
-    poll: float = 15.0,
-    say: Say = print,
+    order: Order, *, confirm: Confirm, dry_run: bool = False, detach: bool = False, poll: float = 15.0, say: Say = print
 ) -> Rental:
     """Upload, rent, watch until the pod has ended, and check what it left.
 
     confirm: asked with the whole order and its cost; nothing is sent to anyone before it says yes. detach: return once
     the pod is rented. poll: seconds between two looks.
 
-    An interrupt (Ctrl-C, SIGTERM), and a failure on this side, terminate the pod; a lost connection does not.
+    Ctrl-C, SIGTERM and a failure on this side terminate the pod; a lost connection, or terminal (SIGHUP), does not.
 
     Raises:
-        ElleError: something is not set or not confirmed; the Hub or RunPod refuses; the training failed.
+        ElleError: something is not set or not confirmed; another machine has a pod of this name; the Hub or RunPod
+            refuses; the training failed.
     """
+    finite(poll, "pause", "--poll", "seconds, such as 15")
     if dry_run:
         return Rental(order.run_id, "pod", "dry-run")
     records.needed(*NEEDED)
@@ -52,88 +47,103 @@ def up(
         order.run_id, "pod", hourly=order.hourly, limit=order.limit_hours * 3600 + START,
         dataset=records.own_repository("HF_DATASET_REPO"), models=order.repositories,
     )  # fmt: skip
-    with interruptible():
-        uploads.upload(order, say)
-        try:
-            _rent(order, record, client, say)
-            if not detach:
-                watch(record, client, poll, say)
-        except BaseException as error:
-            _give_up(record, client, error, say)
-            raise
+    with ended_on_failure(record, client):
+        lifecycle.check_free("pod", order.run_id, client)
+        uploads.upload(order, client.tell)
+        _rent(order, record, client)
+        if not detach:
+            watch(record, client, poll)
     if not detach and record.state != "succeeded":
         raise ElleError(record.sentence, where=f"run {order.run_id}", fix=f"elle pod logs {order.run_id}")
     return record
 
 
-def _rent(order: Order, record: Rental, client: runpod.Client, say: Say) -> None:
+def _rent(order: Order, record: Rental, client: runpod.Client) -> None:
     """Rent the pod, as long as it costs what was confirmed."""
     client.ensure_secret(records.token_secret())
-    record.save(state="asked", asked=time.time())
-    pod = client.create("pod", order.body())
-    record.save(state="provisioning", pod=pod["id"], rented=time.time())
-    say(f"rented pod {pod['id']} at ${pod['cost']:.2f} an hour; `elle pod down {order.run_id}` ends it")
-    if pod["cost"] > order.hourly * 1.01 + 0.001:
-        raise ElleError(
-            f"the pod costs ${pod['cost']:.2f} an hour, and ${order.hourly:.2f} was confirmed: it is ended",
-            where=pod["id"],
-            fix="give the command again, and see the new price",
-        )
+    pod = lifecycle.make(record, client, order.body(record.mark))
+    if dear := too_dear(record, pod):
+        raise ElleError(dear, where=pod["id"], fix="give the command again, and see the new price")
+    record.save(state="provisioning", rented=time.time())
+    client.tell(f"rented pod {pod['id']} at ${pod['cost']:.2f} an hour; `elle pod down {order.run_id}` ends it")
+    lifecycle.sift(record, client)
 
 
-def _give_up(record: Rental, client: runpod.Client, error: BaseException, say: Say) -> None:
-    """End what is rented, or say what becomes of it."""
-    stopped = isinstance(error, KeyboardInterrupt)
-    what = "interrupted" if stopped else str(getattr(error, "what", None) or error or type(error).__name__)
-    what = secrets.redacted(what)[:500]
-    if record.state == "preparing":
-        return  # nothing was rented
-    refused = record.state == "asked" and isinstance(error, runpod.Refused)
-    if not refused:  # else there is none, unless an earlier try was taken up late
-        say("ending the pod")
+def too_dear(record: Rental, pod: dict) -> str:
+    """What is wrong with the price of a pod; empty where it is what was confirmed, or less."""
+    cost = float(pod.get("cost") or "nan")  # which is not what was confirmed either
+    dear = f"the pod costs ${cost:.2f} an hour, and ${record.hourly:.2f} was confirmed: it is ended"
+    return "" if cost <= record.hourly * 1.01 + 0.001 else dear
+
+
+@contextmanager
+def ended_on_failure(record: Rental, client: runpod.Client) -> Iterator[None]:
+    """Where what is inside fails or is interrupted, what it has rented is ended, or it is said what may run still."""
+    with interruptible(client.tell) as came:
+        try:
+            yield
+        except BaseException as error:
+            came[:] = came or [0]  # from here on a signal is told of, and does not cut the ending short
+            if error.args == ("SIGHUP",) and record.rented:  # whoever watched is gone, and the pod trains
+                client.tell(f"the terminal is gone, and the pod goes on: {lifecycle.remains(record)}")
+            elif record.state != "preparing":
+                _give_up(record, client, error)
+            raise
+
+
+def _give_up(record: Rental, client: runpod.Client, error: BaseException) -> None:
+    """End what is rented, or say what may run still."""
+    state, what = ("stopped", "interrupted") if isinstance(error, KeyboardInterrupt) else ("refused", _words(error))
+    asked = record.creates  # else surely nothing came of it
+    if asked:
+        client.tell(f"ending the {record.kind}")
     try:
-        end(record, client, "stopped" if stopped else "refused", what)
-    except ElleError as failure:
-        record.save(remark=f"{what}; and it could not be ended: {failure.what}"[:500])
-        say(f"it could not be ended: {failure.what}\nit ends by itself; `elle pod down {record.run_id}` ends it sooner")
+        end(record, client, state, what)
+    except BaseException as failure:
+        client.tell(f"it could not be ended: {_words(failure)}\n{lifecycle.remains(record)}")
+        record.save(remark=f"{what}; and it could not be ended: {_words(failure)}")
         return
-    if refused:
-        return
-    say("the pod is terminated" + ("; what it had not pushed is lost" if record.state == "stopped" else ""))
+    if asked:
+        lost = "; what it had not pushed is lost" if record.kind == "pod" and record.state == "stopped" else ""
+        client.tell(f"the {record.kind} is terminated{lost}")
     if record.state == "succeeded":  # at this very moment
-        say(record.sentence)
+        client.tell(record.sentence)
+
+
+def _words(error: BaseException) -> str:
+    return secrets.redacted(str(getattr(error, "what", None) or error or type(error).__name__))[:500]
 
 
 def end(record: Rental, client: runpod.Client, state: str, remark: str = "") -> Rental:
-    """End all that a run rents, whatever its record says. What a pod has reported counts more than how it ended.
-
-    Raises:
-        ElleError: RunPod cannot be reached: it is not known whether it has ended.
-    """
-    client.end_all(record.kind, record.name)
+    """End all that a run rents, whatever its record says; an ElleError where it is not known whether it has ended. What
+    a pod has reported counts more than how it ended."""
+    if record.creates:  # else nothing was ever asked for
+        lifecycle.remove(record, client)
     if record.state in records.FINAL:
         return record
     return record.settle(*(reported(record) or (state, remark)))
 
 
-def watch(record: Rental, client: runpod.Client, poll: float, say: Say) -> Rental:
+def watch(record: Rental, client: runpod.Client, poll: float) -> Rental:
     """Look until the pod has ended; what stays behind is ended, what it left is checked."""
-    told, cut_off = "", False
+    told, cut_off, began = "", False, records.uptime()
     while True:
         try:
             look(record, client)
             cut_off = False
         except ElleError as error:  # a refusal too: what trains is not ended for a key that was changed meanwhile
             if not cut_off:
-                say(f"{error.what}\n{record.seen('unreachable', 'no connection').sentence} Still trying.")
+                client.tell(f"{error.what}\n{record.seen('unreachable', 'no connection').sentence} Still trying.")
             cut_off = True
-        since = time.time() - record.rented
+        since = records.uptime() - began
         if not cut_off:
             if not record.costs:
                 return record
+            if record.stop:
+                return end(record, client, "stopped")
             if record.state != told:
                 told = record.state
-                say(f"{time.strftime('%H:%M:%S')} {record.sentence}")
+                client.tell(f"{time.strftime('%H:%M:%S')} {record.sentence}")
             if record.state in ("exited", "error"):
                 return end(record, client, "lost", f"its container ended ({record.state})")
             if record.state in ("provisioning", "starting") and since > START:
@@ -150,26 +160,19 @@ def look(record: Rental, client: runpod.Client) -> Rental:
     """A pod's run as it is now; a settled one is not asked for again."""
     if record.state in ("lost", "stopped") and (late := reported(record)):  # taken up after the pod was gone
         return record.settle(*late)
-    if record.state in records.FINAL:
+    if record.state in records.FINAL or not record.creates:
         return record
-    pods = client.rented("pod", record.name)
-    if not pods and record.pod and (pod := client.pod(record.pod)):  # a list may lag behind
-        pods = [pod]
-    if pods:
-        for other in pods[1:]:  # a request whose answer was lost, taken up late
-            client.end("pod", other["id"])
-        state = pods[0]["status"].lower()
-        state = state if state in records.STATES else "running"
-        return record.save(state=state, pod=record.pod or pods[0]["id"], rented=record.rented or time.time())
-    if record.state == "preparing":
-        return record
+    pod, complete = lifecycle.recorded(record, client)
+    if pod:
+        if not record.rented and (dear := too_dear(record, pod)):  # nobody has seen its price yet
+            return end(record, client, "refused", dear)
+        state = str(pod.get("status")).lower()
+        return record.save(state=state if state in records.STATES else "running", rented=record.rented or time.time())
+    if not complete:
+        return record.seen("asked")
     if report := read_report(record):
         return record.settle(*report)
-    if record.pod:
-        return record.settle("lost")
-    if time.time() - (record.asked or record.created) < LATE:
-        return record.seen("asked")
-    return record.settle("refused", "RunPod was asked, and no pod came of it")
+    return record.settle(*(("lost",) if record.pod else ("refused", "RunPod was asked, and no pod came of it")))
 
 
 def read_report(record: Rental) -> tuple[str, str] | None:
@@ -178,7 +181,7 @@ def read_report(record: Rental) -> tuple[str, str] | None:
     Raises:
         ElleError: the Hub cannot be asked.
     """
-    raw = hub.read_remote(record.dataset, "dataset", f"runs/{record.run_id}/result.json")
+    raw = record.from_pod("result.json")
     if raw is None:
         return None
     try:
@@ -207,17 +210,14 @@ def reported(record: Rental) -> tuple[str, str] | None:
 
 
 def logs(run_id: str | None = None, tail: int = 100) -> list[str]:
-    """The last lines of a run's log: of the pod while it is there, then of what it reported to the Hub.
-
-    Raises:
-        ElleError: neither has any.
-    """
+    """The last lines of a run's log: of the pod while it is there, then of what it reported to the Hub; an ElleError
+    where neither has any."""
     record = records.load_rental(run_id, "pod")
     client = runpod.Client(retries=2)
-    pods = client.rented("pod", record.name) if record.state not in records.FINAL else []
-    if pods and (lines := client.logs(pods[0]["id"], tail)):
+    there = record.pod and record.state not in records.FINAL and client.get("pod", record.pod)
+    if there and (lines := client.logs(record.pod, tail)):
         return lines
-    raw = hub.read_remote(record.dataset, "dataset", f"runs/{record.run_id}/log.txt")
+    raw = record.from_pod("log.txt")
     if raw is None:
         fix = "a pod that never ran has none: elle pod status"
         raise ElleError("there is no log", where=f"run {record.run_id}", fix=fix)

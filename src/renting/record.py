@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
+
+from filelock import FileLock
 
 from elle import hub
 from elle.base import paths, storage
@@ -37,14 +40,20 @@ FINAL = tuple(name for name, state in STATES.items() if state.get("final"))
 class Rental:
     """What is kept of a rental, written before and after every step that costs: another process can go on from it.
 
-    kind: pod or endpoint; state: of STATES; pod: RunPod's id of it; hourly: dollars; limit: seconds that it may take,
-    start included; times are seconds of the epoch; remark: what its state's sentence says beside.
+    kind: pod or endpoint; state: of STATES; mark: what tells it from another of its run's name; pod: RunPod's id of it;
+    ids: all that RunPod ever gave it; creates: requests for it that RunPod took up, or may have; asked: when the last
+    one was sent (`uptime`); stop: it is to end, whoever watches it; hourly: dollars; limit: seconds that it may take,
+    start included; other times are seconds of the epoch; remark: what its state's sentence says beside.
     """
 
     run_id: str
     kind: str
     state: str = "preparing"
+    mark: str = field(default_factory=lambda: token_hex(4))
     pod: str | None = None
+    ids: list[str] = field(default_factory=list)
+    creates: int = 0
+    stop: bool = False
     hourly: float = 0.0
     limit: float = 0.0
     created: float = field(default_factory=time.time)
@@ -57,8 +66,12 @@ class Rental:
 
     @property
     def name(self) -> str:
-        """Its name at RunPod, by which it is found again."""
-        return f"elle-{self.run_id}"
+        """Its name at RunPod, by which it is found again; nothing else ever has it."""
+        return f"elle-{self.run_id}-{self.mark}"
+
+    def from_pod(self, file: str) -> bytes | None:
+        """What its pod has put into the dataset repository, this rental's alone: result.json or log.txt."""
+        return hub.read_remote(self.dataset, "dataset", f"runs/{self.run_id}/{self.mark}/{file}")
 
     @property
     def file(self) -> Path:
@@ -99,9 +112,15 @@ class Rental:
         return {name: getattr(self, name) for name in names}
 
     def save(self, **changes: Any) -> "Rental":
-        for name, value in changes.items():
-            setattr(self, name, value)
-        storage.write_json(self.file, asdict(self))
+        """Write it with these changes, upon what another process has kept of it meanwhile: what is settled stays so."""
+        vars(self).update(changes)  # first of all: what is known counts, even where it cannot be written
+        with FileLock(self.file.with_suffix(".lock")):
+            kept = storage.read_json(self.file) if self.file.exists() else {}
+            if kept.get("mark") == self.mark:
+                if kept["state"] in FINAL and changes.get("state") not in FINAL:
+                    changes.pop("state", None)
+                vars(self).update(kept | changes)
+            storage.write_json(self.file, asdict(self))
         return self
 
     def settle(self, state: str, remark: str = "") -> "Rental":
@@ -113,6 +132,11 @@ class Rental:
         return replace(self, state=state, remark=remark or self.remark)
 
 
+def uptime() -> float:
+    """Seconds since this machine started, those it slept included. Whoever sets its clock does not change it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def rentals(kind: str | None = None) -> dict[str, Rental]:
     """By run, oldest first: what is kept of each rental of that kind (None: any), begun or over."""
     kept = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
@@ -122,11 +146,7 @@ def rentals(kind: str | None = None) -> dict[str, Rental]:
 
 
 def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
-    """The record of a run; None: of the newest one of that kind.
-
-    Raises:
-        ElleError: there is none.
-    """
+    """The record of a run; None: of the newest one of that kind. An ElleError where there is none."""
     known = rentals(kind)
     newest = next(reversed(known), None)
     if (run_id or newest) not in known:
@@ -137,11 +157,7 @@ def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
 
 
 def begin(run_id: str, kind: str, **values: Any) -> Rental:
-    """A new record, written; nothing is rented yet.
-
-    Raises:
-        ElleError: the run has one already, and it is not over.
-    """
+    """A new record, written; nothing is rented yet. An ElleError where the run has one that is not over."""
     old = rentals().get(run_id)
     if old and old.state not in (*FINAL, "preparing"):
         fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
@@ -150,11 +166,7 @@ def begin(run_id: str, kind: str, **values: Any) -> Rental:
 
 
 def checked_id(run_id: str) -> str:
-    """A run's name as it may stand in a path, a pod's name and a repository.
-
-    Raises:
-        ElleError: it may not.
-    """
+    """A run's name as it may stand in a path, a pod's name and a repository; an ElleError where it may not."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", run_id) or ".." in run_id:
         raise ElleError(f"{run_id!r} is not a valid run name", where="--run-id", fix="letters, digits, '-', '_', '.'")
     return run_id
@@ -188,11 +200,7 @@ def needed(*names: str) -> None:
 
 
 def confirmed(confirm: Confirm, question: str, where: str) -> None:
-    """Ask before anything is sent.
-
-    Raises:
-        ElleError: the answer is no.
-    """
+    """Ask before anything is sent; an ElleError where the answer is no."""
     if not confirm(question):
         raise ElleError("not confirmed: nothing was sent, nothing is rented", where=where, fix="--yes")
 

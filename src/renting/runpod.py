@@ -41,7 +41,7 @@ class Refused(ElleError):
 
 
 class Unknown(ElleError):
-    """The answer to a request that must not be sent twice was lost."""
+    """The answer to a request was lost, or cannot be used: what was asked for may have been done."""
 
 
 class _Passing(Exception):
@@ -120,8 +120,9 @@ def create_rented(kind: str, body: Mapping[str, Any]) -> Request:
     return Request("POST", PATHS[kind], dict(body), repeatable=False)
 
 
-def get_pod(pod: str) -> Request:
-    return Request("GET", f"/pods/{pod}")
+def get_rented(kind: str, id: str) -> Request:
+    """One of a kind: only this answer, 404, says that it is gone. A list lags behind."""
+    return Request("GET", f"{PATHS[kind]}/{id}")
 
 
 def list_gpus(count: int = 1, cloud: str = "SECURE", cuda: str = "") -> Request:
@@ -157,8 +158,9 @@ class Client:
         """Made once: it reads all the machine's certificates."""
         return httpx.Client(timeout=TIMEOUT)
 
-    def send(self, request: Request, *, allowed: tuple[int, ...] = ()) -> Any:
-        """The answer's JSON; None where it has no body, or is a refusal that is `allowed`."""
+    def send(self, request: Request, *, allowed: tuple[int, ...] = (), holds: str = "") -> Any:
+        """The answer's JSON, an object that has the key `holds`, if that is given; None where it has no body, or is a
+        refusal that is `allowed`."""
 
         def pause(state: tenacity.RetryCallState) -> float:
             backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
@@ -168,14 +170,16 @@ class Client:
             return state.attempt_number > self.retries or state.outcome.exception().wait > LONGEST_WAIT
 
         def tell(state: tenacity.RetryCallState) -> None:
-            if self.say:
-                which = f"{state.attempt_number} of {self.retries}"
-                self.say(f"RunPod: {state.outcome.exception()}; again in {state.upcoming_sleep:.1f} s ({which})")
+            which = f"{state.attempt_number} of {self.retries}"
+            self.tell(f"RunPod: {state.outcome.exception()}; again in {state.upcoming_sleep:.1f} s ({which})")
 
         retry = tenacity.retry_if_exception_type(_Passing)
         retrying = tenacity.Retrying(retry=retry, wait=pause, stop=spent, before_sleep=tell, reraise=True)
         try:
-            return retrying(self._exchange, request)
+            answer = retrying(self._exchange, request)
+            if holds and not (isinstance(answer, dict) and answer.get(holds) is not None):
+                raise _unusable(request.url, KeyError(holds))
+            return answer
         except Refused as refused:
             if refused.status in allowed:
                 return None
@@ -210,49 +214,24 @@ class Client:
             fix="it may have been done all the same: ask for the status before giving the command again",
         )
 
-    def rented(self, kind: str, name: str) -> list[dict]:
-        """All pods or endpoints of that name."""
-        return [each for each in self.send(list_rented(kind))[f"{kind}s"] if each["name"] == name]
+    def tell(self, text: str) -> None:
+        """Say it, where somebody listens: a terminal that is gone, or a signal amid another line, ends nothing."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if self.say:
+                self.say(text)
 
-    def create(self, kind: str, body: Mapping[str, Any]) -> dict:
-        """The pod or endpoint of the name in `body`, made where there is none; never a second one.
-
-        A create whose answer is lost may have been done: the next try looks for the name first, and what turns up
-        beside the one that is kept is ended.
-        """
-
-        def attempt() -> dict:
-            found = self.rented(kind, body["name"])
-            return found[0] if found else self.send(create_rented(kind, body))
-
-        retry, stop = tenacity.retry_if_exception_type(Unknown), tenacity.stop_after_attempt(self.retries + 1)
-        retrying = tenacity.Retrying(retry=retry, stop=stop, wait=tenacity.wait_fixed(FIRST_WAIT), reraise=True)
-        made = retrying(attempt)
-        if retrying.statistics["attempt_number"] > 1:  # an earlier try may have been taken up after it was given up
-            for other in self.rented(kind, body["name"]):
-                if other["id"] != made["id"]:
-                    self.end(kind, other["id"])
-        return made
+    def rented(self, kind: str) -> list[dict]:
+        """All pods or endpoints that RunPod's list shows."""
+        return self.send(list_rented(kind), holds=f"{kind}s")[f"{kind}s"]
 
     def end(self, kind: str, id: str) -> None:
         """End a pod (its disk with it) or an endpoint for good; one that is gone already is not a failure."""
         self.send(Request("DELETE", f"{PATHS[kind]}/{id}"), allowed=(404,))
 
-    def end_all(self, kind: str, name: str) -> None:
-        """End all of that name, and see that none is left."""
-        for _ in range(3):
-            found = self.rented(kind, name)
-            if not found:
-                return
-            for each in found:
-                self.end(kind, each["id"])
-        if self.rented(kind, name):
-            raise ElleError(f"the {kind} is still there", where=name, fix="give the command again")
-
-    def pod(self, id: str) -> dict | None:
-        """A pod; None where there is none (any more)."""
-        found = self.send(get_pod(id), allowed=(404,))
-        return found if found and found["status"] != "TERMINATED" else None
+    def get(self, kind: str, id: str) -> dict | None:
+        """A pod or an endpoint; None where there is none (any more)."""
+        found = self.send(get_rented(kind, id), allowed=(404,), holds="id")
+        return found if found and found.get("status") != "TERMINATED" else None
 
     def logs(self, pod: str, tail: int = 100) -> list[str]:
         """The last lines of a pod's container, without secrets. The stream does not end by itself: what has come when
@@ -327,6 +306,6 @@ def _refusal(status: int, url: str, answer: httpx.Response) -> Refused:
     return refused
 
 
-def _unusable(url: str, error: Exception) -> ElleError:
+def _unusable(url: str, error: Exception) -> Unknown:
     message = secrets.redacted(f"{type(error).__name__}: {error}")
-    return ElleError(f"RunPod's answer cannot be used: {message}", where=url, fix="is this address RunPod's?")
+    return Unknown(f"RunPod's answer cannot be used: {message}", where=url, fix="is this address RunPod's?")

@@ -66,9 +66,10 @@ class Route(NamedTuple):
 class Fault:
     """What goes wrong when a request reaches `route` (None: any), after `after` that are served, `times` times.
 
-    One of: `status` (with `headers` and `body`): the answer, and nothing is done. `drop="request"`: half of the body is
-    read, then the connection is reset, and nothing is done. `drop="answer"`: the request is done, and half of the
-    answer comes. `drop="done"`: it is done, and no answer comes. `delay`: seconds before it is done and answered.
+    One of: `status` (with `headers` and `body`): the answer, and nothing is done (with `done` it is, all the same).
+    `drop="request"`: half of the body is read, then the connection is reset, and nothing is done. `drop="answer"`: the
+    request is done, and half of the answer comes. `drop="done"`: it is done, and no answer comes. `delay`: seconds
+    before it is done and answered.
     """
 
     route: str | None = None
@@ -79,6 +80,7 @@ class Fault:
     delay: float = 0.0
     after: int = 0
     times: float = 1
+    done: bool = False
 
 
 class Server:
@@ -169,7 +171,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.reset()
         refusal = fault.status and Response(fault.status, fault.body, fault.headers)
         with server.alone:
-            response = refusal or route.answer(request, **groups)
+            done = None if refusal and not fault.done else route.answer(request, **groups)
+            response = refusal or done
         if fault.drop == "done":
             return self.reset()
         content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()

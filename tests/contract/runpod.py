@@ -42,10 +42,12 @@ class RunPod:
         self.keys: set[str] = set()
         self.stock = dict.fromkeys(PRICES, "HIGH")
         self.asked_more = 0.0  # dollars an hour that a pod costs beyond the catalogue
+        self.lag = 0.0  # seconds until a list shows what is made, and hides what is gone
         self.pods: dict[str, dict[str, Any]] = {}
         self.gone: list[dict[str, Any]] = []
         self.secrets: dict[str, str] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
+        self.deleted: list[dict[str, Any]] = []  # endpoints
         self.clock: Callable[[], float] = time.monotonic
         self.steps = (0.0, 0.0, 0.0)  # seconds in PROVISIONING, in STARTING, at work
         self.variables: dict[str, str] = {}  # of a pod whose start command runs here
@@ -55,12 +57,13 @@ class RunPod:
             Route("gpus", "GET", "/v2/catalog/gpus", self._of(self.gpus)),
             Route("find-secret", "GET", "/v2/account/secrets", self._of(self.find_secret)),
             Route("create-secret", "POST", "/v2/account/secrets", self._of(self.create_secret)),
-            Route("pods", "GET", "/v2/pods", self._of(lambda _: {"pods": [*map(shown, self.pods.values())]})),
+            Route("pods", "GET", "/v2/pods", self._of(lambda _: {"pods": self.listed(self.pods, self.gone)})),
             Route("create-pod", "POST", "/v2/pods", self._of(self.create_pod)),
             Route("pod", "GET", pod, self._of(lambda _, pod: shown(self.pods[pod]))),
             Route("terminate", "DELETE", pod, self._of(lambda _, pod: self.end(pod), pods_own_key=True)),
             Route("logs", "GET", f"{pod}/logs", self._of(self.logs)),
-            Route("endpoints", "GET", "/v2/serverless", self._of(lambda _: {"endpoints": [*self.endpoints.values()]})),
+            Route("endpoints", "GET", "/v2/serverless", self._of(self.list_endpoints)),
+            Route("endpoint", "GET", endpoint, self._of(lambda _, endpoint: shown(self.endpoints[endpoint]))),
             Route("create-endpoint", "POST", "/v2/serverless", self._of(self.create_endpoint)),
             Route("update-endpoint", "PATCH", endpoint, self._of(self.update_endpoint)),
             Route("delete-endpoint", "DELETE", endpoint, self._of(self.delete_endpoint)),
@@ -83,6 +86,12 @@ class RunPod:
             return answered if isinstance(answered, Response) else Response(200, answered)
 
         return checked
+
+    def listed(self, there: dict[str, dict[str, Any]], gone: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a list shows: what stood there `lag` seconds ago."""
+        then = self.clock() - self.lag
+        still = [each for each in gone if each["_ended"] > then]
+        return [shown(each) for each in (*there.values(), *still) if each.get("_since", then) <= then]
 
     # ---- pods
 
@@ -178,7 +187,7 @@ class RunPod:
     def report(self, pod: dict[str, Any], result: dict[str, Any], *, last: bool = False) -> None:
         """Push a result; `last`: then the pod ends itself."""
         repository = self.hub.repositories["datasets", pod["env"]["ELLE_DATASET_REPO"]]
-        inside = f"runs/{pod['env']['ELLE_RUN']}"
+        inside = f"runs/{pod['env']['ELLE_RUN']}/{pod['env']['ELLE_MARK']}"
         files = {f"{inside}/result.json": json.dumps(result).encode(), f"{inside}/log.txt": b"working\nended\n"}
         repository.commit(f"report of {pod['id']}", repository.head.files | files)
         if last:
@@ -186,7 +195,7 @@ class RunPod:
 
     def end(self, pod: str) -> Response:
         found = self.pods.pop(pod)
-        self.gone.append(found | {"status": "TERMINATED"})
+        self.gone.append(found | {"status": "TERMINATED", "_ended": self.clock()})
         if process := self.processes.pop(pod, None):  # as a container ends: all of it at once
             kill(process)
         return Response(204)
@@ -222,22 +231,25 @@ class RunPod:
 
     # ---- endpoints
 
+    def list_endpoints(self, request: Request) -> dict[str, Any]:
+        return {"endpoints": self.listed(self.endpoints, self.deleted)}
+
     def create_endpoint(self, request: Request) -> Response:
         asked = request.json()
         if wrong := invalid(asked, ENDPOINT, {"name", "type", "scaling", "image", "gpu"}):
             return wrong
-        made = {"id": f"ep{len(self.endpoints) + 1}", **asked}
+        made = {"id": f"ep{len(self.endpoints) + len(self.deleted) + 1}", **asked, "_since": self.clock()}
         self.endpoints[made["id"]] = made
-        return Response(201, made)
+        return Response(201, shown(made))
 
     def update_endpoint(self, request: Request, endpoint: str) -> Response:
         if wrong := invalid(request.json(), ENDPOINT):
             return wrong
         self.endpoints[endpoint] |= request.json()
-        return Response(200, self.endpoints[endpoint])
+        return Response(200, shown(self.endpoints[endpoint]))
 
     def delete_endpoint(self, request: Request, endpoint: str) -> Response:
-        del self.endpoints[endpoint]
+        self.deleted.append(self.endpoints.pop(endpoint) | {"_ended": self.clock()})
         return Response(204)
 
 

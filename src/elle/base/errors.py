@@ -1,5 +1,6 @@
 """One error type, for everything a person can put right."""
 
+import contextlib
 import difflib
 from collections.abc import Iterable
 
@@ -32,3 +33,12 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> E
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     fix = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(options) or '(none exist)'}"
     return ElleError(f"unknown {kind} {name!r}", where=where, fix=fix)
+
+
+def finite(value: float | str, what: str, where: str, fix: str) -> float:
+    """`value` as a finite number of 0 or more; an ElleError where it is none, and so no `what` (NaN would pass every
+    limit: no comparison holds of it)."""
+    with contextlib.suppress(ValueError, TypeError):
+        if 0 <= float(value) < float("inf"):
+            return float(value)
+    raise ElleError(f"{value!r} is no {what}", where=where, fix=fix)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,18 +47,25 @@ _guardians: list[subprocess.Popen] = []  # those started here: kept so that they
 
 
 @contextlib.contextmanager
-def interruptible(*, hangup: bool = False) -> Iterator[None]:
+def interruptible(say: Callable[[str], None] | None = None, *, hangup: bool = False) -> Iterator[list[int]]:
     """SIGTERM ends what is inside as Ctrl-C does (in the main thread; elsewhere signals cannot be taken). hangup: so
-    does a closed terminal (SIGHUP), but where it is ignored, as under `nohup`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    wanted = [signal.SIGTERM, signal.SIGHUP] if hangup else [signal.SIGTERM]
-    before = {number: handler for number in wanted if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
+    does a closed terminal (SIGHUP), but where it is ignored, as under `nohup`. With `say` SIGHUP does, too, and the
+    second signal is only told of, for it would cut the ending short; the third does. The list has those that came,
+    KeyboardInterrupt its signal's name."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        if say and len(came) == 2:
+            return say("it is being ended; once more leaves it as it is")
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    wanted = {signal.SIGTERM: True, signal.SIGINT: say, signal.SIGHUP: say or hangup}
+    main = threading.current_thread() is threading.main_thread()
+    taken = [number for number, asked in wanted.items() if main and asked]
+    before = {n: signal.signal(n, interrupt) for n in taken if signal.getsignal(n) is not signal.SIG_IGN}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from elle.base import paths
-from elle.base.errors import ElleError, unknown
+from elle.base.errors import ElleError, finite, unknown
 from elle.base.machine import Machine
 from elle.base.yaml_files import config_table
 
@@ -62,15 +62,9 @@ def find(name: str, count: int = 1, disk_gb: float = DISK_GB, price: float | Non
         raise ElleError(f"{count} GPUs cannot be rented", where="--count", fix="from 1 to 8 on one machine")
     row = listed["gpus"][name]
     origin = row.get("source") or f"{listed['source']}, {listed['priced']}"
-    if price is None and (given := os.environ.get(PRICE)):
-        try:
-            price = float(given)
-        except ValueError as error:
-            raise ElleError(f"{given!r} is no price", where=PRICE, fix="dollars a GPU-hour, such as 3.75") from error
-    if price is not None:
-        if not (math.isfinite(price) and price >= 0):
-            raise ElleError(f"{price} is no price", where="--price", fix="dollars a GPU-hour, such as 3.75")
-        origin = "as given"
+    where, given = ("--price", price) if price is not None else (PRICE, os.environ.get(PRICE) or None)
+    if given is not None:
+        price, origin = finite(given, "price", where, "dollars a GPU-hour, such as 3.75"), "as given"
     if not (math.isfinite(disk_gb) and disk_gb > 0):
         raise ElleError(f"a disk of {disk_gb} GB", where="--disk", fix="gigabytes, such as 500")
     low, high = row["price"] if price is None else (price, price)

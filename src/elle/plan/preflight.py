@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from elle.base import paths, yaml_files
-from elle.base.errors import ElleError, unknown
+from elle.base.errors import ElleError, finite, unknown
 from elle.plan import budget as budgets
 from elle.plan import hardware as machines
 from elle.plan import memory as memories
@@ -412,9 +412,10 @@ def plan(
 
     Raises:
         NotCovered: a recipe that is not in `configs/recipes.yaml`, and no `gpu`.
-        ElleError: no such file, not YAML, or an unknown GPU or data set.
+        ElleError: no such file, not YAML, an unknown GPU or data set, or a price or limit that is no amount.
     """
     path, gpu = paths.located(path), gpu or None
+    finite(limit or 0, "budget", "--budget", "dollars, such as 22.5")
     if gpu is None and not path.exists() and not _entry(path):
         fix = "recipes are in configs/; `elle profiles` lists the profiles"
         raise NotCovered(f"there is no recipe or profile {path.name!r}", where=str(path), fix=fix)
@@ -460,7 +461,8 @@ def _summed(plans: list[Plan], key: str) -> tuple[float, float] | None:
 
 def together(name: str, plans: list[Plan], limit: float | None) -> dict:
     """Several plans of one profile, run one after the other, as one (`Plan.to_json`'s keys, and `plans`): the worst
-    verdict, the largest memory and disk, hours and dollars summed."""
+    verdict, the largest memory and disk, hours and dollars summed; an ElleError for a limit that is no amount."""
+    finite(limit or 0, "budget", name, "dollars, such as 22.5")
     order = ("fits", "tight", "not covered", "does not fit")
     each = [p.to_json() for p in plans]
 

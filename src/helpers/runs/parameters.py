@@ -16,7 +16,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "bool": lambda text: {"true": True, "false": False}[str(text).lower()],
 }
 
 
@@ -31,16 +31,16 @@ class Parameter:
         """`value` as this parameter's type; text is read.
 
         Raises:
-            ElleError: it is not of this type, or out of range.
+            ElleError: it is not of this type, not finite, or no seed.
         """
         given = type(value).__name__
-        if given == self.type or (given, self.type) == ("int", "float"):
-            if self.name == "seed" and not 0 <= value < 2**32:
-                raise ElleError(f"the seed {value} is not from 0 to 2^32 - 1", where=where, fix="such as 42")
-            return float(value) if self.type == "float" else value
-        if given == "str":
-            with suppress(ValueError, KeyError):
-                return self.convert(TYPES[self.type](value), where)
+        with suppress(ValueError, KeyError):
+            if given in (self.type, "str") or (given, self.type) == ("int", "float"):
+                read = TYPES[self.type](value)
+                if self.name == "seed" and not 0 <= read < 2**32:
+                    raise ElleError(f"the seed {read} is not from 0 to 2^32 - 1", where=where, fix="such as 42")
+                if self.type != "float" or abs(read) < float("inf"):
+                    return read
         raw = f"; papermill keeps a number as text with -r {self.name} {value}" if self.type == "str" else ""
         what, fix = f"parameter {self.name} is a {self.type}, not {value!r}", f"such as {self.default!r}{raw}"
         raise ElleError(what, where=where, fix=fix)
