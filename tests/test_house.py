@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 #: by what it makes needless.
 PACKAGES = {
     "cic": ({"cic"}, 2_400),
-    "elle": ({"cic", "elle"}, 10_950),
+    "elle": ({"cic", "elle"}, 11_100),
     "helpers": ({"cic", "elle", "helpers"}, 3_950),
-    "renting": ({"cic", "elle", "helpers", "renting"}, 1_792),
+    "renting": ({"cic", "elle", "helpers", "renting"}, 1_800),
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 19_100, 12_400
+ALL_OF_SRC, ALL_OF_TESTS = 19_200, 12_450
 LONGEST, MOST_PARAMETERS = 60, 8
 
 
