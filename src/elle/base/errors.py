@@ -36,9 +36,9 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> E
 
 
 def finite(value: float | str, what: str, where: str, fix: str) -> float:
-    """`value` as a finite number of 0 or more; an ElleError where it is none, and so no `what` (NaN would pass every
-    limit: no comparison holds of it)."""
+    """`value` as a finite number of 0 or more, else an ElleError: it is not a `what`. (NaN would pass every limit:
+    no comparison holds of it.)"""
     with contextlib.suppress(ValueError, TypeError):
         if 0 <= float(value) < float("inf"):
             return float(value)
-    raise ElleError(f"{value!r} is no {what}", where=where, fix=fix)
+    raise ElleError(f"{value!r} is not a {what}", where=where, fix=fix)
