@@ -195,7 +195,7 @@ def test_a_key_that_is_refused_is_named_and_not_shown(account, data, monkeypatch
     with Server(RunPod(Hub())) as other:
         account.server.fail("pods", status=307, headers={"Location": f"{other.url}/v2/pods"})
         with pytest.raises(ElleError, match="refuses with 307"):
-            runpod.Client().rented("pod", "x")
+            runpod.Client().rented("pod")
         assert other.requests == []
     monkeypatch.setenv("RUNPOD_API_KEY", "rpa_with a blank")
     with pytest.raises(ElleError, match="holds a character"):
