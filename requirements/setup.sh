@@ -191,7 +191,11 @@ set_up() {
 # whole would bring the CUDA build of vLLM to a laptop.
 part_of_lock() { # PYTHON FILE.in...
   "$uv" pip compile -q --no-header --no-annotate "${build[@]}" --python "$1" -c requirements/lock.txt "${@:2}" |
-    awk 'NR == FNR { needed[$1]; next } /^[a-z0-9]/ { taken = $1 in needed } taken' - requirements/lock.txt
+    awk 'NR == FNR { needed[$1]; next }
+      /^[a-z0-9]/ { if (taken = $1 in needed) delete needed[$1] }
+      taken
+      END { for (name in needed) { print "not in requirements/lock.txt: " name >"/dev/stderr"; exit 1 } }
+    ' - requirements/lock.txt
 }
 
 install() { # FOLDER VERB OPTION...

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_notebooks_page_loads_nothing_from_elsewhere(tmp_path):
     nbformat.write(book, tmp_path / "page.ipynb")
     page = pipeline._write_page(tmp_path / "page.ipynb").read_text()
     assert not LOADED.search(page)
+    assert page.index("default-src 'none'; img-src data:") < page.index("<style")  # nor what a cell's HTML names
     assert (page.count("<math"), page.count("$$"), page.count("<code>$HOME</code>")) == (2, 0, 1)
 
 
@@ -201,14 +203,32 @@ def test_a_notebooks_progress_reaches_the_terminal(one_notebook, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    "record", ["{", "[]", "{}", '{"profile": "one"}', '{"profile": "one", "created": "today"}', ""]
+    "record",
+    ["{", "[]", "{}", '{"profile": "one"}', '{"profile": "one", "created": "today"}', ""]
+    + [f'{{"profile": "one", "created": {created}}}' for created in ("NaN", r'"\ud800"')],
 )
 def test_the_newest_run_is_found_in_any_time_zone_and_beside_damaged_records(record):
     created = ("2026-11-28T09:00:00+09:00", "2026-11-28T01:00:00+00:00", "2026-11-27T19:30:00-05:00")
     for run_id, at in zip("abc", created, strict=True):
         storage.write_json(paths.runs() / run_id / "run.json", {"profile": "one", "created": at})
     storage.write_text(paths.runs() / "damaged" / "run.json", record)
+    # A copy by hand, whose name no command takes.
+    storage.write_json(paths.runs() / "my run" / "run.json", {"profile": "one", "created": "2026-11-29T00:00:00+00:00"})
     assert pipeline.latest("one") == "b"
+
+
+def test_what_others_put_into_the_temporary_folder_is_left_alone(tmp_path, monkeypatch):
+    """Whatever was named like a run's folder was emptied."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    mine = tmp_path / "mine" / f".report.json.{2**22 + 1}.abc.partial"
+    for folder in (mine.parent, tmp_path / "tmp" / "elle-run-killed"):
+        folder.mkdir(parents=True)
+    mine.touch()
+    (tmp_path / "tmp" / "elle-run-link").symlink_to(mine.parent)
+    with pipeline._scratch() as scratch:
+        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {scratch.name, "elle-run-link"}
+        shutil.rmtree(scratch)  # by a cleaner of /tmp
+    assert mine.exists()
 
 
 def test_a_run_belongs_to_the_profile_that_took_it_furthest(tmp_path, monkeypatch):

@@ -258,7 +258,7 @@ def test_prices_can_be_overridden(monkeypatch):
     monkeypatch.setenv(hardware.PRICE, "4.59")
     assert "as given" in preflight.plan("configs/config.yaml").rests_on()[-1]
     monkeypatch.setenv(hardware.PRICE, "cheap")
-    with pytest.raises(ElleError, match="no price"):
+    with pytest.raises(ElleError, match="not a price"):
         preflight.plan("configs/config.yaml")
 
 
@@ -275,7 +275,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
     assert hardware.find("h200").priced.startswith("a test, 20")
     assert hardware.find("a100").price == (1.39, 1.79)
     for answer in ({}, [], {"gpus": "x"}):
-        with pytest.raises(ElleError, match="no price"):
+        with pytest.raises(ElleError, match="not a price"):
             gpu_prices.reprice(answer, "a test")
 
 

@@ -200,6 +200,23 @@ def test_the_job_dies_with_its_owner_even_by_sigkill(folder, tmp_path):
     assert job.returncode == -signal.SIGTERM
 
 
+def test_a_stubborn_job_dies_soon_when_its_owner_is_killed_while_it_stops_it(folder):
+    """It was given the two minutes of an owner that would come back."""
+    start = f"job = Job.start(Path({str(folder)!r}), {python(STUBBORN)!r}, owner=os.getpid())"
+    imports = "import os, sys; from pathlib import Path; from elle.base.process import Job"
+    code = f"{imports}; {start}; sys.stdin.readline(); job.stop(timeout=100)"
+    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert until(lambda: (job := Job.attach(folder)) and job.tail() == "ready", 15)
+    job = Job.attach(folder)
+    members = descendants(job.pid)
+    owner.stdin.write(b"\n")
+    owner.stdin.flush()
+    time.sleep(1)  # the signal is on its way
+    owner.kill()
+    owner.communicate()
+    assert until(lambda: gone(members) and not job.running, 15)
+
+
 @pytest.mark.parametrize("who", ["guardian", "keeper"])
 def test_a_killed_guardian_takes_the_whole_tree_with_it(family, who):
     job, members = family

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import os
 import re
 import socket
 import sys
@@ -273,8 +272,8 @@ def test_a_key_belongs_to_one_address_and_to_this_machine_only_ours(monkeypatch,
         monkeypatch.delenv(name, raising=False)
     for name in ("ELLE_API_KEY", "OPENAI_API_KEY", "RUNPOD_API_KEY", *settings):
         monkeypatch.setenv(name, settings.get(name, f"the-{name}"))
-    if owner == "in the clear":
-        with pytest.raises(ElleError, match="must begin with https"):
+    if match := {"in the clear": "must begin with https", "not an address": "not an address"}.get(owner):
+        with pytest.raises(ElleError, match=match):
             key_for(url)
     else:
         assert key_for(url) == (f"the-{owner}" if owner else "")
@@ -305,10 +304,11 @@ def test_nothing_of_another_server_is_sent_and_a_redirect_is_not_followed(fake, 
 def test_a_key_that_an_answer_repeats_is_nowhere_kept(fake, monkeypatch, small_data, tmp_path):
     """A server, or a proxy before it, that echoes its headers."""
     rows = dataset.read_split(small_data, "test")[:3]
-    one = fake(
-        lambda body, _: (200, completion(f'{{"political": "Bearer {os.environ["ELLE_API_KEY"]}"}}', "s3cr3t-value"))
-    )
+    usage = {"prompt_tokens": "s3cr3t-value", "completion_tokens": None, "total_tokens": 1}
+    text = '{"political": "Bearer s3cr3t-value"}'
+    one = fake(lambda body, _: (200, completion(text, "s3cr3t-value") | {"usage": usage}))
     records = []
+    monkeypatch.setenv("VLLM_API_KEY", "s3cr3t")  # the other begins with it
     monkeypatch.setenv("ELLE_API_KEY", "s3cr3t-value")
     batch = collect(Endpoint(one.url, "elle"), rows, tmp_path / "x.jsonl", judged=records.append)
     assert one.seen[0]["key"] == "Bearer s3cr3t-value"

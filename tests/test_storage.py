@@ -24,6 +24,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["x.jsonl"]  # noqa: PTH208
 
 
+def test_what_a_killed_process_was_writing_goes_and_what_a_living_one_writes_stays(tmp_path):
+    with storage.atomic(tmp_path / "x.json") as file:
+        (tmp_path / f".x.json.{2**22 + 1}.abc.partial").touch()  # no process has such a number
+        (tmp_path / ".of.somebody.partial").touch()
+        with storage.locked(tmp_path):
+            assert len(list(tmp_path.glob(".*.partial"))) == 2
+        file.write("{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", ".of.somebody.partial"}
+
+
 @pytest.mark.parametrize(
     ("line", "what"), [(b'{"a": ', "not valid JSON"), (b"[1]", "a JSON list"), (b"\xff\xfe", "not valid JSON")]
 )

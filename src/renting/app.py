@@ -51,9 +51,10 @@ class App:
             if not (key := secrets.key_for(address)):
                 fix = f"export {KEY}, and {ENDPOINT} where the address is not RunPod's"
                 raise ElleError("no key belongs to this address; nothing was sent", where=address, fix=fix)
-            client = OpenAI(
-                base_url=address, api_key=key, timeout=300.0, http_client=DefaultHttpxClient(follow_redirects=False)
-            )
+            # No proxy stands before this machine's own server, and no redirect takes the prompt elsewhere.
+            own = secrets.loopback(secrets.parts_of(address, ENDPOINT).hostname)
+            http = DefaultHttpxClient(trust_env=not own, follow_redirects=False)
+            client = OpenAI(base_url=address, api_key=key, timeout=300.0, http_client=http)
             forget_openai(client)
             return client
 

@@ -352,6 +352,8 @@ def _keep(guardian: int, owner: int, since: float, command: list[str]) -> int:
     _send(descendants(me), signal.SIGTERM)
     left = True
     while left:
+        if orphaned():  # meanwhile
+            deadline = min(deadline, time.monotonic() + GRACE)
         if time.monotonic() >= deadline:
             _send(descendants(me), signal.SIGKILL)
         if _signalled(0.1):

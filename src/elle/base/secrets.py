@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from elle.base.errors import ElleError
 
@@ -39,10 +39,21 @@ def secret(name: str, what: str, fix: str) -> str:
 
 def redacted(text: str) -> str:
     """The text without the secrets of this environment, whoever wrote it (a server may quote what it was sent)."""
-    for name in SECRETS:
-        if len(value := os.environ.get(name, "").strip()) >= _SHORTEST:
-            text = text.replace(value, f"${name}")
+    values = {name: os.environ.get(name, "").strip() for name in SECRETS}
+    for name in sorted(values, key=lambda name: -len(values[name])):  # one may be the beginning of another
+        if len(values[name]) >= _SHORTEST:
+            text = text.replace(values[name], f"${name}")
     return text
+
+
+def parts_of(url: str, where: str) -> SplitResult:
+    """The parts of a URL; an ElleError where it is not one."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 (it is read, and refused, here)
+    except ValueError as error:
+        raise ElleError(f"not an address: {error}", where=where, fix="correct or unset it") from error
+    return parts
 
 
 def loopback(host: str | None) -> bool:
@@ -55,9 +66,9 @@ def loopback(host: str | None) -> bool:
 def key_for(url: str) -> str:
     """The key that belongs to the model server at `url`, "" where none that is set does; an ElleError where it would
     travel in the clear, or cannot be a key."""
-    asked = urlsplit(url)
+    asked = parts_of(url, "the server's address")
     for name, (variable, default) in _HOMES.items():
-        home = urlsplit(os.environ.get(variable) or default).netloc.lower()
+        home = parts_of(os.environ.get(variable) or default, variable).netloc.lower()
         here = name == "ELLE_API_KEY" and loopback(asked.hostname)
         if os.environ.get(name, "").strip() and (here or (home and home == asked.netloc.lower())):
             address(url, "the server's", variable)
@@ -72,7 +83,7 @@ def address(url: str, what: str, where: str) -> str:
         ElleError: it is neither https nor this machine's own, or holds a user: `what` goes there.
     """
     url = url.rstrip("/")
-    parts = urlsplit(url)
+    parts = parts_of(url, where)
     local = loopback(parts.hostname)
     if not parts.hostname or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         message = f"{what} address must begin with https:// and hold no user: a token goes there"

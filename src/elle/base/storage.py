@@ -41,8 +41,9 @@ def locked(folder: Path, *, busy: str = "") -> Iterator[None]:
         except Timeout as error:
             raise ElleError(busy, where=str(folder), fix="wait for it, or stop it") from error
     try:
-        for left in folder.rglob(".*.partial"):  # of one that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for left in folder.rglob(".*.*.*.partial"):  # of one that was killed while it wrote
+            if (writer := left.name.split(".")[-3]).isdigit() and not exists(Path("/proc") / writer):
+                left.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -66,7 +67,8 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO]:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             encoding = None if "b" in mode else "utf-8"
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+            name = f".{path.name}.{os.getpid()}."  # whose it is, for `locked`
+            descriptor, temporary = tempfile.mkstemp(prefix=name, suffix=".partial", dir=path.parent)
             with os.fdopen(descriptor, mode, encoding=encoding) as file:
                 yield file
                 file.flush()

@@ -180,8 +180,12 @@ def check(recipe: dict) -> list[Finding]:
 
 
 def trusts_code(entry: dict) -> bool:
-    """Whether a recipe, or a data set in it, has `trust_remote_code` on, in any form that Axolotl reads so ("yes")."""
+    """Whether a recipe, or a data set in it, has `trust_remote_code` on, in any form that Axolotl reads so ("yes"), or
+    hands it to the model's loader."""
     value = entry.get("trust_remote_code")
+    handed = [entry.get(key) for key in ("overrides_of_model_kwargs", "model_kwargs")]
+    if any(isinstance(each, dict) and each.get("trust_remote_code") for each in handed):
+        return True
     return value is not None and fits(value, "bool") and _adapter("bool").validate_python(value)
 
 

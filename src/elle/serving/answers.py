@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from elle.base import paths, storage
 from elle.base.errors import ElleError
+from elle.base.secrets import parts_of
 from elle.briefings.dataset import messages
 from elle.briefings.metrics import parse
 from elle.briefings.schema import Briefing, CicBriefing, json_schema
@@ -44,7 +44,7 @@ class Endpoint:
     name: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
+        parts = parts_of(self.base_url, "--endpoint")
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             fix = "give it as http://127.0.0.1:8000/v1; a key belongs in ELLE_API_KEY"
             raise ElleError("not an address of a server, or one with a password", where="--endpoint", fix=fix)

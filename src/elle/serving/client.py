@@ -260,9 +260,9 @@ async def _read_stream(reply: Any, sent: float) -> dict[str, Any]:
 
 def _fields(output: str | None, reason: str | None, usage: Any) -> dict[str, Any]:
     output = redacted(output or "")
-    fields = {"output": output, "finish_reason": redacted(reason or ""), "prompt_tokens": 0, "completion_tokens": 0}
-    if usage:
-        fields |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    fields = {"output": output, "finish_reason": redacted(reason or "")}
+    for name in ("prompt_tokens", "completion_tokens"):  # a server may write anything there
+        fields[name] = count if type(count := getattr(usage, name, 0)) is int else 0
     return fields
 
 

@@ -1,6 +1,7 @@
 """`elle run`: a profile's notebooks, one after the other, by papermill, into `runs/<id>/`."""
 
 import html
+import logging
 import os
 import re
 import shutil
@@ -90,8 +91,8 @@ def latest(name: str) -> str:
     """
     created = {}
     for folder in paths.runs().glob("*"):
-        with suppress(KeyError, TypeError, ValueError):  # another run's record may be damaged
-            if (facts := _recorded(folder))["profile"] == name:
+        with suppress(KeyError, ValueError, ElleError):  # another run's record may be damaged, or its name no run's
+            if (facts := _recorded(paths.run_folder(folder.name)))["profile"] == name:
                 created[folder.name] = datetime.fromisoformat(facts["created"]).timestamp()
     if not created:
         what, fix = f"there is no run of profile {name!r} to resume", f"elle run {name}"
@@ -101,8 +102,9 @@ def latest(name: str) -> str:
 
 def _recorded(folder: Path) -> dict:
     """What a run's `run.json` says, its profile and when it was created; nothing where it is missing or damaged."""
-    with suppress(ElleError, TypeError):  # a list, say
-        return {} | storage.read_json(folder / "run.json")
+    with suppress(ElleError, AttributeError):  # a list, say
+        facts = storage.read_json(folder / "run.json").items()
+        return {name: fact for name, fact in facts if isinstance(fact, str) and fact.isprintable()}
     return {}
 
 
@@ -112,6 +114,8 @@ def _scratch() -> Iterator[Path]:
     # A socket's path has at most 107 characters.
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 75 else "/tmp"
     for left in Path(place).glob("elle-run-*"):
+        if left.is_symlink() or left.lstat().st_uid != os.getuid():  # /tmp is everybody's
+            continue
         with suppress(ElleError, OSError), storage.locked(left, busy="of a run at work"):
             shutil.rmtree(left)
     new = Path(tempfile.mkdtemp(prefix="elle-new-", dir=place))
@@ -122,7 +126,7 @@ def _scratch() -> Iterator[Path]:
             yield folder
         finally:
             del os.environ[manifest.STATUS]
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # a cleaner of /tmp may have been here
 
 
 def run_profile(
@@ -156,6 +160,7 @@ def run_profile(
     os.environ[OWNER] = str(os.getpid())
     # Compiled modules are kept: without that each kernel and server would compile thousands of them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of an interrupted cell it would print a traceback
     alone = storage.locked(folder, busy="another `elle run` is at work on this run")
     with interruptible(hangup=True), alone, _scratch() as scratch:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
