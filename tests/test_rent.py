@@ -294,6 +294,32 @@ def test_what_comes_while_a_create_is_in_doubt_leaves_nothing(account, data, kin
     assert renting.status("first").state == ("stopped" if moment in ("interrupted", "down") else "refused")
 
 
+@pytest.mark.parametrize("kind", ["pod", "endpoint"])
+@pytest.mark.parametrize("moment", ["waiting", "sent"])
+def test_ended_while_a_create_is_tried_again_nothing_is_made_or_left(account, data, kind, moment, monkeypatch):
+    """RunPod answers 429; `down` comes from elsewhere while the next try is waited for, or while that is under way."""
+    account.life, exchange, tries = "works for ever", runpod.Client._exchange, []
+    account.server.fail(f"create-{kind}", status=429)
+
+    def down():
+        record.load_rental("first").save(stop=True)
+        record.load_rental("first").settle("stopped")
+
+    def strike(client, request):
+        tries.extend([1] if request.method == "POST" and "secrets" not in request.path else [])
+        if (len(tries), moment) == (2, "sent"):
+            down()
+        return exchange(client, request)
+
+    monkeypatch.setattr(runpod.Client, "_exchange", strike)
+    waits = SimpleNamespace(sleep=lambda _: down() if moment == "waiting" else None)
+    monkeypatch.setattr(tenacity.nap, "time", waits)
+    done = up(data) if kind == "pod" else pod("deploy", "--run-id", "first", "--yes")
+    assert "ended meanwhile" in str(done.exception)
+    assert (account.pods, account.endpoints, len(tries)) == ({}, {}, 1 if moment == "waiting" else 2)
+    assert renting.status("first").state == "stopped"
+
+
 def test_ended_is_only_what_is_gone_by_its_id(account, data, monkeypatch):
     """A list that shows nothing says nothing; neither does a pod that is still there after it was ended."""
     account.life = "works for ever"

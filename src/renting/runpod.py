@@ -158,9 +158,12 @@ class Client:
         """Made once: it reads all the machine's certificates."""
         return httpx.Client(timeout=TIMEOUT)
 
-    def send(self, request: Request, *, allowed: tuple[int, ...] = (), holds: str = "") -> Any:
-        """The answer's JSON, an object that has the key `holds`, if that is given; None where it has no body, or is a
-        refusal that is `allowed`."""
+    def send(
+        self, request: Request, *, allowed: tuple[int, ...] = (), holds: str = "", of: type = str,
+        before: Callable[[], object] = lambda: None,
+    ) -> Any:  # fmt: skip
+        """The answer's JSON: where `holds` is given, an object with that key and a value of that type; None where it
+        has no body, or is a refusal that is `allowed`. before: called before each try, and may raise to end them."""
 
         def pause(state: tenacity.RetryCallState) -> float:
             backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
@@ -176,8 +179,8 @@ class Client:
         retry = tenacity.retry_if_exception_type(_Passing)
         retrying = tenacity.Retrying(retry=retry, wait=pause, stop=spent, before_sleep=tell, reraise=True)
         try:
-            answer = retrying(self._exchange, request)
-            if holds and not (isinstance(answer, dict) and answer.get(holds) is not None):
+            answer = retrying(lambda: (before(), self._exchange(request))[1])
+            if holds and not (isinstance(answer, dict) and isinstance(answer.get(holds), of)):
                 raise _unusable(request.url, KeyError(holds))
             return answer
         except Refused as refused:
@@ -222,7 +225,7 @@ class Client:
 
     def rented(self, kind: str) -> list[dict]:
         """All pods or endpoints that RunPod's list shows."""
-        return self.send(list_rented(kind), holds=f"{kind}s")[f"{kind}s"]
+        return self.send(list_rented(kind), holds=f"{kind}s", of=list)[f"{kind}s"]
 
     def end(self, kind: str, id: str) -> None:
         """End a pod (its disk with it) or an endpoint for good; one that is gone already is not a failure."""
