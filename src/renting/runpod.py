@@ -224,8 +224,12 @@ class Client:
                 self.say(text)
 
     def rented(self, kind: str) -> list[dict]:
-        """All pods or endpoints that RunPod's list shows."""
-        return self.send(list_rented(kind), holds=f"{kind}s", of=list)[f"{kind}s"]
+        """All pods or endpoints that RunPod's list shows; one without a name has an empty one."""
+        return [each | {"name": str(each.get("name") or "")} for each in self.listed(list_rented(kind), f"{kind}s")]
+
+    def listed(self, request: Request, key: str) -> list[dict]:
+        """The objects that an answer has under a key."""
+        return [each for each in self.send(request, holds=key, of=list)[key] if isinstance(each, dict)]
 
     def end(self, kind: str, id: str) -> None:
         """End a pod (its disk with it) or an endpoint for good; one that is gone already is not a failure."""
@@ -264,7 +268,7 @@ class Client:
     def ensure_secret(self, name: str) -> None:
         """An account secret of that name that holds HF_TOKEN, made where there is none."""
         find, create = keep_secret(name)
-        if not self.send(find)["secrets"]:
+        if not self.listed(find, "secrets"):
             self.send(create, allowed=(409,))  # 409: it is there; an earlier try made it
 
 
