@@ -269,13 +269,14 @@ def test_a_create_that_is_taken_up_late_leaves_no_second_pod(account, data, faul
 @pytest.mark.parametrize(
     ("kind", "moment"),
     [*((kind, moment) for kind in ("pod", "endpoint") for moment in ("interrupted", "down")), ("pod", "dearer"),
-     ("pod", "no price")],
+     ("pod", "no price"), ("pod", "abc")],
 )  # fmt: skip
 def test_what_comes_while_a_create_is_in_doubt_leaves_nothing(account, data, kind, moment, monkeypatch):
     """RunPod answers 500 and has made it, its list lags behind; then Ctrl-C, `down` from elsewhere, another price."""
     account.life, account.lag = "works for ever", 0.2
     account.server.fail(f"create-{kind}", status=500, done=True)
     account.asked_more = {"dearer": 0.5, "no price": float("nan")}.get(moment, 0.0)
+    account.costs = moment if moment == "abc" else None
     slept = []
 
     def sleep(seconds):
@@ -291,7 +292,34 @@ def test_what_comes_while_a_create_is_in_doubt_leaves_nothing(account, data, kin
     assert (account.pods, account.endpoints) == ({}, {})
     assert account.gone or account.deleted
     assert (done.exit_code, record.load_rental("first").costs) == (1, False)
+    assert isinstance(done.exception, ElleError) or moment == "interrupted"
     assert renting.status("first").state == ("stopped" if moment in ("interrupted", "down") else "refused")
+
+
+@pytest.mark.parametrize("kind", ["pod", "endpoint"])
+@pytest.mark.parametrize("moment", ["waiting", "sent"])
+def test_ended_while_a_create_is_tried_again_nothing_is_made_or_left(account, data, kind, moment, monkeypatch):
+    """RunPod answers 429; `down` comes from elsewhere while the next try is waited for, or while that is under way."""
+    account.life, exchange, tries = "works for ever", runpod.Client._exchange, []
+    account.server.fail(f"create-{kind}", status=429)
+
+    def down():
+        record.load_rental("first").save(stop=True)
+        record.load_rental("first").settle("stopped")
+
+    def strike(client, request):
+        tries.extend([1] if request.method == "POST" and "secrets" not in request.path else [])
+        if (len(tries), moment) == (2, "sent"):
+            down()
+        return exchange(client, request)
+
+    monkeypatch.setattr(runpod.Client, "_exchange", strike)
+    waits = SimpleNamespace(sleep=lambda _: down() if moment == "waiting" else None)
+    monkeypatch.setattr(tenacity.nap, "time", waits)
+    done = up(data) if kind == "pod" else pod("deploy", "--run-id", "first", "--yes")
+    assert "ended meanwhile" in str(done.exception)
+    assert (account.pods, account.endpoints, len(tries)) == ({}, {}, 1 if moment == "waiting" else 2)
+    assert renting.status("first").state == "stopped"
 
 
 def test_ended_is_only_what_is_gone_by_its_id(account, data, monkeypatch):
@@ -422,6 +450,43 @@ def test_a_record_before_the_answer_is_enough_to_go_on_from(account, data):
     assert renting.status("second").state == "refused"
     record.begin("third", "pod", dataset="ada/elle-data")
     assert "Nothing is rented" in renting.status("third").sentence
+
+
+def test_the_records_of_older_versions_and_broken_ones_keep_no_pod_from_being_ended(account, data):
+    account.life = "works for ever"
+    for name in ("first", "second"):
+        up(data, "--detach", run=name)
+    account.pods["nameless"] = account.pods["pod1"] | {"id": "nameless", "name": None}
+    file = record.load_rental("first").file
+    old = {name: value for name, value in storage.read_json(file).items() if name not in ("ids", "creates", "mark")}
+    storage.write_json(file, old)
+    for number, broken in enumerate(("", "{}", "[]", '{"run_id": "b3", "kind": "pod", "state": "odd"}')):
+        storage.write_text(paths.runs() / f"b{number}" / record.FILE, broken)
+        with pytest.raises(ElleError):
+            renting.down(f"b{number}")
+    record.begin("third", "pod").settle("refused", "of its own words")  # the newest costs nothing
+    said = []
+    assert renting.status(say=said.append).run_id == "second"
+    assert all(f"b{number}/{record.FILE}" in "".join(said) for number in range(4))
+    assert "cost too, or may: first" in said[-1]
+    assert [renting.down(say=said.append).run_id for _ in range(2)] == ["second", "first"]
+    assert list(account.pods) == ["nameless"]
+    assert renting.status().run_id == "third"
+
+
+@pytest.mark.parametrize("gpus", [{}, [], None, {"gpus": [{}, None]}, {"gpus": "x"}, "no price", "null"])
+def test_an_answer_of_another_shape_is_an_error_in_words(account, data, gpus):
+    row = {"id": "NVIDIA A100-SXM4-80GB", "secure": True, "availability": "HIGH"}
+    row |= {"price": None} if gpus == "null" else {}
+    body = {"gpus": [row]} if isinstance(gpus, str) else gpus
+    for route in ("gpus", "find-secret"):
+        account.server.fail(route, status=200, body=body)
+        assert isinstance(up(data).exception, ElleError)
+    account.server.faults.clear()
+    assert pod("deploy", "--yes").exit_code == 0
+    account.server.fail("health", status=200, body=gpus)
+    assert renting.status("elle").state == "unreachable"
+    assert not account.pods
 
 
 def test_a_run_of_the_same_name_counts_nothing_of_an_older_one_and_leaves_another_machines_alone(account, data):

@@ -25,10 +25,11 @@ def __getattr__(name: str) -> Any:
 
 
 def status(run_id: str | None = None, say: "Say" = print) -> "Rental":
-    """What a run has rented (None: the newest), as it is now: in one word and one sentence; from any process here."""
+    """What a run has rented (None: the newest that costs, or else the newest), as it is now: in one word and one
+    sentence; from any process here."""
     from renting import endpoints, pods, record, runpod
 
-    rental = record.load_rental(run_id)
+    rental = record.load_rental(run_id, say=say)
     look = pods.look if rental.kind == "pod" else endpoints.look
     try:
         return look(rental, runpod.Client(retries=2, say=say))
@@ -37,12 +38,12 @@ def status(run_id: str | None = None, say: "Say" = print) -> "Rental":
 
 
 def down(run_id: str | None = None, say: "Say" = print) -> "Rental":
-    """End all that a run rents (None: the newest); what it has reported counts. Safe to repeat. An ElleError where it
-    is not known whether it has ended: then it is said what may run still."""
+    """End all that a run rents (None: as in `status`); what it has reported counts. Safe to repeat. An ElleError where
+    it is not known whether it has ended: then it is said what may run still."""
     from elle.base.process import interruptible
     from renting import lifecycle, pods, record, runpod
 
-    rental, client = record.load_rental(run_id), runpod.Client(say=say)
+    rental, client = record.load_rental(run_id, say=say), runpod.Client(say=say)
     with interruptible(client.tell) as came:
         came.append(0)  # the first signal is told of, and does not cut the ending short
         try:

@@ -103,7 +103,7 @@ def up(target, detach, poll, dry_run, yes, as_json, **wishes) -> None:
 @run_of
 @as_json
 def status(run_id, as_json) -> None:
-    """What a run (default: the newest) has rented, its state and its costs. Exit code 1 if it failed."""
+    """What a run (default: the newest that costs) has rented, its state and its costs. Exit code 1 if it failed."""
     import renting
 
     rental = renting.status(run_id, _say)
@@ -126,7 +126,7 @@ def logs(run_id, tail) -> None:
 @run_of
 @as_json
 def down(run_id, as_json) -> None:
-    """End everything that a run (default: the newest) rents: pod, endpoint. Safe to repeat."""
+    """End everything that a run (default: the newest that costs) rents: pod, endpoint. Safe to repeat."""
     import renting
 
     _show(renting.down(run_id, _say), as_json)

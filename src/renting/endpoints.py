@@ -140,6 +140,6 @@ def look(record: Rental, client: runpod.Client) -> Rental:
         return record.settle("stopped") if complete else record.seen("asked")
     id = found["id"]
     record.save(state="deployed")
-    health = client.send(runpod.Request("GET", f"/{id}/health", service=runpod.QUEUE))
-    workers = ", ".join(f"{count} {state}" for state, count in health.get("workers", {}).items() if count)
+    health = client.send(runpod.Request("GET", f"/{id}/health", service=runpod.QUEUE), holds="workers", of=dict)
+    workers = ", ".join(f"{count} {state}" for state, count in health["workers"].items() if count)
     return record.seen("deployed", f"{openai_base_url(id)} (workers: {workers or 'none running'})")

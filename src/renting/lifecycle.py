@@ -33,12 +33,16 @@ def make(record: Rental, client: runpod.Client, body: Mapping[str, Any]) -> dict
     """The pod or endpoint of `body`, made. It is asked for again only where the answer was lost and LAG seconds later
     no list shows one; what turns up still later, `recorded` and `remove` end. An ElleError where RunPod refuses or
     cannot be reached, or it is to end meanwhile."""
+
+    def ask() -> None:  # each time anew: `remove` counts LATE from the last one, and none is sent after `stop`
+        record.save(state="asked", asked=records.uptime())
+        if record.stop:
+            raise ElleError("it was ended meanwhile", where=f"run {record.run_id}", fix="another --run-id")
+
     for _ in range(client.retries + 1):
-        record.save(state="asked", asked=records.uptime(), creates=record.creates + 1)
+        record.save(creates=record.creates + 1)
         try:
-            if record.stop:
-                raise ElleError("it was ended meanwhile", where=f"run {record.run_id}", fix="another --run-id")
-            made = client.send(runpod.create_rented(record.kind, body), holds="id")
+            made = client.send(runpod.create_rented(record.kind, body), holds="id", before=ask)
         except runpod.Unknown as error:
             lost = error
             while not (there := survey(record, client)[0]) and records.uptime() < record.asked + LAG:
@@ -49,6 +53,8 @@ def make(record: Rental, client: runpod.Client, body: Mapping[str, Any]) -> dict
             raise
         if made:
             record.save(pod=made["id"], ids=[*dict.fromkeys([*record.ids, made["id"]])])
+            if record.stop:  # whoever set it may be gone
+                raise ElleError("it was ended meanwhile", where=made["id"], fix="another --run-id")
             return made
     raise lost
 

@@ -269,8 +269,10 @@ def _limits(high: float, hourly: float, max_dollars: float | None, budgeted: flo
 def _offer(gpu: str, count: int, wished: Wishes) -> tuple[float, str]:
     """Dollars per hour of one GPU by the catalogue, and where that is from."""
     tier = wished.cloud.lower()
-    offers = runpod.Client().send(runpod.list_gpus(count, wished.cloud, CUDA))["gpus"]
-    free = {each["id"]: each for each in offers if each.get(tier) and each.get("availability", "NONE") != "NONE"}
+    offers = runpod.Client().listed(runpod.list_gpus(count, wished.cloud, CUDA), "gpus")
+    free = {
+        each.get("id"): each for each in offers if each.get(tier) and each.get("availability") not in (None, "NONE")
+    }
     if gpu not in free:
         known = {row.get("catalogue"): name for name, row in yaml_files.config_table("gpus")["gpus"].items()}
         others = " or ".join(known[each] for each in free if each in known)
@@ -280,11 +282,13 @@ def _offer(gpu: str, count: int, wished: Wishes) -> tuple[float, str]:
             where="RunPod's catalogue",
             fix=f"{f'--gpu {others}, ' if others else ''}--cloud {other_cloud}, or later",
         )
-    price = finite(free[gpu]["price"][tier], "price", "RunPod's catalogue", "another --gpu, or later")
+    prices = free[gpu].get("price")
+    price = prices.get(tier) if isinstance(prices, dict) else None
+    price = finite(price, "price", "RunPod's catalogue", "another --gpu, or later")
     if wished.price is not None and price > wished.price * 1.001:
         what = f"it costs ${price:.2f} a GPU-hour now, and you gave ${wished.price:.2f}"
         raise ElleError(what, where="--price", fix="leave it out")
-    stock = free[gpu]["availability"].lower()
+    stock = str(free[gpu]["availability"]).lower()
     return price, f"RunPod's catalogue, {time.strftime('%Y-%m-%d %H:%M')}, stock {stock}"
 
 

@@ -5,6 +5,7 @@ itself when it is done or has failed, by its own timer at the latest, by `up` wh
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,13 +66,15 @@ def _rent(order: Order, record: Rental, client: runpod.Client) -> None:
     if dear := too_dear(record, pod):
         raise ElleError(dear, where=pod["id"], fix="give the command again, and see the new price")
     record.save(state="provisioning", rented=time.time())
-    client.tell(f"rented pod {pod['id']} at ${pod['cost']:.2f} an hour; `elle pod down {order.run_id}` ends it")
+    client.tell(f"rented pod {pod['id']} at ${float(pod['cost']):.2f} an hour; `elle pod down {order.run_id}` ends it")
     lifecycle.sift(record, client)
 
 
 def too_dear(record: Rental, pod: dict) -> str:
     """What is wrong with the price of a pod; empty where it is what was confirmed, or less."""
-    cost = float(pod.get("cost") or "nan")  # which is not what was confirmed either
+    cost = math.nan  # which is not what was confirmed either
+    with suppress(ValueError, TypeError):
+        cost = float(pod.get("cost") or cost)
     dear = f"the pod costs ${cost:.2f} an hour, and ${record.hourly:.2f} was confirmed: it is ended"
     return "" if cost <= record.hourly * 1.01 + 0.001 else dear
 

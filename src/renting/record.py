@@ -137,28 +137,56 @@ def uptime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def rentals(kind: str | None = None) -> dict[str, Rental]:
-    """By run, oldest first: what is kept of each rental of that kind (None: any), begun or over."""
-    kept = [storage.read_json(path) for path in paths.runs().glob(f"*/{FILE}")]
-    records = [Rental(**{name: each[name] for name in Rental.__dataclass_fields__ if name in each}) for each in kept]
+def load(path: Path) -> Rental:
+    """The record in a file, one of an older version too; an ElleError where it holds none."""
+    kept = storage.read_json(path)
+    try:
+        record = Rental(**{name: kept[name] for name in Rental.__dataclass_fields__ if name in kept})
+        if record.state not in STATES or record.run_id != path.parent.name:
+            raise ValueError(record.state)
+        record.created = float(record.created)
+    except (TypeError, ValueError) as error:
+        fix = "end what it rented in RunPod's console, then delete this file"
+        raise ElleError("this is no record of what was rented", where=paths.shown(path), fix=fix) from error
+    if record.pod and not record.ids:  # of a version that kept one id alone
+        record.ids, record.creates = [record.pod], 1
+    return record
+
+
+def rentals(kind: str | None = None, say: Say = lambda _: None) -> dict[str, Rental]:
+    """By run, oldest first: what is kept of each rental of that kind (None: any), begun or over. `say` is told of a
+    record that cannot be read, which is left out."""
+    records = []
+    for path in paths.runs().glob(f"*/{FILE}"):
+        try:
+            records.append(load(path))
+        except ElleError as error:
+            say(str(error))
     records.sort(key=lambda each: each.created)
     return {each.run_id: each for each in records if kind in (None, each.kind)}
 
 
-def load_rental(run_id: str | None, kind: str | None = None) -> Rental:
-    """The record of a run; None: of the newest one of that kind. An ElleError where there is none."""
-    known = rentals(kind)
-    newest = next(reversed(known), None)
-    if (run_id or newest) not in known:
+def load_rental(run_id: str | None, kind: str | None = None, say: Say = lambda _: None) -> Rental:
+    """The record of a run; None: of the newest one of that kind that costs, or else the newest; `say` is told which
+    others cost. An ElleError where there is none."""
+    if run_id and (path := paths.runs() / checked_id(run_id) / FILE).exists():
+        record = load(path)
+        if kind in (None, record.kind):
+            return record
+    known = rentals(kind, say)
+    costly = [name for name, each in known.items() if each.costs]
+    if run_id or not known:
         what = f"nothing was rented by run {run_id!r}" if run_id else "nothing was rented from here"
         fix = f"one of: {', '.join([*known][-5:])}" if known else "`elle pod up RECIPE --dry-run` shows what would be"
         raise ElleError(what, where=paths.shown(paths.runs()), fix=fix)
-    return known[run_id or newest]
+    if costly[:-1]:
+        say(f"these cost too, or may: {', '.join(costly[:-1])}")
+    return known[(costly or [*known])[-1]]
 
 
 def begin(run_id: str, kind: str, **values: Any) -> Rental:
     """A new record, written; nothing is rented yet. An ElleError where the run has one that is not over."""
-    old = rentals().get(run_id)
+    old = load(path) if (path := paths.runs() / run_id / FILE).exists() else None
     if old and old.state not in (*FINAL, "preparing"):
         fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
         raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)

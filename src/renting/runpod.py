@@ -158,9 +158,12 @@ class Client:
         """Made once: it reads all the machine's certificates."""
         return httpx.Client(timeout=TIMEOUT)
 
-    def send(self, request: Request, *, allowed: tuple[int, ...] = (), holds: str = "") -> Any:
-        """The answer's JSON, an object that has the key `holds`, if that is given; None where it has no body, or is a
-        refusal that is `allowed`."""
+    def send(
+        self, request: Request, *, allowed: tuple[int, ...] = (), holds: str = "", of: type = str,
+        before: Callable[[], object] = lambda: None,
+    ) -> Any:  # fmt: skip
+        """The answer's JSON: where `holds` is given, an object with that key and a value of that type; None where it
+        has no body, or is a refusal that is `allowed`. before: called before each try, and may raise to end them."""
 
         def pause(state: tenacity.RetryCallState) -> float:
             backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
@@ -176,8 +179,8 @@ class Client:
         retry = tenacity.retry_if_exception_type(_Passing)
         retrying = tenacity.Retrying(retry=retry, wait=pause, stop=spent, before_sleep=tell, reraise=True)
         try:
-            answer = retrying(self._exchange, request)
-            if holds and not (isinstance(answer, dict) and answer.get(holds) is not None):
+            answer = retrying(lambda: (before(), self._exchange(request))[1])
+            if holds and not (isinstance(answer, dict) and isinstance(answer.get(holds), of)):
                 raise _unusable(request.url, KeyError(holds))
             return answer
         except Refused as refused:
@@ -221,8 +224,12 @@ class Client:
                 self.say(text)
 
     def rented(self, kind: str) -> list[dict]:
-        """All pods or endpoints that RunPod's list shows."""
-        return self.send(list_rented(kind), holds=f"{kind}s")[f"{kind}s"]
+        """All pods or endpoints that RunPod's list shows; one without a name has an empty one."""
+        return [each | {"name": str(each.get("name") or "")} for each in self.listed(list_rented(kind), f"{kind}s")]
+
+    def listed(self, request: Request, key: str) -> list[dict]:
+        """The objects that an answer has under a key."""
+        return [each for each in self.send(request, holds=key, of=list)[key] if isinstance(each, dict)]
 
     def end(self, kind: str, id: str) -> None:
         """End a pod (its disk with it) or an endpoint for good; one that is gone already is not a failure."""
@@ -261,7 +268,7 @@ class Client:
     def ensure_secret(self, name: str) -> None:
         """An account secret of that name that holds HF_TOKEN, made where there is none."""
         find, create = keep_secret(name)
-        if not self.send(find)["secrets"]:
+        if not self.listed(find, "secrets"):
             self.send(create, allowed=(409,))  # 409: it is there; an earlier try made it
 
 

@@ -42,6 +42,7 @@ class RunPod:
         self.keys: set[str] = set()
         self.stock = dict.fromkeys(PRICES, "HIGH")
         self.asked_more = 0.0  # dollars an hour that a pod costs beyond the catalogue
+        self.costs: object = None  # what it says instead
         self.lag = 0.0  # seconds until a list shows what is made, and hides what is gone
         self.pods: dict[str, dict[str, Any]] = {}
         self.gone: list[dict[str, Any]] = []
@@ -121,7 +122,7 @@ class RunPod:
             return problem(400, "Bad Request", "There are no longer any instances available")
         number = len(self.pods) + len(self.gone) + 1
         price = PRICES[asked["gpu"]["id"]] * asked["gpu"].get("count", 1) + self.asked_more
-        pod = {"id": f"pod{number}", "status": "PROVISIONING", "cost": price, **asked}
+        pod = {"id": f"pod{number}", "status": "PROVISIONING", "cost": self.costs or price, **asked}
         pod["_since"], pod["_base"] = self.clock(), request.base
         self.pods[pod["id"]] = pod
         if self.life == "script":
