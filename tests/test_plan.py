@@ -275,7 +275,7 @@ def test_prices_are_read_anew_from_the_providers_catalogue(tmp_path, monkeypatch
     assert hardware.find("h200").priced.startswith("a test, 20")
     assert hardware.find("a100").price == (1.39, 1.79)
     for answer in ({}, [], {"gpus": "x"}):
-        with pytest.raises(ElleError, match="not a price"):
+        with pytest.raises(ElleError, match="no price"):
             gpu_prices.reprice(answer, "a test")
 
 

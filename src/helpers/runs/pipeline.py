@@ -114,10 +114,10 @@ def _scratch() -> Iterator[Path]:
     # A socket's path has at most 107 characters.
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 75 else "/tmp"
     for left in Path(place).glob("elle-run-*"):
-        if left.is_symlink() or left.lstat().st_uid != os.getuid():  # /tmp is everybody's
-            continue
-        with suppress(ElleError, OSError), storage.locked(left, busy="of a run at work"):
-            shutil.rmtree(left)
+        with suppress(ElleError, OSError):
+            if not left.is_symlink() and left.stat().st_uid == os.getuid():  # /tmp is everybody's
+                with storage.locked(left, busy="of a run at work"):
+                    shutil.rmtree(left)
     new = Path(tempfile.mkdtemp(prefix="elle-new-", dir=place))
     with storage.locked(new):
         folder = new.rename(f"{place}/elle-run-{new.name[9:]}")  # it is held: nobody takes it for a killed one's
