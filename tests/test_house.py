@@ -16,11 +16,11 @@ PACKAGES = {
     "cic": ({"cic"}, 2_400),
     "elle": ({"cic", "elle"}, 11_100),
     "helpers": ({"cic", "elle", "helpers"}, 3_950),
-    "renting": ({"cic", "elle", "helpers", "renting"}, 1_850),
+    "renting": ({"cic", "elle", "helpers", "renting"}, 1_900),
 }
 #: Rooms of `elle`, from the ground up: each may import those below it, and itself.
 FLOORS = ("base", "briefings", "evaluation", "plan", "training", "hub", "serving")
-ALL_OF_SRC, ALL_OF_TESTS = 19_270, 12_560
+ALL_OF_SRC, ALL_OF_TESTS = 19_320, 12_580
 LONGEST, MOST_PARAMETERS = 60, 8
 
 

@@ -107,23 +107,24 @@ def deploy(order: EndpointOrder, *, confirm: Confirm, dry_run: bool = False, say
     records.needed("RUNPOD_API_KEY", "HF_TOKEN")
     records.confirmed(confirm, f"{order.text()}\n\nDeploy it?", "elle pod deploy")
     client = runpod.Client(say=say)
-    record, found = records.rentals("endpoint").get(order.name), None
-    if record and record.state not in records.FINAL:
-        found, complete = lifecycle.recorded(record, client)
-        if complete and not found:
-            record.settle("stopped")
-    client.ensure_secret(records.token_secret())
-    if record and found:
-        changes = {key: order.body[key] for key in ("image", "env", "workers", "scaling", "disk")}
-        client.send(runpod.Request("PATCH", f"/serverless/{found['id']}", changes))  # refused, it stays as it was
-    else:
-        record = records.begin(order.name, "endpoint", hourly=order.hourly)
-        with ended_on_failure(record, client):
+    with records.beginning(order.name):
+        record, found = records.rentals("endpoint").get(order.name), None
+        if record and record.state not in records.FINAL:
+            found, complete = lifecycle.recorded(record, client)
+            if complete and not found:
+                record.settle("stopped")
+        client.ensure_secret(records.token_secret())
+        if record and found:
+            changes = {key: order.body[key] for key in ("image", "env", "workers", "scaling", "disk")}
+            client.send(runpod.Request("PATCH", f"/serverless/{found['id']}", changes))  # refused, it stays as it was
+        else:
             lifecycle.check_free("endpoint", order.name, client)
-            found = lifecycle.make(record, client, {**order.body, "name": record.name})
-            lifecycle.sift(record, client)
-    rented = record.rented or time.time()
-    return record.save(state="deployed", stop=False, rented=rented, remark=openai_base_url(found["id"]))
+            record = records.begin(order.name, "endpoint", hourly=order.hourly, account=runpod.account())
+            with ended_on_failure(record, client):
+                found = lifecycle.make(record, client, {**order.body, "name": record.name})
+                lifecycle.sift(record, client)
+        rented = record.rented or time.time()
+        return record.save(state="deployed", stop=False, rented=rented, remark=openai_base_url(found["id"]))
 
 
 def openai_base_url(endpoint_id: str) -> str:

@@ -20,7 +20,9 @@ LAG, LATE, LOOK = 10.0, 120.0, 1.0
 
 
 def check_free(kind: str, run_id: str, client: runpod.Client) -> None:
-    """An ElleError where something has this run's name already: it is another machine's, or its record is gone."""
+    """An ElleError where the run is not over, or something has its name already: it is another machine's, or its record
+    is gone."""
+    records.check_over(run_id)
     for each in client.rented(kind):
         named = re.fullmatch(rf"elle-{re.escape(run_id)}(-[0-9a-f]{{8}})?( .*)?", each["name"])
         if named and client.get(kind, each["id"]):  # else the list lags behind
@@ -61,7 +63,7 @@ def make(record: Rental, client: runpod.Client, body: Mapping[str, Any]) -> dict
 
 def survey(record: Rental, client: runpod.Client) -> tuple[list[dict], bool]:
     """What there is of a rental: all that a list shows under its name, or ever did, as RunPod answers for its id; and
-    whether nothing else can turn up."""
+    whether nothing else can turn up. An ElleError where it shows nothing to another key than the one that rented it."""
     # By the time before the look. Before 0: this machine was started again.
     late = not 0 <= records.uptime() - (record.asked or 0.0) <= LATE
     listed = [each["id"] for each in client.rented(record.kind) if each["name"].startswith(record.name)]
@@ -69,6 +71,11 @@ def survey(record: Rental, client: runpod.Client) -> tuple[list[dict], bool]:
     if new := [id for id in listed if id not in record.ids]:
         record.save(ids=[*record.ids, *new])
     there = [found for id in record.ids if (found := client.get(record.kind, id))]
+    if there and record.account != runpod.account():
+        record.save(account=runpod.account())  # another key of the same account
+    if record.account not in ("", runpod.account()):
+        fix = f"export the {runpod.KEY} (and {runpod.REST}) that rented it; without them end it in the console"
+        raise ElleError("the key or address is another than the one that rented it", where=record.name, fix=fix)
     return there, late or len(record.ids) >= record.creates
 
 

@@ -44,16 +44,17 @@ def up(
     question = f"{order.text()}\n\nRent it, for at most ${order.max_dollars:.2f}?"
     records.confirmed(confirm, question, "elle pod up")
     client = runpod.Client(say=say)
-    record = records.begin(
-        order.run_id, "pod", hourly=order.hourly, limit=order.limit_hours * 3600 + START,
-        dataset=records.own_repository("HF_DATASET_REPO"), models=order.repositories,
-    )  # fmt: skip
-    with ended_on_failure(record, client):
+    with records.beginning(order.run_id):
         lifecycle.check_free("pod", order.run_id, client)
-        uploads.upload(order, client.tell)
-        _rent(order, record, client)
-        if not detach:
-            watch(record, client, poll)
+        record = records.begin(
+            order.run_id, "pod", hourly=order.hourly, limit=order.limit_hours * 3600 + START,
+            dataset=records.own_repository("HF_DATASET_REPO"), models=order.repositories, account=runpod.account(),
+        )  # fmt: skip
+        with ended_on_failure(record, client):
+            uploads.upload(order, client.tell)
+            _rent(order, record, client)
+            if not detach:
+                watch(record, client, poll)
     if not detach and record.state != "succeeded":
         raise ElleError(record.sentence, where=f"run {order.run_id}", fix=f"elle pod logs {order.run_id}")
     return record
@@ -161,10 +162,11 @@ def watch(record: Rental, client: runpod.Client, poll: float) -> Rental:
 
 def look(record: Rental, client: runpod.Client) -> Rental:
     """A pod's run as it is now; a settled one is not asked for again."""
-    if record.state in ("lost", "stopped") and (late := reported(record)):  # taken up after the pod was gone
-        return record.settle(*late)
-    if record.state in records.FINAL or not record.creates:
+    if not record.creates or record.state in ("succeeded", "failed"):
         return record
+    if record.state in records.FINAL:  # its report may be taken up after the pod was gone
+        late = reported(record)
+        return record.settle(*late) if late else record
     pod, complete = lifecycle.recorded(record, client)
     if pod:
         if not record.rented and (dear := too_dear(record, pod)):  # nobody has seen its price yet

@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
@@ -43,7 +44,8 @@ class Rental:
     kind: pod or endpoint; state: of STATES; mark: what tells it from another of its run's name; pod: RunPod's id of it;
     ids: all that RunPod ever gave it; creates: requests for it that RunPod took up, or may have; asked: when the last
     one was sent (`uptime`); stop: it is to end, whoever watches it; hourly: dollars; limit: seconds that it may take,
-    start included; other times are seconds of the epoch; remark: what its state's sentence says beside.
+    start included; other times are seconds of the epoch; remark: what its state's sentence says beside; account: of
+    `runpod.account` when it was last seen, or begun.
     """
 
     run_id: str
@@ -63,6 +65,7 @@ class Rental:
     remark: str = ""
     dataset: str = ""
     models: list[str] = field(default_factory=list)
+    account: str = ""
 
     @property
     def name(self) -> str:
@@ -85,7 +88,8 @@ class Rental:
     @property
     def sentence(self) -> str:
         """What its state means."""
-        return STATES[self.state]["sentence"].format(
+        state = STATES[self.state]
+        return state.get(self.kind, state["sentence"]).format(
             run=self.run_id,
             latest="now" if self.rented is None else time.strftime("%H:%M", time.localtime(self.rented + self.limit)),
             remark=self.remark or "see its log",
@@ -111,12 +115,16 @@ class Rental:
         names = ("run_id", "state", "sentence", "pod", "cost_so_far", "weights", "costs")
         return {name: getattr(self, name) for name in names}
 
-    def save(self, **changes: Any) -> "Rental":
-        """Write it with these changes, upon what another process has kept of it meanwhile: what is settled stays so."""
+    def save(self, *, anew: bool = False, **changes: Any) -> "Rental":
+        """Write it with these changes, upon what another process has kept of it meanwhile: what is settled stays so.
+        An ElleError where another rental's record stands there, but for one that is to be written anew."""
         vars(self).update(changes)  # first of all: what is known counts, even where it cannot be written
         with FileLock(self.file.with_suffix(".lock")):
             kept = storage.read_json(self.file) if self.file.exists() else {}
-            if kept.get("mark") == self.mark:
+            if not anew and kept:
+                if kept.get("mark", self.mark) != self.mark:
+                    what = f"run {self.run_id!r} has been rented anew meanwhile"
+                    raise ElleError(what, where=paths.shown(self.file), fix="another --run-id")
                 if kept["state"] in FINAL and changes.get("state") not in FINAL:
                     changes.pop("state", None)
                 vars(self).update(kept | changes)
@@ -184,13 +192,26 @@ def load_rental(run_id: str | None, kind: str | None = None, say: Say = lambda _
     return known[(costly or [*known])[-1]]
 
 
+@contextmanager
+def beginning(run_id: str) -> Iterator[None]:
+    """Rent by this name alone: an ElleError where another process does."""
+    busy = f"another `elle pod up` or `deploy` is at work on run {run_id!r}"
+    with storage.locked(paths.runs() / run_id / ".renting", busy=busy):
+        yield
+
+
+def check_over(run_id: str) -> None:
+    """An ElleError where the run has a record that is not over."""
+    path = paths.runs() / run_id / FILE
+    if path.exists() and load(path).state not in (*FINAL, "preparing"):
+        fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
+        raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(path), fix=fix)
+
+
 def begin(run_id: str, kind: str, **values: Any) -> Rental:
     """A new record, written; nothing is rented yet. An ElleError where the run has one that is not over."""
-    old = load(path) if (path := paths.runs() / run_id / FILE).exists() else None
-    if old and old.state not in (*FINAL, "preparing"):
-        fix = f"`elle pod status {run_id}`, `elle pod down {run_id}`, or another --run-id"
-        raise ElleError(f"run {run_id!r} is rented already", where=paths.shown(old.file), fix=fix)
-    return Rental(run_id, kind, **values).save()
+    check_over(run_id)
+    return Rental(run_id, kind, **values).save(anew=True)
 
 
 def checked_id(run_id: str) -> str:

@@ -18,9 +18,15 @@ home=$volume/runs/$ELLE_RUN-$ELLE_MARK # of this rental alone: what an older one
 rest=${RUNPOD_REST_URL:-https://api.runpod.io/v2}
 hub=${HF_ENDPOINT:-https://huggingface.co}
 tick=${ELLE_TICK:-5}
-export ELLE_VOLUME=$volume ELLE_RUNS=$volume/runs HF_HOME=${HF_HOME:-$volume/huggingface} ELLE_HOME=$home
-mkdir -p "$home"
 log=$home/log.txt
+# Where the volume takes nothing, the work would not even begin: then it is done on the container's own disk.
+if ! { mkdir -p "$home" && date -u >>"$log"; } 2>/dev/null; then
+  volume=${HOME:-/tmp}/elle home=${HOME:-/tmp}/elle/runs/$ELLE_RUN-$ELLE_MARK
+  log=$home/log.txt
+  mkdir -p "$home"
+  echo 'the volume cannot be written: the disk of the container is used' >>"$log"
+fi
+export ELLE_VOLUME=$volume ELLE_RUNS=$volume/runs HF_HOME=${HF_HOME:-$volume/huggingface} ELLE_HOME=$home
 
 exec 3>&1
 say() { echo "$(date -u +%H:%M:%S) $*" | tee -a "$log" >&3; }
