@@ -219,15 +219,15 @@ def test_the_newest_run_is_found_in_any_time_zone_and_beside_damaged_records(rec
 
 def test_what_others_put_into_the_temporary_folder_is_left_alone(tmp_path, monkeypatch):
     """Whatever was named like a run's folder was emptied."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    mine = tmp_path / "mine" / f".report.json.{2**22 + 1}.abc.partial"
-    for folder in (mine.parent, tmp_path / "tmp" / "elle-run-killed"):
-        folder.mkdir(parents=True)
+    mine = tmp_path / f".report.json.{2**22 + 1}.abc.partial"
     mine.touch()
-    (tmp_path / "tmp" / "elle-run-link").symlink_to(mine.parent)
-    with pipeline._scratch() as scratch:
-        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {scratch.name, "elle-run-link"}
-        shutil.rmtree(scratch)  # by a cleaner of /tmp
+    with tempfile.TemporaryDirectory() as short:  # in one with a long name no run's folder is made
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        (Path(short) / "elle-run-killed").mkdir()
+        (Path(short) / "elle-run-link").symlink_to(tmp_path)
+        with pipeline._scratch() as scratch:
+            assert {path.name for path in Path(short).iterdir()} == {scratch.name, "elle-run-link"}
+            shutil.rmtree(scratch)  # by a cleaner of /tmp
     assert mine.exists()
 
 
