@@ -44,19 +44,14 @@ class App:
         """
         from openai import DefaultHttpxClient, OpenAI
 
-        from elle.serving.client import forget_openai
+        from elle.serving.client import connected
 
         address = secrets.address(self.endpoint, "the endpoint's", ENDPOINT)
         if not dry_run:
             if not (key := secrets.key_for(address)):
                 fix = f"export {KEY}, and {ENDPOINT} where the address is not RunPod's"
                 raise ElleError("no key belongs to this address; nothing was sent", where=address, fix=fix)
-            # No proxy stands before this machine's own server, and no redirect takes the prompt elsewhere.
-            own = secrets.loopback(secrets.parts_of(address, ENDPOINT).hostname)
-            http = DefaultHttpxClient(trust_env=not own, follow_redirects=False)
-            client = OpenAI(base_url=address, api_key=key, timeout=300.0, http_client=http)
-            forget_openai(client)
-            return client
+            return connected((OpenAI, DefaultHttpxClient), address, key, timeout=300.0)
 
         def answer(request: httpx.Request) -> httpx.Response:
             body = json.loads(request.content).items()

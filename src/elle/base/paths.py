@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from elle.base.errors import ElleError
@@ -45,6 +46,11 @@ def run_folder(run_id: str) -> Path:
         fix = "at most 60 letters, digits, - and _"
         raise ElleError(f"run_id {run_id!r} is not a plain name", where="run_id", fix=fix)
     return runs() / run_id
+
+
+def temporary(room: int) -> str:
+    """The folder for temporary files, or /tmp where it leaves less than `room` of a socket's 107 characters."""
+    return place if len(place := tempfile.gettempdir()) < 107 - room else "/tmp"
 
 
 def configs() -> Path:

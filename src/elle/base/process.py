@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elle.base import storage  # light, like all imports here: the guardian's start-up is on every job's path
+from elle.base import paths, storage  # light, like all imports here: the guardian's start-up is on every job's path
 from elle.base.errors import ElleError
 
 VANISHED = -9  # the return code of a job whose guardian ended without writing exit.json (SIGKILL, power loss)
@@ -293,9 +293,8 @@ def _guard(folder: Path, owner: int, since: float, command: list[str]) -> None:
     storage.write_json(folder / "process.json", {**record, "started": datetime.now(UTC).isoformat(timespec="seconds")})
     scratch = os.environ.pop(_SCRATCH, "")
     if scratch:
-        # A socket's path has at most 107 characters: a run's folder, or the caller's own TMPDIR, may have more.
-        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp"
-        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-", dir=place)
+        # Not in the job's folder, whose name may be too long for sockets.
+        scratch = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="elle-", dir=paths.temporary(57))
     keeper = os.fork()
     code: int | None = None
     if not keeper:

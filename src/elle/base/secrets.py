@@ -39,10 +39,9 @@ def secret(name: str, what: str, fix: str) -> str:
 
 def redacted(text: str) -> str:
     """The text without the secrets of this environment, whoever wrote it (a server may quote what it was sent)."""
-    values = {name: os.environ.get(name, "").strip() for name in SECRETS}
-    for name in sorted(values, key=lambda name: -len(values[name])):  # one may be the beginning of another
-        if len(values[name]) >= _SHORTEST:
-            text = text.replace(values[name], f"${name}")
+    held = [(value, name) for name in SECRETS if len(value := os.environ.get(name, "").strip()) >= _SHORTEST]
+    for value, name in sorted(held, key=lambda each: -len(each[0])):  # one may be the beginning of another
+        text = text.replace(value, f"${name}")
     return text
 
 

@@ -14,6 +14,7 @@ from elle.evaluation.grammar import (
     ITEMS,
     JOIN,
     MARK,
+    METRIC_OF,
     MONTHS,
     NATION,
     NUMBERS,
@@ -21,7 +22,6 @@ from elle.evaluation.grammar import (
     TERMS,
     TOKENS,
     WORDS,
-    metric_of,
 )
 
 #: Letters of a sentence's skeleton beyond which it is unread as a whole: time stays linear in the length of a text.
@@ -435,7 +435,7 @@ def _longest(
         items: list[Name | _Number] = []
         for item in ITEMS.finditer(skeleton, *match.span()):
             place = places.get(item.start())
-            items.append(metric_of(item[0]) if place is None else _Number(place) if item[0] in NUMERIC else place)
+            items.append(METRIC_OF[item[0]] if place is None else _Number(place) if item[0] in NUMERIC else place)
         said = {name: words for name, words in match.groupdict().items() if words}
         clause = _Clause(kind, tuple(items), said, about, nations, match[0], bool(kinds))
         if (meant := _MEANINGS.get(kind, _word)(clause)) is not None:

@@ -41,8 +41,8 @@ _CAPITALS = re.compile(rf"((?<![^\W_])(?:{any_of(_SYMBOLS)})(?![^\W_]))|[A-Z]+",
 
 
 def lowered(text: str) -> str:
-    """The same in lower case, but for symbols, which are read as printed: "C" is one, "c" is not. Patterns that tell
-    upper from lower case are several times as fast."""
+    """The same in lower case, but for symbols, which are read as printed: "C" is one, "c" is not. (Patterns that tell
+    upper from lower case skip more at their first letter.)"""
     return _CAPITALS.sub(lambda match: match[0] if match[1] else match[0].lower(), text)
 
 
@@ -60,7 +60,8 @@ WORDS["phase"] = {phase.lower(): phase.lower() for phase in PHASES}
 KINDS = frozenset((*WORDS, "overall")) - {"relation", "extreme", "quantity"}
 
 _ALSO = {other: name for name, others in _TABLE["names"].items() for other in others.split("|")}
-_SPELLINGS = {
+#: Spelling of a name in `ITEMS` → the metric that it stands for.
+METRIC_OF = {
     lowered(spelling): metric
     for spelling, metric in (
         *(
@@ -70,7 +71,7 @@ _SPELLINGS = {
         *_ALSO.items(),
     )
 }
-_BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(_SPELLINGS)})(?![^\W_]))"
+_BASE = rf"(?:{NATION}|(?<![^\W_])(?:{any_of(METRIC_OF)})(?![^\W_]))"
 _NOUN, _LINK = (any_of(_TABLE[name].split("|")) for name in ("noun", "link"))
 _NAME = rf"(?:(?:the|a) )?(?:risk (?:of|in|for) )?{_BASE}(?:['’]s)?(?: (?:{_NOUN}))?"
 _AND = r"(?:, and |, | and )"
@@ -110,11 +111,6 @@ MARK = re.compile(r"[,;:()]")
 SENTENCE_END = re.compile(r"[.!](?:\s+|\Z)|(?<!\s)\s*\n\s*")  # the look behind: a run of blanks is tried once
 
 
-def metric_of(spelling: str) -> str:
-    """The metric that a name in `ITEMS` stands for."""
-    return _SPELLINGS[spelling]
-
-
 def _pattern(form: str) -> re.Pattern[str]:
     """A form of the table as a pattern that ends where a clause may end; its words are groups by their kind."""
     form = re.sub(r"(?<!\\)\((?!\?)", "(?:", re.sub(r"\[([^\]]*)\]", r"(?:\1)?", lowered(form)))
@@ -137,7 +133,7 @@ _STARTS = {
     "nation": {"th", NATION},
     "listed": {"th", NATION},
     "analogue": {"th", ANALOGUE},
-    "name": _starts(("the", "a ", "risk", NATION, *_SPELLINGS)),
+    "name": _starts(("the", "a ", "risk", NATION, *METRIC_OF)),
     "category": _starts(("the", *CATEGORIES)),
     "equation": _starts((*_PLAINLY, "net", *_SYMBOLS)),
     **{kind: _starts(phrases) for kind, phrases in WORDS.items()},
@@ -170,4 +166,4 @@ FORMS = {
 }
 _OTHERS = [str(each) for name, each in _TABLE.items() if name != "nations"]
 #: Every word of the grammar, in lower case, but for the nations.
-VOCABULARY = frozenset(re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *_SPELLINGS)).lower()))
+VOCABULARY = frozenset(re.findall(r"[^\W\d_]+", " ".join((*_OTHERS, *WORDS["band"], *PHASES, *METRIC_OF)).lower()))

@@ -165,18 +165,8 @@ class _Sender:
         self.in_vain, self.most_in_vain = 0, min(options.concurrency, total)  # requests in a row that no server heard
         self.failure = ""  # the last one
         self.key = key_for(base_url)
-        # A proxy from the environment is right for the internet, and wrong for this machine's own server; a redirect
-        # would take prompts to an address that nobody named.
-        own = loopback(urlsplit(base_url).hostname)
-        http = openai.DefaultAsyncHttpxClient(trust_env=not own, follow_redirects=False)
-        self.client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=self.key or "none",  # the package wants one, a server without a key ignores it
-            max_retries=options.retries,
-            timeout=options.timeout,
-            http_client=http,
-        )
-        forget_openai(self.client)
+        kinds = openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient
+        self.client = connected(kinds, base_url, self.key, max_retries=options.retries, timeout=options.timeout)
 
     async def send(self, number: int, request: Request) -> Answer | None:
         """What came of a request; None: it was not sent, for it would have been in vain."""
@@ -227,11 +217,20 @@ class _Sender:
                 self.body = changed
 
 
-def forget_openai(client: Any) -> None:
-    """Take from a client of the openai package what it read from the environment and would send to any server:
-    organisation, project, and OPENAI_CUSTOM_HEADERS, which may hold keys."""
+def connected(kinds: tuple[Any, Any], base_url: str, key: str, **options: Any) -> Any:
+    """A client of the openai package that sends `key` to `base_url`, and nothing else of the environment's; kinds: its
+    class, and that of its connections."""
+    of_client, of_connections = kinds
+    # A proxy from the environment is right for the internet, and wrong for this machine's own server; a redirect would
+    # take prompts to an address that nobody named.
+    own = loopback(urlsplit(base_url).hostname)
+    http = of_connections(trust_env=not own, follow_redirects=False)
+    # The package wants a key; a server without one ignores it.
+    client = of_client(base_url=base_url, api_key=key or "none", http_client=http, **options)
+    # These it would send to any server; OPENAI_CUSTOM_HEADERS may hold keys.
     client.organization = client.project = None
     client._custom_headers = {}
+    return client
 
 
 async def _read_stream(reply: Any, sent: float) -> dict[str, Any]:

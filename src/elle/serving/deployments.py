@@ -169,12 +169,10 @@ def resolve(model: Path | str) -> tuple[Path, dict[str, Path]]:
         if (manifest := run / "manifests" / "05_train.json").is_file():
             try:
                 training = storage.read_json(manifest)["metrics"]
-                inside, merged = run / training["weights"], training.get("adapter")
+                inside, merged = run / (training["weights"] or None), training.get("adapter")
             except (AttributeError, KeyError, TypeError) as error:
                 what, fix = "this run does not say where its weights are", "run notebook 05 again"
                 raise ElleError(what, where=str(manifest), fix=fix) from error
-            if inside == run:
-                raise ElleError("this run has no weights", where=str(manifest), fix="run notebook 05 again")
             weights, adapters = resolve(inside)
             if merged:  # made from the adapter in whose folder it lies
                 adapters = adapters | {"adapter": (run / merged).resolve().parent}

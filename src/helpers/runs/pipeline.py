@@ -111,8 +111,7 @@ def _recorded(folder: Path) -> dict:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A temporary folder for kernels' sockets and STATUS, gone at the end, or of a killed run when the next begins."""
-    # A socket's path has at most 107 characters.
-    place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 75 else "/tmp"
+    place = paths.temporary(32)
     for left in Path(place).glob("elle-run-*"):
         with suppress(ElleError, OSError):
             if not left.is_symlink() and left.stat().st_uid == os.getuid():  # /tmp is everybody's
